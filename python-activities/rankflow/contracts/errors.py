@@ -1,0 +1,57 @@
+"""The closed set of error types; the twin of ``src/contracts/errors.ts``.
+
+They travel as the ``type`` of a Temporal ``ApplicationError``. Messages and details never carry a prompt,
+an answer or a secret.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from temporalio.exceptions import ApplicationError
+
+
+class ErrorType(StrEnum):
+    """Name of an error as workflows and users see it."""
+
+    INVALID_INPUT = "InvalidInput"
+    RUN_MISMATCH = "RunMismatch"
+    IMPOSSIBLE_RESOURCES = "ImpossibleResources"
+    ENGINE_ARGUMENTS_INVALID = "EngineArgumentsInvalid"
+    ENGINE_LOAD_FAILED = "EngineLoadFailed"
+    MODEL_MISMATCH = "ModelMismatch"
+    PLAN_CORRUPT = "PlanCorrupt"
+    UNSUPPORTED_INPUT = "UnsupportedInput"
+    ENGINE_GONE = "EngineGone"
+    LEASE_LOST = "LeaseLost"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    CLUSTER_UNAVAILABLE = "ClusterUnavailable"
+    CLUSTER_START_FAILED = "ClusterStartFailed"
+
+
+RETRYABLE: frozenset[ErrorType] = frozenset(
+    {
+        ErrorType.ENGINE_GONE,
+        ErrorType.LEASE_LOST,
+        ErrorType.STORE_UNAVAILABLE,
+        ErrorType.CLUSTER_UNAVAILABLE,
+    }
+)
+
+
+class RankflowError(Exception):
+    """An error of the closed set, raised anywhere below an activity.
+
+    ``details`` are JSON values for the user interface, e.g. ``{"problems": [...], "total": 3}``.
+    """
+
+    def __init__(self, kind: ErrorType, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.details = details
+
+    def as_application_error(self) -> ApplicationError:
+        """The same error as Temporal carries it, marked retryable or not."""
+        details = [] if self.details is None else [self.details]
+        return ApplicationError(
+            str(self), *details, type=self.kind.value, non_retryable=self.kind not in RETRYABLE
+        )

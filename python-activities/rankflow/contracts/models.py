@@ -1,0 +1,537 @@
+"""Generated from src/contracts by 'npm run contracts'; do not edit."""
+
+from __future__ import annotations
+from typing import Annotated, Any, Literal
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+
+class RankflowContracts(RootModel[Any]):
+    root: Annotated[Any, Field(title="Rankflow contracts")]
+
+
+class BatchHeartbeat(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    engine: str
+    rows_done: Annotated[int, Field(alias="rowsDone", ge=0)]
+    rows: Annotated[int, Field(ge=0)]
+    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+
+
+class BatchLimits(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    max_rows: Annotated[int, Field(alias="maxRows", gt=0)] = 256
+    max_tokens: Annotated[
+        int,
+        Field(alias="maxTokens", description="Prompt plus maximum output tokens", gt=0),
+    ] = 262144
+
+
+class BatchRange(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    first: Annotated[int, Field(ge=0)]
+    last: Annotated[int, Field(ge=0)]
+
+
+class CanaryInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    spec_hash: Annotated[str, Field(alias="specHash")]
+
+
+class CanaryResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    engine: str
+    load_seconds: Annotated[float, Field(alias="loadSeconds", ge=0.0)]
+    max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
+    vllm_version: Annotated[str, Field(alias="vllmVersion")]
+
+
+class CheckEngineArgumentsResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
+    architecture: str
+
+
+class ClusterAddress(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+    address: Annotated[str, Field(description="GCS address host:port")]
+    dashboard_url: Annotated[str, Field(alias="dashboardUrl")]
+    token_file: Annotated[str | None, Field(alias="tokenFile")] = None
+
+
+class ExecuteFleetPlanResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    started: list[int]
+    stopped: list[int]
+    restarted: list[int]
+
+
+class ExistingProvider(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    provider: Literal["existing"]
+    address: Annotated[str, Field(description="GCS address host:port", min_length=1)]
+    dashboard_url: Annotated[
+        str, Field(alias="dashboardUrl", description="http://host:8265", min_length=1)
+    ]
+    token_file: Annotated[
+        str | None,
+        Field(alias="tokenFile", description="Ray token file (RAY_AUTH_TOKEN_PATH)"),
+    ] = None
+
+
+class FinalizeRunInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run_id: Annotated[str, Field(alias="runId")]
+    store: str
+    missing: Annotated[
+        Literal["refuse", "batch_cancelled", "batch_expired"],
+        Field(description="What a row without a commit becomes"),
+    ] = "refuse"
+
+
+class FinalizeRunResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    rows: Annotated[int, Field(ge=0)]
+    succeeded: Annotated[int, Field(ge=0)]
+    failed: Annotated[int, Field(ge=0)]
+    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
+    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+    output_uri: Annotated[str, Field(alias="outputUri")]
+    errors_uri: Annotated[str, Field(alias="errorsUri")]
+    manifest_uri: Annotated[str, Field(alias="manifestUri")]
+
+
+class GenerateBatchInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run_id: Annotated[str, Field(alias="runId")]
+    store: str
+    rank: Annotated[int, Field(ge=0)]
+    batch: Annotated[int, Field(ge=0)]
+    spec_hash: Annotated[
+        str,
+        Field(
+            alias="specHash",
+            description="Model spec the run was planned for; an engine asserts it",
+        ),
+    ]
+
+
+class GenerateBatchResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    rank: Annotated[int, Field(ge=0)]
+    batch: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=0)]
+    failed_rows: Annotated[int, Field(alias="failedRows", ge=0)]
+    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
+    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+    salvaged_rows: Annotated[
+        int,
+        Field(
+            alias="salvagedRows",
+            description="Rows taken over from earlier attempts",
+            ge=0,
+        ),
+    ]
+    generated_rows: Annotated[int, Field(alias="generatedRows", ge=0)]
+    already_committed: Annotated[bool, Field(alias="alreadyCommitted")]
+    engine: Annotated[
+        str, Field(description="Fleet, slot and incarnation that answered")
+    ]
+    seconds: Annotated[float, Field(ge=0.0)]
+
+
+class Fleet(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    name: str
+    engines: Annotated[int, Field(gt=0)]
+    max_concurrent_batches: Annotated[
+        int, Field(alias="maxConcurrentBatches", gt=0)
+    ] = 2
+
+
+class InputProblem(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    line: Annotated[
+        int,
+        Field(description="1-based line (row for Parquet); 0 for the whole file", ge=0),
+    ]
+    custom_id: Annotated[str | None, Field(alias="customId")] = None
+    code: Annotated[
+        str, Field(description="Stable machine-readable code, e.g. invalid_json")
+    ]
+    message: str
+
+
+class InputSpec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    uri: Annotated[
+        str,
+        Field(
+            description="file:// or s3:// address, or an absolute path", min_length=1
+        ),
+    ]
+    format: Literal["auto", "openai", "jsonl", "csv", "parquet"] = "auto"
+    prompt_column: Annotated[
+        str | None,
+        Field(
+            alias="promptColumn",
+            description="Column of a CSV, Parquet or simple JSONL input",
+        ),
+    ] = None
+    template: Annotated[
+        str | None, Field(description="Prompt text with {column} placeholders")
+    ] = None
+    limit: Annotated[
+        int | None, Field(description="Only the first N requests", gt=0)
+    ] = None
+
+
+class LocalProvider(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    provider: Literal["local"]
+    workers: Annotated[
+        int, Field(description="Worker nodes; 0 puts engines on the head", ge=0)
+    ] = 0
+    cpus_per_node: Annotated[
+        float | None,
+        Field(
+            alias="cpusPerNode",
+            description="Logical CPUs Ray may place per node",
+            gt=0.0,
+        ),
+    ] = None
+    gpus_per_node: Annotated[float | None, Field(alias="gpusPerNode", ge=0.0)] = None
+
+
+class ObservedEngine(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    slot: Annotated[int, Field(ge=0)]
+    actor_state: Annotated[
+        Literal[
+            "DEPENDENCIES_UNREADY", "PENDING_CREATION", "ALIVE", "RESTARTING", "DEAD"
+        ],
+        Field(alias="actorState"),
+    ]
+    incarnation: Annotated[
+        str | None, Field(description="<node id 8 chars>-<pid>, when ALIVE")
+    ] = None
+    node_id: Annotated[str | None, Field(alias="nodeId")] = None
+    restarts: Annotated[int, Field(ge=0)]
+    death_cause: Annotated[str | None, Field(alias="deathCause")] = None
+
+
+class PlanSummary(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run_id: Annotated[str, Field(alias="runId")]
+    rows: Annotated[int, Field(ge=0)]
+    invalid_rows: Annotated[
+        int,
+        Field(
+            alias="invalidRows",
+            description="Rows recorded as errors without generation",
+            ge=0,
+        ),
+    ]
+    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
+    max_output_tokens: Annotated[int, Field(alias="maxOutputTokens", ge=0)]
+    input_bytes: Annotated[int, Field(alias="inputBytes", ge=0)]
+    input_sha256: Annotated[str, Field(alias="inputSha256")]
+    batches: Annotated[list[int], Field(description="Number of batches of each rank")]
+    rows_per_rank: Annotated[list[int], Field(alias="rowsPerRank")]
+    finished: Annotated[bool, Field(description="Whether a manifest is already there")]
+
+
+class RankProgressInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run_id: Annotated[str, Field(alias="runId")]
+    store: str
+    rank: Annotated[int, Field(ge=0)]
+
+
+class RowCounts(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    batches: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=0)]
+    failed_rows: Annotated[int, Field(alias="failedRows", ge=0)]
+    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
+    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+
+
+class RunState(
+    RootModel[
+        Literal[
+            "validating",
+            "in_progress",
+            "finalizing",
+            "completed",
+            "failed",
+            "expired",
+            "cancelling",
+            "cancelled",
+            "paused",
+        ]
+    ]
+):
+    root: Annotated[
+        Literal[
+            "validating",
+            "in_progress",
+            "finalizing",
+            "completed",
+            "failed",
+            "expired",
+            "cancelling",
+            "cancelled",
+            "paused",
+        ],
+        Field(title="RunState"),
+    ]
+
+
+class SecretRef(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    env: Annotated[
+        str | None,
+        Field(description="Environment variable on the engine node", min_length=1),
+    ] = None
+    file: Annotated[
+        str | None,
+        Field(description="File (mode 0600) on the engine node", min_length=1),
+    ] = None
+
+
+class ClusterSpec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+    nodes: LocalProvider | ExistingProvider
+
+
+class ModelSpec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    model: Annotated[
+        str, Field(description="Local folder or hub name of the model", min_length=1)
+    ]
+    revision: Annotated[
+        str | None,
+        Field(description="Hub revision: branch, tag or commit", min_length=1),
+    ] = None
+    tokenizer: Annotated[str | None, Field(min_length=1)] = None
+    endpoint: Annotated[
+        str | None, Field(description="Hub endpoint (HF_ENDPOINT) to load from")
+    ] = None
+    credentials: Annotated[
+        SecretRef | None, Field(description="Reference to the hub token")
+    ] = None
+    cache_dir: Annotated[
+        str | None,
+        Field(
+            alias="cacheDir",
+            description="Folder on the engine node that keeps downloads",
+        ),
+    ] = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: Annotated[
+        int | None,
+        Field(alias="maxModelLen", description="Context length in tokens", gt=0),
+    ] = None
+    tensor_parallel_size: Annotated[int, Field(alias="tensorParallelSize", gt=0)] = 1
+    pipeline_parallel_size: Annotated[
+        int, Field(alias="pipelineParallelSize", gt=0)
+    ] = 1
+    max_num_seqs: Annotated[
+        int | None,
+        Field(
+            alias="maxNumSeqs", description="Concurrent sequences of one engine", gt=0
+        ),
+    ] = None
+    cpus_per_engine: Annotated[float, Field(alias="cpusPerEngine", gt=0.0)] = 1
+    gpus_per_engine: Annotated[
+        float,
+        Field(alias="gpusPerEngine", description="Fractions share one GPU", ge=0.0),
+    ] = 0
+    tool_call_parser: Annotated[str | None, Field(alias="toolCallParser")] = None
+    reasoning_parser: Annotated[str | None, Field(alias="reasoningParser")] = None
+    engine_args: Annotated[
+        dict[str, Any],
+        Field(alias="engineArgs", description="Extra vLLM engine arguments"),
+    ] = {}
+    backend: Literal["vllm", "simulated"] = "vllm"
+
+
+class RankProgress(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    committed: RowCounts
+    pending: Annotated[
+        list[BatchRange], Field(description="Batch numbers without a commit, ascending")
+    ]
+
+
+class RunSpec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run_id: Annotated[
+        str, Field(alias="runId", pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    ]
+    input: InputSpec
+    store: Annotated[
+        str,
+        Field(
+            description="Root of the store: absolute path or s3://bucket/prefix",
+            min_length=1,
+        ),
+    ]
+    model: ModelSpec
+    sampling: Annotated[
+        dict[str, Any], Field(description="Defaults for every request body")
+    ] = {}
+    ranks: Annotated[int, Field(gt=0)] = 1
+    on_invalid: Annotated[Literal["refuse", "record"], Field(alias="onInvalid")] = (
+        "refuse"
+    )
+    batch: BatchLimits
+
+
+class CheckEngineArgumentsInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    model: ModelSpec
+
+
+class FleetSpec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+    cluster: ClusterAddress
+    model: ModelSpec
+    spec_hash: Annotated[
+        str,
+        Field(
+            alias="specHash", description="Hex sha256 of the model spec (see specHash)"
+        ),
+    ]
+    engines: Annotated[int, Field(description="Desired number of engines", ge=0)]
+    max_concurrent_batches: Annotated[
+        int,
+        Field(
+            alias="maxConcurrentBatches",
+            description="Batches one engine admits at once, so that decoding never runs dry",
+            gt=0,
+        ),
+    ] = 2
+
+
+class InferenceInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    run: RunSpec
+    spec_hash: Annotated[str, Field(alias="specHash")]
+    cluster: ClusterSpec
+    fleet: Fleet
+    affinity: Literal["pull", "rank"] = "pull"
+    keep: Annotated[
+        bool, Field(description="Leave the cluster and fleet this brought up running")
+    ] = False
+
+
+class PlanRunInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    spec: RunSpec
+
+
+class ExecuteFleetPlanInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    fleet: FleetSpec
+    start: Annotated[list[int], Field(description="Slots to create (get_if_exists)")]
+    stop: Annotated[list[int], Field(description="Slots to kill for good (no_restart)")]
+    restart: Annotated[
+        list[int], Field(description="Hung slots to kill so that Ray restarts them")
+    ]

@@ -1,0 +1,66 @@
+/**
+ * The closed set of error types, the same names in Python (`rankflow.contracts.errors`). They travel as the
+ * `type` of a Temporal `ApplicationFailure`.
+ */
+export interface ErrorKind {
+  /** Whether Temporal should try the activity again. */
+  readonly retryable: boolean;
+  /** What the user can do, one sentence. */
+  readonly wayOut: string;
+}
+
+export const ERRORS = {
+  InvalidInput: {
+    retryable: false,
+    wayOut: 'Mend the lines listed, or run with --on-invalid record to write them as error lines.',
+  },
+  RunMismatch: {
+    retryable: false,
+    wayOut: 'Use another --run-id, or --new to start a fresh run with these parameters.',
+  },
+  ImpossibleResources: {
+    retryable: false,
+    wayOut: 'Ask for fewer engines or smaller ones, or add nodes to the cluster.',
+  },
+  EngineArgumentsInvalid: {
+    retryable: false,
+    wayOut: 'Correct the model or engine arguments named in the message.',
+  },
+  EngineLoadFailed: {
+    retryable: false,
+    wayOut: 'Read the engine log named in the message; check model path, memory and dtype.',
+  },
+  ModelMismatch: {
+    retryable: false,
+    wayOut: 'The fleet serves another model than the run was planned for: use another --fleet name.',
+  },
+  PlanCorrupt: {
+    retryable: false,
+    wayOut: 'The stored plan or its requests were changed; start over with --new.',
+  },
+  UnsupportedInput: {
+    retryable: false,
+    wayOut: 'Use OpenAI Batch JSONL, simple JSONL, CSV or Parquet, on a file:// or s3:// address.',
+  },
+  EngineGone: { retryable: true, wayOut: 'Nothing to do: the batch is tried again elsewhere.' },
+  LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },
+  StoreUnavailable: {
+    retryable: true,
+    wayOut: 'Check that the store is reachable and has free space; work goes on by itself.',
+  },
+  ClusterUnavailable: {
+    retryable: true,
+    wayOut: 'See `rankflow cluster status`; the cluster is brought up again by itself.',
+  },
+  ClusterStartFailed: {
+    retryable: false,
+    wayOut: 'Read the node log named in the message, then run `rankflow cluster up` again.',
+  },
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorType = keyof typeof ERRORS;
+
+/** Error types that must not be retried, for `RetryPolicy.nonRetryableErrorTypes`. */
+export const NON_RETRYABLE: readonly ErrorType[] = (Object.keys(ERRORS) as ErrorType[]).filter(
+  (type) => !ERRORS[type].retryable,
+);

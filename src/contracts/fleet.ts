@@ -1,0 +1,73 @@
+import { z } from 'zod';
+
+import { ClusterAddress } from './cluster.js';
+import { ModelSpec } from './model.js';
+
+export const FleetSpec = z
+  .strictObject({
+    name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/),
+    cluster: ClusterAddress,
+    model: ModelSpec,
+    specHash: z.string().describe('Hex sha256 of the model spec (see specHash)'),
+    engines: z.int().nonnegative().describe('Desired number of engines'),
+    maxConcurrentBatches: z
+      .int()
+      .positive()
+      .default(2)
+      .describe('Batches one engine admits at once, so that decoding never runs dry'),
+  })
+  .meta({ id: 'FleetSpec' });
+export type FleetSpec = z.infer<typeof FleetSpec>;
+
+export const CheckEngineArgumentsInput = z
+  .strictObject({ model: ModelSpec })
+  .meta({ id: 'CheckEngineArgumentsInput' });
+export type CheckEngineArgumentsInput = z.infer<typeof CheckEngineArgumentsInput>;
+
+export const CheckEngineArgumentsResult = z
+  .strictObject({ maxModelLen: z.int().positive(), architecture: z.string() })
+  .meta({ id: 'CheckEngineArgumentsResult' });
+export type CheckEngineArgumentsResult = z.infer<typeof CheckEngineArgumentsResult>;
+
+/** Steps for Ray: actors to create and actors to kill. Done in one short-lived child process. */
+export const ExecuteFleetPlanInput = z
+  .strictObject({
+    fleet: FleetSpec,
+    start: z.array(z.int().nonnegative()).describe('Slots to create (get_if_exists)'),
+    stop: z.array(z.int().nonnegative()).describe('Slots to kill for good (no_restart)'),
+    restart: z.array(z.int().nonnegative()).describe('Hung slots to kill so that Ray restarts them'),
+  })
+  .meta({ id: 'ExecuteFleetPlanInput' });
+export type ExecuteFleetPlanInput = z.infer<typeof ExecuteFleetPlanInput>;
+
+export const ExecuteFleetPlanResult = z
+  .strictObject({ started: z.array(z.int()), stopped: z.array(z.int()), restarted: z.array(z.int()) })
+  .meta({ id: 'ExecuteFleetPlanResult' });
+export type ExecuteFleetPlanResult = z.infer<typeof ExecuteFleetPlanResult>;
+
+/** One slot as Ray's state API shows it. */
+export const ObservedEngine = z
+  .strictObject({
+    slot: z.int().nonnegative(),
+    actorState: z.enum(['DEPENDENCIES_UNREADY', 'PENDING_CREATION', 'ALIVE', 'RESTARTING', 'DEAD']),
+    incarnation: z.string().optional().describe('<node id 8 chars>-<pid>, when ALIVE'),
+    nodeId: z.string().optional(),
+    restarts: z.int().nonnegative(),
+    deathCause: z.string().optional(),
+  })
+  .meta({ id: 'ObservedEngine' });
+export type ObservedEngine = z.infer<typeof ObservedEngine>;
+
+/** Asks one incarnation of one engine to answer one token; it waits for the model to be loaded. */
+export const CanaryInput = z.strictObject({ specHash: z.string() }).meta({ id: 'CanaryInput' });
+export type CanaryInput = z.infer<typeof CanaryInput>;
+
+export const CanaryResult = z
+  .strictObject({
+    engine: z.string(),
+    loadSeconds: z.number().nonnegative(),
+    maxModelLen: z.int().positive(),
+    vllmVersion: z.string(),
+  })
+  .meta({ id: 'CanaryResult' });
+export type CanaryResult = z.infer<typeof CanaryResult>;

@@ -1,0 +1,31 @@
+import { createHash } from 'node:crypto';
+
+import type { ModelSpec } from './model.js';
+import type { RunSpec } from './run.js';
+
+/** JSON with sorted keys, so that equal values have equal text. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) =>
+    inner !== null && typeof inner === 'object' && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+/** Hex sha256 of a model spec: names the fleet's queue and is asserted by every batch. */
+export function specHash(model: ModelSpec): string {
+  return sha256(canonicalJson(model));
+}
+
+/**
+ * The run id of an input, unless the user gives one: the same content, model and sampling is the same run.
+ *
+ * @param inputSha256 hex sha256 of the input file's bytes
+ */
+export function deriveRunId(inputSha256: string, spec: Omit<RunSpec, 'runId'>): string {
+  const { input, model, sampling, onInvalid } = spec;
+  const identity = { inputSha256, ...input, uri: undefined, model, sampling, onInvalid };
+  return `run-${sha256(canonicalJson(identity)).slice(0, 16)}`;
+}

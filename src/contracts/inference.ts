@@ -1,0 +1,21 @@
+import { z } from 'zod';
+
+import { ClusterSpec } from './cluster.js';
+import { RunSpec } from './run.js';
+
+/** What the CLI and schedules start: a run with everything it needs brought up around it. */
+export const InferenceInput = z
+  .strictObject({
+    run: RunSpec,
+    specHash: z.string(),
+    cluster: ClusterSpec,
+    fleet: z.strictObject({
+      name: z.string(),
+      engines: z.int().positive(),
+      maxConcurrentBatches: z.int().positive().default(2),
+    }),
+    affinity: z.enum(['pull', 'rank']).default('pull'),
+    keep: z.boolean().default(false).describe('Leave the cluster and fleet this brought up running'),
+  })
+  .meta({ id: 'InferenceInput' });
+export type InferenceInput = z.infer<typeof InferenceInput>;

@@ -1,0 +1,81 @@
+/**
+ * Every name that crosses a process boundary: task queues, workflow ids, activity, signal, query and update
+ * types. The Python twin is `python-activities/rankflow/contracts/names.py`; a test holds the two together.
+ */
+
+/** Task queue of the TypeScript control worker: all workflows and the cluster activities. */
+export const CONTROL_QUEUE = 'rankflow-control';
+/** Task queue of the Python control worker: store, rows and Ray activities. */
+export const PYTHON_QUEUE = 'rankflow-python';
+
+/** Ray namespace that holds every engine actor. */
+export const RAY_NAMESPACE = 'rankflow';
+
+/** Task queue that all engines of one fleet pull from. The spec hash keeps engines of another model away. */
+export function fleetQueue(fleet: string, specHash: string): string {
+  return `fleet-${fleet}-${specHash.slice(0, 12)}`;
+}
+
+/**
+ * Queue of one incarnation of one engine, for what is meant for it alone (canary, drain).
+ *
+ * @param incarnation `<first 8 characters of the Ray node id>-<actor pid>`
+ */
+export function engineQueue(
+  fleet: string,
+  specHash: string,
+  slot: number,
+  incarnation: string,
+): string {
+  return `${fleetQueue(fleet, specHash)}-slot-${slot}-${incarnation}`;
+}
+
+/** Queue of one slot of a fleet, whatever its incarnation: rank affinity sends a rank's batches here. */
+export function slotQueue(fleet: string, specHash: string, slot: number): string {
+  return `${fleetQueue(fleet, specHash)}-slot-${slot}`;
+}
+
+/** Name of the detached Ray actor that is slot `slot` of a fleet. */
+export function engineActorName(fleet: string, specHash: string, slot: number): string {
+  return `${fleetQueue(fleet, specHash)}-slot-${slot}`;
+}
+
+export const clusterWorkflowId = (name: string): string => `cluster/${name}`;
+export const fleetWorkflowId = (name: string): string => `fleet/${name}`;
+export const runWorkflowId = (runId: string): string => `run/${runId}`;
+export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
+export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
+
+/** Workflow types, as registered by the control worker. */
+export const WORKFLOW = {
+  cluster: 'clusterWorkflow',
+  fleet: 'fleetWorkflow',
+  run: 'runWorkflow',
+  rank: 'rankWorkflow',
+  inference: 'inferenceWorkflow',
+} as const;
+
+/** Activities of the Python control worker, on `PYTHON_QUEUE`. */
+export const PYTHON_ACTIVITY = {
+  planRun: 'planRun',
+  rankProgress: 'rankProgress',
+  finalizeRun: 'finalizeRun',
+  checkEngineArguments: 'checkEngineArguments',
+  executeFleetPlan: 'executeFleetPlan',
+} as const;
+
+/** Activities of an engine: `generateBatch` on the fleet's (or slot's) queue, `canary` on the engine's own. */
+export const ENGINE_ACTIVITY = {
+  generateBatch: 'generateBatch',
+  canary: 'canary',
+} as const;
+
+/** Update, query and signal types. */
+export const UPDATE = {
+  ensureCluster: 'ensureCluster',
+  stopCluster: 'stopCluster',
+  ensureFleet: 'ensureFleet',
+  stopFleet: 'stopFleet',
+} as const;
+export const QUERY = { status: 'status', progress: 'progress' } as const;
+export const SIGNAL = { cancelRun: 'cancelRun' } as const;

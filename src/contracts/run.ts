@@ -1,0 +1,184 @@
+import { z } from 'zod';
+
+import { ModelSpec } from './model.js';
+
+export const InputFormat = z.enum(['auto', 'openai', 'jsonl', 'csv', 'parquet']);
+
+/** Where the requests are and how to read them. */
+export const InputSpec = z
+  .strictObject({
+    uri: z.string().min(1).describe('file:// or s3:// address, or an absolute path'),
+    format: InputFormat.default('auto'),
+    promptColumn: z.string().optional().describe('Column of a CSV, Parquet or simple JSONL input'),
+    template: z.string().optional().describe('Prompt text with {column} placeholders'),
+    limit: z.int().positive().optional().describe('Only the first N requests'),
+  })
+  .meta({ id: 'InputSpec' });
+
+export const BatchLimits = z
+  .strictObject({
+    maxRows: z.int().positive().default(256),
+    maxTokens: z.int().positive().default(262_144).describe('Prompt plus maximum output tokens'),
+  })
+  .meta({ id: 'BatchLimits' });
+
+/** Everything that decides what a run answers; written into its plan and never changed. */
+export const RunSpec = z
+  .strictObject({
+    runId: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/),
+    input: InputSpec,
+    store: z.string().min(1).describe('Root of the store: absolute path or s3://bucket/prefix'),
+    model: ModelSpec,
+    sampling: z.record(z.string(), z.unknown()).default({}).describe('Defaults for every request body'),
+    ranks: z.int().positive().default(1),
+    onInvalid: z.enum(['refuse', 'record']).default('refuse'),
+    batch: BatchLimits.prefault({}),
+  })
+  .meta({ id: 'RunSpec' });
+export type RunSpec = z.infer<typeof RunSpec>;
+
+export const RunState = z
+  .enum([
+    'validating',
+    'in_progress',
+    'finalizing',
+    'completed',
+    'failed',
+    'expired',
+    'cancelling',
+    'cancelled',
+    'paused',
+  ])
+  .meta({ id: 'RunState' });
+export type RunState = z.infer<typeof RunState>;
+
+/** One thing wrong with one line of the input. Never carries the prompt. */
+export const InputProblem = z
+  .strictObject({
+    line: z.int().nonnegative().describe('1-based line (row for Parquet); 0 for the whole file'),
+    customId: z.string().optional(),
+    code: z.string().describe('Stable machine-readable code, e.g. invalid_json'),
+    message: z.string(),
+  })
+  .meta({ id: 'InputProblem' });
+export type InputProblem = z.infer<typeof InputProblem>;
+
+export const PlanRunInput = z.strictObject({ spec: RunSpec }).meta({ id: 'PlanRunInput' });
+export type PlanRunInput = z.infer<typeof PlanRunInput>;
+
+/** The plan in numbers; the plan itself is in the store. */
+export const PlanSummary = z
+  .strictObject({
+    runId: z.string(),
+    rows: z.int().nonnegative(),
+    invalidRows: z.int().nonnegative().describe('Rows recorded as errors without generation'),
+    promptTokens: z.int().nonnegative(),
+    maxOutputTokens: z.int().nonnegative(),
+    inputBytes: z.int().nonnegative(),
+    inputSha256: z.string(),
+    batches: z.array(z.int().nonnegative()).describe('Number of batches of each rank'),
+    rowsPerRank: z.array(z.int().nonnegative()),
+    finished: z.boolean().describe('Whether a manifest is already there'),
+  })
+  .meta({ id: 'PlanSummary' });
+export type PlanSummary = z.infer<typeof PlanSummary>;
+
+/** Identifies one rank of one run in the store. */
+export const RankProgressInput = z
+  .strictObject({ runId: z.string(), store: z.string(), rank: z.int().nonnegative() })
+  .meta({ id: 'RankProgressInput' });
+export type RankProgressInput = z.infer<typeof RankProgressInput>;
+
+export const RowCounts = z
+  .strictObject({
+    batches: z.int().nonnegative(),
+    rows: z.int().nonnegative(),
+    failedRows: z.int().nonnegative(),
+    promptTokens: z.int().nonnegative(),
+    completionTokens: z.int().nonnegative(),
+  })
+  .meta({ id: 'RowCounts' });
+export type RowCounts = z.infer<typeof RowCounts>;
+
+/** Consecutive batch numbers of one rank, both ends included. */
+export const BatchRange = z
+  .strictObject({ first: z.int().nonnegative(), last: z.int().nonnegative() })
+  .meta({ id: 'BatchRange' });
+export type BatchRange = z.infer<typeof BatchRange>;
+
+/** What the commits of a rank say: totals and the batches that are still missing. */
+export const RankProgress = z
+  .strictObject({
+    committed: RowCounts,
+    pending: z
+      .array(BatchRange)
+      .describe('Batch numbers without a commit, ascending'),
+  })
+  .meta({ id: 'RankProgress' });
+export type RankProgress = z.infer<typeof RankProgress>;
+
+/** One batch for one engine. Rows are read from the store by byte range. */
+export const GenerateBatchInput = z
+  .strictObject({
+    runId: z.string(),
+    store: z.string(),
+    rank: z.int().nonnegative(),
+    batch: z.int().nonnegative(),
+    specHash: z.string().describe('Model spec the run was planned for; an engine asserts it'),
+  })
+  .meta({ id: 'GenerateBatchInput' });
+export type GenerateBatchInput = z.infer<typeof GenerateBatchInput>;
+
+export const GenerateBatchResult = z
+  .strictObject({
+    rank: z.int().nonnegative(),
+    batch: z.int().nonnegative(),
+    rows: z.int().nonnegative(),
+    failedRows: z.int().nonnegative(),
+    promptTokens: z.int().nonnegative(),
+    completionTokens: z.int().nonnegative(),
+    salvagedRows: z.int().nonnegative().describe('Rows taken over from earlier attempts'),
+    generatedRows: z.int().nonnegative(),
+    alreadyCommitted: z.boolean(),
+    engine: z.string().describe('Fleet, slot and incarnation that answered'),
+    seconds: z.number().nonnegative(),
+  })
+  .meta({ id: 'GenerateBatchResult' });
+export type GenerateBatchResult = z.infer<typeof GenerateBatchResult>;
+
+/** Heartbeat details of `generateBatch`: a hint for progress displays, never the truth. */
+export const BatchHeartbeat = z
+  .strictObject({
+    engine: z.string(),
+    rowsDone: z.int().nonnegative(),
+    rows: z.int().nonnegative(),
+    completionTokens: z.int().nonnegative(),
+  })
+  .meta({ id: 'BatchHeartbeat' });
+export type BatchHeartbeat = z.infer<typeof BatchHeartbeat>;
+
+export const FinalizeRunInput = z
+  .strictObject({
+    runId: z.string(),
+    store: z.string(),
+    missing: z
+      .enum(['refuse', 'batch_cancelled', 'batch_expired'])
+      .default('refuse')
+      .describe('What a row without a commit becomes'),
+  })
+  .meta({ id: 'FinalizeRunInput' });
+export type FinalizeRunInput = z.infer<typeof FinalizeRunInput>;
+
+export const FinalizeRunResult = z
+  .strictObject({
+    rows: z.int().nonnegative(),
+    succeeded: z.int().nonnegative(),
+    failed: z.int().nonnegative(),
+    promptTokens: z.int().nonnegative(),
+    completionTokens: z.int().nonnegative(),
+    outputUri: z.string(),
+    errorsUri: z.string(),
+    manifestUri: z.string(),
+  })
+  .meta({ id: 'FinalizeRunResult' });
+export type FinalizeRunResult = z.infer<typeof FinalizeRunResult>;

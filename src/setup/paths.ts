@@ -1,0 +1,22 @@
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
+const home = path.resolve(process.env['RANKFLOW_HOME'] ?? path.join(packageRoot, '.rankflow'));
+
+/** Where Rankflow keeps what it installs, starts and writes. Everything lies below `home`. */
+export const paths = {
+  packageRoot,
+  pythonProject: path.join(packageRoot, 'python-activities'),
+  /** Data folder: `$RANKFLOW_HOME`, else `.rankflow` beside `package.json`. */
+  home,
+  bin: path.join(home, 'bin'),
+  venv: path.join(home, 'venv'),
+  python: path.join(home, 'venv', 'bin', 'python'),
+  models: path.join(home, 'models'),
+  /** Default store for runs on this machine. */
+  store: path.join(home, 'store'),
+  stack: path.join(home, 'stack'),
+  logs: path.join(home, 'logs'),
+  clusters: path.join(home, 'clusters'),
+} as const;
