@@ -1,0 +1,1 @@
+"""What `rankflow setup` runs once inside the Python environment."""

@@ -1,0 +1,130 @@
+/**
+ * All checks and tests of both languages: `npm test`. The last line is `N passed, N failed`; the exit code is
+ * 0 only when something passed and nothing failed. A failed check or a file that cannot be loaded counts as
+ * one failure.
+ *
+ * `npm test -- SELECTION...` runs only tests and no checks: a word that names a `.py` file or lies in
+ * `python-activities/` goes to pytest, another one to vitest; both take their own flags after `--vitest` or
+ * `--pytest`.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { execa } from 'execa';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const python = path.join(root, 'python-activities');
+const reports = mkdtempSync(path.join(tmpdir(), 'rankflow-test-'));
+
+/** Splits the command line into what is for vitest and what is for pytest. */
+function selection(words) {
+  const chosen = { vitest: [], pytest: [] };
+  let forced;
+  for (const word of words) {
+    if (word === '--vitest' || word === '--pytest') {
+      forced = word.slice(2);
+      continue;
+    }
+    const isPython = /\.py(?:::|$)/u.test(word) || word.startsWith('python-activities/');
+    chosen[forced ?? (isPython ? 'pytest' : 'vitest')].push(
+      word.replace(/^python-activities\//u, ''),
+    );
+  }
+  return chosen;
+}
+
+const run = (command, args, cwd = root, env = {}) =>
+  execa(command, args, {
+    cwd,
+    env,
+    stdio: 'inherit',
+    reject: false,
+    preferLocal: true,
+    localDir: root,
+  });
+
+/** Runs a step that is no test runner: nothing when it works, else one failure. */
+async function step(name, work) {
+  try {
+    await work();
+    return { passed: 0, failed: 0 };
+  } catch (error) {
+    console.error(`${name} failed: ${error.shortMessage ?? error.message}`);
+    return { passed: 0, failed: 1 };
+  }
+}
+
+/** A runner that fails without a failed test to show for it (a crash, no report) is one failure. */
+const honest = (counts, exitCode) =>
+  exitCode !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
+
+async function vitest(args) {
+  const report = path.join(reports, 'vitest.json');
+  const { exitCode } = await run('vitest', [
+    ...['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    ...args,
+  ]);
+  if (!existsSync(report)) return { passed: 0, failed: 1 };
+  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
+  const unloadable = testResults.filter(
+    (file) =>
+      file.status === 'failed' && !file.assertionResults.some((one) => one.status === 'failed'),
+  );
+  return honest(
+    { passed: numPassedTests, failed: numFailedTests + unloadable.length },
+    exitCode ?? 1,
+  );
+}
+
+async function pytest(args) {
+  const { paths } = await import('../dist/setup/paths.js');
+  const report = path.join(reports, 'pytest.xml');
+  const { exitCode } = await run(
+    paths.python,
+    ['-m', 'pytest', `--junit-xml=${report}`, ...args],
+    python,
+    { PYTHONPATH: python },
+  );
+  if (!existsSync(report)) return { passed: 0, failed: 1 };
+  const suite = /<testsuite [^>]*>/u.exec(readFileSync(report, 'utf8'))?.[0] ?? '';
+  const count = (name) => Number(new RegExp(` ${name}="(\\d+)"`, 'u').exec(suite)?.[1] ?? 0);
+  const failed = count('failures') + count('errors');
+  const passed = count('tests') - failed - count('skipped');
+  return honest({ passed, failed }, exitCode ?? 1);
+}
+
+const words = process.argv.slice(2);
+const chosen = selection(words);
+const all = words.length === 0;
+const results = [
+  await step('build', () =>
+    execa('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' }),
+  ),
+];
+if (results[0].failed === 0) {
+  results.push(
+    await step('set-up', async () => {
+      const { setUp } = await import('../dist/setup/index.js');
+      await setUp({ log: (line) => console.error(line) });
+    }),
+  );
+}
+if (results.every(({ failed }) => failed === 0)) {
+  if (all) {
+    results.push(
+      await step('check', () =>
+        execa(process.execPath, ['scripts/check.js'], { cwd: root, stdio: 'inherit' }),
+      ),
+    );
+  }
+  if (all || chosen.vitest.length > 0) results.push(await vitest(chosen.vitest));
+  if (all || chosen.pytest.length > 0) results.push(await pytest(chosen.pytest));
+}
+rmSync(reports, { recursive: true, force: true });
+
+const sum = (key) => results.reduce((total, counts) => total + counts[key], 0);
+const [passed, failed] = [sum('passed'), sum('failed')];
+process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+console.log(`${passed} passed, ${failed} failed`);

@@ -1,0 +1,74 @@
+import Table from 'cli-table3';
+import type { Command } from 'commander';
+
+import { logToStderr } from '../setup/log.js';
+import { isAlive } from '../setup/processes.js';
+import { stackStatus, type StackStatus } from '../workers/stack/index.js';
+
+interface ProcessRow {
+  readonly name: string;
+  readonly status: string;
+  readonly pid: number | undefined;
+  readonly restarts: number;
+  /** Seconds since the start; undefined when it does not run. */
+  readonly uptime: number | undefined;
+  readonly lastEnd: string | undefined;
+  readonly log: string;
+}
+
+/** `rankflow ps`: exit code 1 when the stack does not run. */
+export function register(program: Command): void {
+  program
+    .command('ps')
+    .description('show the processes of the local stack')
+    .option('--json', 'print them as JSON')
+    .action((options: { json?: boolean }) => {
+      const current = stackStatus();
+      const processes = rows(current);
+      if (current.status !== 'running') process.exitCode = 1;
+      if (options.json) {
+        const { address, uiUrl } = current.stack ?? {};
+        const { status } = current;
+        process.stdout.write(`${JSON.stringify({ status, address, uiUrl, processes })}\n`);
+        return;
+      }
+      if (current.stack === undefined) {
+        logToStderr('No stack is running. Start it with: npx rankflow up');
+        return;
+      }
+      if (current.status === 'broken') {
+        logToStderr(
+          'The supervisor was killed: nothing is restarted. Mend it with: npx rankflow up',
+        );
+      }
+      process.stdout.write(`${table(processes)}\n`);
+    });
+}
+
+function rows({ stack }: StackStatus): ProcessRow[] {
+  return (stack?.processes ?? []).map((one) => {
+    const alive = one.process !== undefined && isAlive(one.process);
+    return {
+      name: one.name,
+      status: one.status === 'running' && !alive ? 'ended' : one.status,
+      pid: alive ? one.process?.pid : undefined,
+      restarts: one.restarts,
+      uptime: alive ? Math.round((Date.now() - (one.startedAt ?? 0)) / 1000) : undefined,
+      lastEnd: one.lastEnd,
+      log: one.log,
+    };
+  });
+}
+
+function table(processes: readonly ProcessRow[]): string {
+  const head = ['process', 'status', 'pid', 'up for', 'restarts', 'last end', 'log'];
+  const result = new Table({ head, style: { head: [], border: [] } });
+  for (const one of processes) {
+    const uptime = one.uptime === undefined ? '' : `${one.uptime} s`;
+    result.push([
+      ...[one.name, one.status, one.pid ?? '', uptime],
+      ...[one.restarts, one.lastEnd ?? '', one.log],
+    ]);
+  }
+  return result.toString();
+}

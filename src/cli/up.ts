@@ -1,0 +1,24 @@
+import type { Command } from 'commander';
+
+import { setUp } from '../setup/index.js';
+import { logToStderr } from '../setup/log.js';
+import { ensureStack } from '../workers/stack/index.js';
+
+/** `rankflow up`: does nothing when the stack runs. */
+export function register(program: Command): void {
+  program
+    .command('up')
+    .description('start Temporal and the workers on this machine, in the background')
+    .option('--json', 'print the addresses as JSON')
+    .action(async (options: { json?: boolean }) => {
+      await setUp({ log: logToStderr });
+      const stack = await ensureStack({ log: logToStderr });
+      if (options.json) {
+        process.stdout.write(`${JSON.stringify(stack)}\n`);
+        return;
+      }
+      logToStderr('The stack is up. Stop it with: npx rankflow down');
+      process.stdout.write(`Temporal     ${stack.address}\n`);
+      if (stack.uiUrl !== undefined) process.stdout.write(`Temporal UI  ${stack.uiUrl}\n`);
+    });
+}

@@ -1,0 +1,104 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+
+import { execa } from 'execa';
+
+import { hashFiles, readIfExists } from './files.js';
+import { withProgress, type Log } from './log.js';
+import { paths } from './paths.js';
+import { isStamped, stamp, unstamp } from './stamps.js';
+import type { Program } from './temporal.js';
+import { parseVersion } from './versions.js';
+
+/** The Python that the lock file was resolved for. uv fetches it when the machine has none. */
+const PYTHON = '3.11';
+/** The wheels are 2 GB packed: enough on a slow line. */
+const INSTALL_MS = 3_600_000;
+
+const inProject = (file: string): string => path.join(paths.pythonProject, file);
+const LOCKS = [inProject('requirements.txt'), inProject('requirements-dev.txt')];
+const ownUv = path.join(paths.home, 'uv', 'bin', 'uv');
+
+/** uv: the one on PATH, else the one in the data folder. */
+export async function findUv(): Promise<Program | undefined> {
+  for (const command of ['uv', ownUv]) {
+    const { stdout, failed } = await execa(command, ['--version'], { reject: false });
+    const version = failed ? undefined : parseVersion(stdout);
+    if (version !== undefined) return { command, version };
+  }
+  return undefined;
+}
+
+/** Finds uv, or installs it from PyPI into a small environment of its own: the system stays as it is. */
+export async function ensureUv(log: Log): Promise<Program> {
+  const found = await findUv();
+  if (found !== undefined) return found;
+  const folder = path.join(paths.home, 'uv');
+  await withProgress(log, 'installing uv', async () => {
+    await execa('python3', ['-m', 'venv', '--clear', folder]);
+    await execa(path.join(folder, 'bin', 'python'), [
+      ...['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check'],
+      ...['--require-hashes', '-r', inProject('requirements-uv.txt')],
+    ]);
+  });
+  const program = await findUv();
+  if (program === undefined) throw new Error(`uv was installed into ${folder} but does not run`);
+  return program;
+}
+
+/** Whether the environment holds exactly what the lock files say. */
+export const pythonIsReady = (): boolean =>
+  existsSync(paths.python) && isStamped('python', hashFiles(LOCKS));
+
+/**
+ * Makes the Python environment with vLLM, Ray and the Temporal SDK: every package by version and hash.
+ *
+ * `--no-deps`: the lock files are complete, and the vLLM wheel asks for a torch build that no index has.
+ */
+export async function ensurePython(log: Log): Promise<void> {
+  if (pythonIsReady()) return;
+  const uv = await ensureUv(log);
+  unstamp('python');
+  const usable = (await execa(paths.python, ['--version'], { reject: false })).stdout;
+  if (!(usable ?? '').includes(`Python ${PYTHON}.`)) {
+    await withProgress(log, `making a Python ${PYTHON} environment`, () =>
+      execa(uv.command, ['venv', '--quiet', '--clear', '--python', PYTHON, paths.venv]),
+    );
+  }
+  await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (6 GB)', () =>
+    execa(
+      uv.command,
+      [
+        ...['pip', 'install', '--quiet', '--python', paths.python],
+        ...['--require-hashes', '--no-deps', ...LOCKS.flatMap((file) => ['-r', file])],
+      ],
+      { timeout: INSTALL_MS, cwd: paths.pythonProject },
+    ),
+  );
+  stamp('python', hashFiles(LOCKS));
+}
+
+/**
+ * Versions of installed distributions, read from their metadata: importing vLLM takes half a minute.
+ *
+ * @returns a version for each name that is installed; empty when there is no environment
+ */
+export async function distributionVersions(
+  names: readonly string[],
+): Promise<ReadonlyMap<string, string>> {
+  const script = [
+    'import sys, importlib.metadata as m',
+    'for n in sys.argv[1:]:',
+    '    try: print(n, m.version(n))',
+    '    except m.PackageNotFoundError: pass',
+  ].join('\n');
+  const { stdout } = await execa(paths.python, ['-c', script, ...names], { reject: false });
+  const lines = (stdout ?? '').split('\n').map((line) => line.split(' '));
+  return new Map(lines.flatMap(([name, version]) => (name && version ? [[name, version]] : [])));
+}
+
+/** Version of the Python that the environment was made with; undefined when there is none. */
+export function environmentPythonVersion(): string | undefined {
+  const text = readIfExists(path.join(paths.venv, 'pyvenv.cfg'));
+  return /^version(?:_info)? = (?<version>\S+)/mu.exec(text ?? '')?.groups?.['version'];
+}

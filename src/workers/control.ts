@@ -1,0 +1,75 @@
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
+import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
+import { pino } from 'pino';
+
+import { controlActivities } from '../activities/index.js';
+import { CONTROL_QUEUE } from '../contracts/names.js';
+
+/** Time for running activities to end by themselves; the stack's supervisor kills after 10 s. */
+const GRACE = '5 seconds';
+/** Cancellation arrives with the answer to a heartbeat: people wait for it. The default is 0.8 of the time-out. */
+const HEARTBEAT_AT_LEAST_EVERY = '2 seconds';
+
+const workflowsPath = fileURLToPath(
+  new URL(`../workflows/index${path.extname(import.meta.url)}`, import.meta.url),
+);
+
+/** A worker for all workflows and for the activities about clusters and entities. */
+export async function createControlWorker(
+  connection: NativeConnection,
+  namespace: string,
+): Promise<Worker> {
+  return Worker.create({
+    connection,
+    namespace,
+    taskQueue: CONTROL_QUEUE,
+    workflowsPath,
+    activities: controlActivities,
+    shutdownGraceTime: GRACE,
+    maxHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
+    defaultHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
+  });
+}
+
+/** Connects to what Temporal's own settings name, else to a server on this machine, and serves until SIGTERM. */
+async function main(): Promise<void> {
+  Runtime.install({ logger: temporalLogger() });
+  const profile = loadClientConfigProfile();
+  const { connectionOptions, namespace = 'default' } = toClientOptions(profile);
+  const { address, tls, apiKey, metadata } = connectionOptions;
+  const connection = await NativeConnection.connect({
+    ...(address !== undefined && { address }),
+    ...(tls !== undefined && { tls }),
+    ...(apiKey !== undefined && { apiKey }),
+    ...(metadata !== undefined && { metadata }),
+  });
+  try {
+    const worker = await createControlWorker(connection, namespace);
+    await worker.run();
+  } finally {
+    await connection.close();
+  }
+}
+
+/** Temporal's log lines as JSON on stderr, in the order pino writes them. */
+function temporalLogger(): Logger {
+  const logger = pino({ name: 'control-worker' }, pino.destination(2));
+  const at =
+    (level: 'trace' | 'debug' | 'info' | 'warn' | 'error') =>
+    (message: string, fields?: object): void => {
+      logger[level](fields ?? {}, message);
+    };
+  return {
+    log: (level, message, fields) => at(level.toLowerCase() as 'info')(message, fields),
+    trace: at('trace'),
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+  };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await main();

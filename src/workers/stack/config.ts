@@ -1,0 +1,144 @@
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+
+import { loadClientConfigProfile } from '@temporalio/envconfig';
+import getPort, { clearLockedPorts } from 'get-port';
+import { z } from 'zod';
+
+import { CONTROL_QUEUE, PYTHON_QUEUE } from '../../contracts/names.js';
+import { findTemporal } from '../../setup/temporal.js';
+import { paths } from '../../setup/paths.js';
+import { readPorts, writePorts, type Ports } from './state.js';
+
+/** A process that the supervisor keeps running. */
+export const ProcessSpec = z.object({
+  name: z.string().regex(/^[a-z-]+$/u),
+  /** Servers start first and end last. */
+  role: z.enum(['server', 'worker']),
+  command: z.string(),
+  args: z.array(z.string()),
+  cwd: z.string().optional(),
+  /** Added to the environment of `up`. */
+  env: z.record(z.string(), z.string()).default({}),
+  /** How long it may take to end by itself after SIGTERM, in ms. */
+  graceMs: z.int().nonnegative(),
+  /** It is ready when this queue has a poller. */
+  queue: z.object({ name: z.string(), kind: z.enum(['workflow', 'activity']) }).optional(),
+});
+export type ProcessSpec = z.infer<typeof ProcessSpec>;
+
+/** What the supervisor is started with; holds no credentials: those stay in the environment. */
+export const StackConfig = z.object({
+  address: z.string(),
+  namespace: z.string(),
+  uiUrl: z.string().optional(),
+  ownsServer: z.boolean(),
+  processes: z.array(ProcessSpec),
+});
+export type StackConfig = z.infer<typeof StackConfig>;
+
+/** Workers finish what they do or give it back: longer than a heartbeat, shorter than people's patience. */
+const WORKER_GRACE_MS = 10_000;
+/** The server writes its state file continuously; it needs only to close it. */
+const SERVER_GRACE_MS = 5_000;
+
+const HOST = '127.0.0.1';
+
+/** The server that the user named (TEMPORAL_ADDRESS or a `temporal.toml` profile), if any. */
+export function configuredServer(): { address: string | undefined; namespace: string } {
+  const profile = loadClientConfigProfile();
+  return { address: profile.address, namespace: profile.namespace ?? 'default' };
+}
+
+/**
+ * What a stack consists of on this machine: Temporal's dev server, unless the user named a server, and the
+ * two workers.
+ *
+ * @param workers other workers, for tests
+ * @throws Error when the set-up was not done
+ */
+export async function stackConfig(workers = defaultWorkers()): Promise<StackConfig> {
+  const { address: configured, namespace } = configuredServer();
+  if (configured !== undefined) {
+    return withAddress({ address: configured, namespace, ownsServer: false, processes: workers });
+  }
+  const ports = await choosePorts();
+  return withAddress({
+    address: `${HOST}:${ports.port}`,
+    namespace,
+    uiUrl: `http://${HOST}:${ports.uiPort}`,
+    ownsServer: true,
+    processes: [await devServer(ports, namespace), ...workers],
+  });
+}
+
+/** Tells every process the address and the data folder. */
+function withAddress(config: StackConfig): StackConfig {
+  const env = {
+    TEMPORAL_ADDRESS: config.address,
+    TEMPORAL_NAMESPACE: config.namespace,
+    RANKFLOW_HOME: paths.home,
+  };
+  return {
+    ...config,
+    processes: config.processes.map((spec) => ({ ...spec, env: { ...env, ...spec.env } })),
+  };
+}
+
+/** The ports of last time or Temporal's usual ones if they are free, else any. */
+async function choosePorts(): Promise<Ports> {
+  const last = readPorts();
+  // get-port keeps the ports that it gave away reserved: the port of a stack that is gone would be lost.
+  clearLockedPorts();
+  const port = await getPort({ host: HOST, port: last ? [last.port, 7233] : 7233 });
+  const uiPort = await getPort({
+    host: HOST,
+    port: last ? [last.uiPort, 8233] : 8233,
+    exclude: [port],
+  });
+  writePorts({ port, uiPort });
+  return { port, uiPort };
+}
+
+async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> {
+  const temporal = await findTemporal();
+  if (temporal === undefined) throw new Error('No Temporal CLI: run `rankflow setup` first.');
+  mkdirSync(paths.stack, { recursive: true });
+  return {
+    name: 'temporal',
+    role: 'server',
+    command: temporal.command,
+    args: [
+      ...['server', 'start-dev', '--ip', HOST, '--port', String(ports.port)],
+      ...['--ui-ip', HOST, '--ui-port', String(ports.uiPort), '--log-level', 'warn'],
+      ...['--db-filename', path.join(paths.stack, 'temporal.db')],
+      ...(namespace === 'default' ? [] : ['--namespace', namespace]),
+    ],
+    env: {},
+    graceMs: SERVER_GRACE_MS,
+  };
+}
+
+function defaultWorkers(): ProcessSpec[] {
+  return [
+    {
+      name: 'control-worker',
+      role: 'worker',
+      command: process.execPath,
+      args: ['--enable-source-maps', path.join(paths.packageRoot, 'dist/workers/control.js')],
+      env: {},
+      graceMs: WORKER_GRACE_MS,
+      queue: { name: CONTROL_QUEUE, kind: 'workflow' },
+    },
+    {
+      name: 'python-worker',
+      role: 'worker',
+      command: paths.python,
+      args: ['-m', 'rankflow.worker'],
+      cwd: paths.pythonProject,
+      env: { PYTHONPATH: paths.pythonProject, PYTHONUNBUFFERED: '1' },
+      graceMs: WORKER_GRACE_MS,
+      queue: { name: PYTHON_QUEUE, kind: 'activity' },
+    },
+  ];
+}
