@@ -1,0 +1,119 @@
+"""``python -m rankflow.rows``: planning, checking, assembling and reading rows, in its own process.
+
+``plan``, ``validate``, ``progress`` and ``finalize`` read their input as JSON on stdin. The answer
+is JSON on stdout, exit 0; an error is JSON on stdout too, exit 2. Libraries print to stderr.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from pydantic import ValidationError
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import FinalizeRunInput, PlanRunInput, RankProgressInput, RunSpec
+from rankflow.rows.finalize import finalize_run
+from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
+from rankflow.rows.progress import rank_progress
+from rankflow.rows.results import list_runs, show_run, write_results
+from rankflow.store import open_store
+
+EXIT_ERROR = 2
+
+
+def main(arguments: list[str], answers: TextIO) -> int:
+    """Run one command, write its answer to ``answers``; returns the exit code."""
+    # Before vLLM or transformers are imported: no TensorFlow, parallel tokenizers, logs to stderr.
+    os.environ.setdefault("USE_TF", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    options = _parser().parse_args(arguments)
+    try:
+        answer = _run(options, answers.buffer)
+    except RankflowError as error:
+        answer = {"error": error.kind.value, "message": str(error), **(error.details or {})}
+        print(json.dumps(answer), file=answers)
+        return EXIT_ERROR
+    except ValidationError as error:
+        message = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+            for detail in error.errors(include_input=False, include_url=False)
+        )
+        print(
+            json.dumps({"error": ErrorType.INVALID_INPUT.value, "message": message}), file=answers
+        )
+        return EXIT_ERROR
+    if answer is not None:
+        print(json.dumps(answer), file=answers)
+    return 0
+
+
+def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
+    match options.command:
+        case "plan":
+            spec = PlanRunInput.model_validate_json(sys.stdin.buffer.read()).spec
+            return {"summary": plan_run(spec).model_dump(by_alias=True)}
+        case "validate":
+            summary = validate_run(RunSpec.model_validate_json(sys.stdin.buffer.read()))
+            return {
+                "summary": summary.model_dump(by_alias=True),
+                "estimatedOutputBytes": estimate_bytes(summary),
+            }
+        case "progress":
+            asked = RankProgressInput.model_validate_json(sys.stdin.buffer.read())
+            progress = rank_progress(open_store(asked.store), asked.run_id, asked.rank)
+            return progress.model_dump(by_alias=True)
+        case "finalize":
+            wanted = FinalizeRunInput.model_validate_json(sys.stdin.buffer.read())
+            result = finalize_run(open_store(wanted.store), wanted.run_id, wanted.missing)
+            return result.model_dump(by_alias=True)
+        case "results":
+            return write_results(
+                open_store(options.store),
+                options.run_id,
+                stdout,
+                rank=options.rank,
+                errors=options.errors,
+                kind=options.format,
+                out=options.out,
+            )
+        case "show":
+            return show_run(open_store(options.store), options.run_id)
+        case _:
+            return list_runs(open_store(options.store))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rankflow.rows", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("plan", help="PlanRunInput on stdin: check the input and write the plan")
+    commands.add_parser("validate", help="RunSpec on stdin: the same checks, nothing is written")
+    commands.add_parser("progress", help="RankProgressInput on stdin: what is committed")
+    commands.add_parser("finalize", help="FinalizeRunInput on stdin: assemble the results")
+    results = commands.add_parser("results", help="write the answers of a finished run")
+    results.add_argument("--rank", type=int)
+    results.add_argument("--errors", action="store_true", help="the error lines instead")
+    results.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
+    results.add_argument("--out", type=Path)
+    show = commands.add_parser("show", help="the manifest, or the plan in numbers")
+    for command in (results, show):
+        command.add_argument("--run-id", required=True)
+    for command in (results, show, commands.add_parser("list", help="all runs of a store")):
+        command.add_argument("--store", required=True)
+    return parser
+
+
+def _own_stdout() -> TextIO:
+    """Keep stdout for the answer: what libraries print, in C too, goes to stderr."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(answers, "w", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with _own_stdout() as stdout:
+        code = main(sys.argv[1:], stdout)
+    sys.exit(code)

@@ -1,0 +1,183 @@
+"""The plan of a run as it lies in the store: written once, never changed."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import ModelSpec, PlanSummary, RunSpec
+from rankflow.store.base import MissingKey, Store
+from rankflow.store.layout import plan_key, rank_table_key, requests_key
+
+PLAN_VERSION = 1
+
+
+class RankEntry(BaseModel):
+    """One rank: consecutive rows in input order, and the table that cuts them into batches."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    first_row: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    batches: int = Field(ge=0)
+    table_sha256: str
+
+
+class PlanDocument(BaseModel):
+    """``plan.json``. The token names the folder that holds the requests and the rank tables."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    version: int
+    token: str
+    spec: RunSpec
+    spec_hash: str = Field(description="Hex sha256 of the model spec")
+    requests_sha256: str
+    summary: PlanSummary
+    ranks: list[RankEntry]
+
+
+@dataclass(frozen=True)
+class BatchSlice:
+    """Where the rows of one batch are: a byte range of the requests."""
+
+    rank: int
+    batch: int
+    offset: int
+    length: int
+    first_row: int
+    rows: int
+    tokens: int
+    """Prompt tokens plus the most output tokens, summed over the rows."""
+
+    @property
+    def row_range(self) -> range:
+        """Row numbers of the batch."""
+        return range(self.first_row, self.first_row + self.rows)
+
+
+class Plan:
+    """A plan with its tables, read when first asked for and checked against their sha256."""
+
+    def __init__(self, store: Store, document: PlanDocument) -> None:
+        self.store = store
+        self.document = document
+        self._tables: dict[int, list[BatchSlice]] = {}
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.document.spec.run_id
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the run was planned for."""
+        return self.document.spec
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model the run was planned for."""
+        return self.document.spec.model
+
+    @property
+    def spec_hash(self) -> str:
+        """Hex sha256 of the model spec, for an engine to assert."""
+        return self.document.spec_hash
+
+    @property
+    def summary(self) -> PlanSummary:
+        """The plan in numbers, as of planning (``finished`` is always false here)."""
+        return self.document.summary
+
+    @property
+    def ranks(self) -> list[RankEntry]:
+        """All ranks, in order; a rank may be empty."""
+        return self.document.ranks
+
+    @cached_property
+    def requests_key(self) -> str:
+        """Store key of the normalised requests."""
+        return requests_key(self.run_id, self.document.token)
+
+    def batches(self, rank: int) -> list[BatchSlice]:
+        """All batches of a rank, in order. Raises PLAN_CORRUPT."""
+        if rank not in self._tables:
+            self._tables[rank] = self._read_table(rank)
+        return self._tables[rank]
+
+    def batch(self, rank: int, batch: int) -> BatchSlice:
+        """One batch. Raises PLAN_CORRUPT when the plan has no such batch."""
+        table = self.batches(rank)
+        if not 0 <= batch < len(table):
+            raise RankflowError(
+                ErrorType.PLAN_CORRUPT, f"the plan of {self.run_id} has no batch {rank}-{batch}"
+            )
+        return table[batch]
+
+    def read_requests(self, part: BatchSlice) -> list[dict[str, Any]]:
+        """The requests of a batch, in row order: OpenAI Batch lines or ``{"custom_id", "error"}``.
+
+        Raises PLAN_CORRUPT when the stored lines are not as many as planned or are not JSON.
+        """
+        data = self.store.read_range(self.requests_key, part.offset, part.length)
+        try:
+            lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        except ValueError as error:
+            raise self._corrupt(part) from error
+        if len(lines) != part.rows or not all(isinstance(line, dict) for line in lines):
+            raise self._corrupt(part)
+        return cast("list[dict[str, Any]]", lines)
+
+    def _corrupt(self, part: BatchSlice) -> RankflowError:
+        return RankflowError(
+            ErrorType.PLAN_CORRUPT,
+            f"{self.requests_key} does not hold the {part.rows} planned rows of batch "
+            f"{part.rank}-{part.batch}",
+        )
+
+    def _read_table(self, rank: int) -> list[BatchSlice]:
+        if not 0 <= rank < len(self.ranks):
+            raise RankflowError(
+                ErrorType.PLAN_CORRUPT, f"the plan of {self.run_id} has no rank {rank}"
+            )
+        key = rank_table_key(self.run_id, self.document.token, rank)
+        data = self.store.read(key)
+        if hashlib.sha256(data).hexdigest() != self.ranks[rank].table_sha256:
+            raise RankflowError(
+                ErrorType.PLAN_CORRUPT, f"{key} was changed since the plan was made"
+            )
+        entries = cast("list[list[int]]", json.loads(data))
+        return [BatchSlice(rank, number, *entry) for number, entry in enumerate(entries)]
+
+
+def find_plan(store: Store, run_id: str) -> Plan | None:
+    """The plan of a run, or None when it has none. Raises PLAN_CORRUPT."""
+    key = plan_key(run_id)
+    try:
+        data = store.read(key)
+    except MissingKey:
+        return None
+    try:
+        document = PlanDocument.model_validate_json(data)
+    except ValidationError as error:
+        raise RankflowError(ErrorType.PLAN_CORRUPT, f"{key} is not a plan") from error
+    if document.version != PLAN_VERSION:
+        raise RankflowError(
+            ErrorType.PLAN_CORRUPT,
+            f"{key} has version {document.version}, this Rankflow reads {PLAN_VERSION}",
+        )
+    return Plan(store, document)
+
+
+@lru_cache(maxsize=64)
+def load_plan(store: Store, run_id: str) -> Plan:
+    """The plan of a run; kept, as plans never change. Raises PLAN_CORRUPT when there is none."""
+    plan = find_plan(store, run_id)
+    if plan is None:
+        raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} has no plan in {store.root}")
+    return plan

@@ -1,0 +1,173 @@
+"""Validating an input and cutting it into ranks and batches."""
+
+import hashlib
+import json
+import secrets
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import PlanSummary, RunSpec
+from rankflow.rows.canonical import spec_hash
+from rankflow.rows.checks import CheckedRow, RowChecker
+from rankflow.rows.identity import check_same_run
+from rankflow.rows.plan import PLAN_VERSION, Plan, PlanDocument, RankEntry, find_plan
+from rankflow.rows.problems import ProblemLog, whole_input
+from rankflow.rows.readers import detect_format
+from rankflow.rows.source import InputFile, open_input
+from rankflow.store import Store, open_store
+from rankflow.store.layout import manifest_key, plan_key, rank_table_key, requests_key
+
+_ROW_OVERHEAD_BYTES = 700
+_TOKEN_BYTES = 5
+_OUTPUT_COPIES = 2
+
+
+class _Sizes:
+    """What the batches are cut from: 16 bytes a row."""
+
+    def __init__(self) -> None:
+        self.ends = array("Q", [0])
+        """Byte at which each row ends; row n is ``ends[n]:ends[n + 1]``."""
+        self.tokens = array("Q")
+        self.invalid = 0
+        self.prompt_tokens = 0
+        self.output_tokens = 0
+
+    def add(self, row: CheckedRow) -> None:
+        self.ends.append(self.ends[-1] + len(row.line))
+        self.tokens.append(row.prompt_tokens + row.max_output_tokens)
+        self.invalid += row.invalid
+        self.prompt_tokens += row.prompt_tokens
+        self.output_tokens += row.max_output_tokens
+
+    @property
+    def rows(self) -> int:
+        return len(self.tokens)
+
+
+def plan_run(spec: RunSpec) -> PlanSummary:
+    """Plan a run, once: a second call checks that it is the same run and returns the same plan.
+
+    Raises:
+        RankflowError: INVALID_INPUT with all problems, RUN_MISMATCH, ENGINE_ARGUMENTS_INVALID,
+            UNSUPPORTED_INPUT, STORE_UNAVAILABLE.
+    """
+    store = open_store(spec.store)
+    plan = find_plan(store, spec.run_id)
+    if plan is not None:
+        return _existing(store, plan, spec)
+    # An own folder: plan.json, written last and create-only, makes one planner's folder count.
+    token = secrets.token_hex(8)
+    key = requests_key(spec.run_id, token)
+    with open_input(spec.input.uri) as source, store.writer(key) as requests:
+        sizes = _check(spec, source, lambda row: requests.write(row.line))
+        requests.commit()
+    tables = [
+        _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
+    ]
+    encoded = [json.dumps(table, separators=(",", ":")).encode() for table in tables]
+    for rank, data in enumerate(encoded):
+        store.put(rank_table_key(spec.run_id, token, rank), data)
+    document = PlanDocument(
+        version=PLAN_VERSION,
+        token=token,
+        spec=spec,
+        spec_hash=spec_hash(spec.model),
+        requests_sha256=requests.sha256,
+        summary=_summary(spec, source, sizes, [len(table) for table in tables]),
+        ranks=[
+            RankEntry(
+                first_row=first,
+                rows=last - first,
+                batches=len(table),
+                table_sha256=hashlib.sha256(data).hexdigest(),
+            )
+            for (first, last), table, data in zip(
+                _rank_ranges(spec.ranks, sizes.rows), tables, encoded, strict=True
+            )
+        ],
+    )
+    text = document.model_dump_json(by_alias=True, exclude_none=True).encode()
+    if store.create(plan_key(spec.run_id), text):
+        return document.summary
+    for name in [key, *(rank_table_key(spec.run_id, token, r) for r in range(spec.ranks))]:
+        store.delete(name)
+    winner = find_plan(store, spec.run_id)
+    if winner is None:
+        raise RankflowError(ErrorType.STORE_UNAVAILABLE, "the plan is there and cannot be read")
+    return _existing(store, winner, spec)
+
+
+def validate_run(spec: RunSpec) -> PlanSummary:
+    """The same checks and the same numbers, without a store and without a running stack."""
+    with open_input(spec.input.uri) as source:
+        sizes = _check(spec, source, lambda row: None)
+    tables = [
+        _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
+    ]
+    return _summary(spec, source, sizes, [len(table) for table in tables])
+
+
+def estimate_bytes(summary: PlanSummary) -> int:
+    """Most bytes a run adds to its store: requests, and each answer in attempt and output."""
+    answers = summary.rows * _ROW_OVERHEAD_BYTES + summary.max_output_tokens * _TOKEN_BYTES
+    return summary.input_bytes * 2 + answers * _OUTPUT_COPIES
+
+
+def _check(spec: RunSpec, source: InputFile, keep: Callable[[CheckedRow], None]) -> _Sizes:
+    log, sizes = ProblemLog(), _Sizes()
+    kind = detect_format(spec.input, source.path)
+    for row in RowChecker(spec, log).rows(kind, source.path):
+        sizes.add(row)
+        keep(row)
+    source.check_unchanged()
+    if sizes.rows == 0:
+        raise whole_input("empty_input", f"the input {source.uri} has no rows")
+    if log.total and spec.on_invalid == "refuse":
+        raise log.refusal()
+    return sizes
+
+
+def _existing(store: Store, plan: Plan, spec: RunSpec) -> PlanSummary:
+    check_same_run(plan, spec)
+    finished = store.exists(manifest_key(spec.run_id))
+    return plan.summary.model_copy(update={"finished": finished})
+
+
+def _rank_ranges(ranks: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First row and row after the last of each rank; sizes differ by one at most, 0 included."""
+    return pairwise(rows * rank // ranks for rank in range(ranks + 1))
+
+
+def _cut(spec: RunSpec, sizes: _Sizes, first: int, last: int) -> list[list[int]]:
+    """Batches of the rows: as large as the limits on rows and tokens allow, but never empty."""
+    table: list[list[int]] = []
+    start = first
+    while start < last:
+        end, tokens = start, 0
+        while end < last and end - start < spec.batch.max_rows:
+            if end > start and tokens + sizes.tokens[end] > spec.batch.max_tokens:
+                break
+            tokens += sizes.tokens[end]
+            end += 1
+        offset = sizes.ends[start]
+        table.append([offset, sizes.ends[end] - offset, start, end - start, tokens])
+        start = end
+    return table
+
+
+def _summary(spec: RunSpec, source: InputFile, sizes: _Sizes, batches: list[int]) -> PlanSummary:
+    return PlanSummary(
+        run_id=spec.run_id,
+        rows=sizes.rows,
+        invalid_rows=sizes.invalid,
+        prompt_tokens=sizes.prompt_tokens,
+        max_output_tokens=sizes.output_tokens,
+        input_bytes=source.size,
+        input_sha256=source.sha256,
+        batches=batches,
+        rows_per_rank=[last - first for first, last in _rank_ranges(spec.ranks, sizes.rows)],
+        finished=False,
+    )

@@ -1,0 +1,99 @@
+"""Keys of a run in the store. Nothing else in the code spells one out."""
+
+import re
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+
+RUNS = "runs"
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_COMMIT = re.compile(r"(\d+)-(\d+)\.json")
+
+
+def run_prefix(run_id: str) -> str:
+    """Folder of a run. Raises RUN_MISMATCH for an id that could name another folder."""
+    if _RUN_ID.fullmatch(run_id) is None:
+        raise RankflowError(ErrorType.RUN_MISMATCH, f"{run_id!r} is not a run id")
+    return f"{RUNS}/{run_id}"
+
+
+def batch_name(rank: int, batch: int) -> str:
+    """Name of a batch; zero-padded, so that names sort as numbers do up to 9999 ranks."""
+    return f"{rank:04d}-{batch:06d}"
+
+
+def plan_key(run_id: str) -> str:
+    """The plan; it names the requests and rank tables, so its presence makes them visible."""
+    return f"{run_prefix(run_id)}/plan.json"
+
+
+def planner_prefix(run_id: str, token: str) -> str:
+    """Folder of one planner's work; that of a planner that was killed is never read."""
+    return f"{run_prefix(run_id)}/plan/{_checked(token)}"
+
+
+def requests_key(run_id: str, token: str) -> str:
+    """Normalised requests, one OpenAI Batch line a row."""
+    return f"{planner_prefix(run_id, token)}/requests.jsonl"
+
+
+def rank_table_key(run_id: str, token: str, rank: int) -> str:
+    """Batch table of a rank: a JSON array of [offset, length, firstRow, rows, tokens]."""
+    return f"{planner_prefix(run_id, token)}/rank-{rank:04d}.json"
+
+
+def attempts_prefix(run_id: str, rank: int, batch: int) -> str:
+    """Folder of all attempts of a batch."""
+    return f"{run_prefix(run_id)}/attempts/{batch_name(rank, batch)}"
+
+
+def attempt_key(run_id: str, rank: int, batch: int, token: str) -> str:
+    """Attempt file of one activity attempt: one line a finished row."""
+    return f"{attempts_prefix(run_id, rank, batch)}/{_checked(token)}.jsonl"
+
+
+def commits_prefix(run_id: str) -> str:
+    """Folder of all commits of a run."""
+    return f"{run_prefix(run_id)}/commits"
+
+
+def commit_key(run_id: str, rank: int, batch: int) -> str:
+    """Commit of a batch."""
+    return f"{commits_prefix(run_id)}/{batch_name(rank, batch)}.json"
+
+
+def parse_commit_key(key: str) -> tuple[int, int] | None:
+    """Rank and batch of a commit's key, or None for a foreign file."""
+    match = _COMMIT.fullmatch(key.rpartition("/")[2])
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def final_key(run_id: str, token: str, name: str) -> str:
+    """A file of one finalizer; only the one that the manifest names counts."""
+    return f"{run_prefix(run_id)}/final/{_checked(token)}/{name}"
+
+
+def manifest_key(run_id: str) -> str:
+    """The manifest: the only pointer to the results that readers trust."""
+    return f"{run_prefix(run_id)}/manifest.json"
+
+
+def output_key(run_id: str) -> str:
+    """Successful rows, for people; the manifest names the file that counts."""
+    return f"{run_prefix(run_id)}/output.jsonl"
+
+
+def errors_key(run_id: str) -> str:
+    """Failed rows, for people; the manifest names the file that counts."""
+    return f"{run_prefix(run_id)}/errors.jsonl"
+
+
+def success_key(run_id: str) -> str:
+    """Empty marker for tools that look for one; written after the manifest."""
+    return f"{run_prefix(run_id)}/_SUCCESS"
+
+
+def _checked(token: str) -> str:
+    if _TOKEN.fullmatch(token) is None or ".." in token:
+        raise RankflowError(ErrorType.PLAN_CORRUPT, f"{token!r} is not an attempt token")
+    return token
