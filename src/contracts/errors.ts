@@ -32,7 +32,8 @@ export const ERRORS = {
   },
   ModelMismatch: {
     retryable: false,
-    wayOut: 'The fleet serves another model than the run was planned for: use another --fleet name.',
+    wayOut:
+      'The fleet serves another model than the run was planned for: use another --fleet name.',
   },
   PlanCorrupt: {
     retryable: false,

@@ -35,13 +35,19 @@ export const ExecuteFleetPlanInput = z
     fleet: FleetSpec,
     start: z.array(z.int().nonnegative()).describe('Slots to create (get_if_exists)'),
     stop: z.array(z.int().nonnegative()).describe('Slots to kill for good (no_restart)'),
-    restart: z.array(z.int().nonnegative()).describe('Hung slots to kill so that Ray restarts them'),
+    restart: z
+      .array(z.int().nonnegative())
+      .describe('Hung slots to kill so that Ray restarts them'),
   })
   .meta({ id: 'ExecuteFleetPlanInput' });
 export type ExecuteFleetPlanInput = z.infer<typeof ExecuteFleetPlanInput>;
 
 export const ExecuteFleetPlanResult = z
-  .strictObject({ started: z.array(z.int()), stopped: z.array(z.int()), restarted: z.array(z.int()) })
+  .strictObject({
+    started: z.array(z.int()),
+    stopped: z.array(z.int()),
+    restarted: z.array(z.int()),
+  })
   .meta({ id: 'ExecuteFleetPlanResult' });
 export type ExecuteFleetPlanResult = z.infer<typeof ExecuteFleetPlanResult>;
 

@@ -15,7 +15,10 @@ export const InferenceInput = z
       maxConcurrentBatches: z.int().positive().default(2),
     }),
     affinity: z.enum(['pull', 'rank']).default('pull'),
-    keep: z.boolean().default(false).describe('Leave the cluster and fleet this brought up running'),
+    keep: z
+      .boolean()
+      .default(false)
+      .describe('Leave the cluster and fleet this brought up running'),
   })
   .meta({ id: 'InferenceInput' });
 export type InferenceInput = z.infer<typeof InferenceInput>;

@@ -26,7 +26,10 @@ export const ModelSpec = z
     gpusPerEngine: z.number().nonnegative().default(0).describe('Fractions share one GPU'),
     toolCallParser: z.string().optional(),
     reasoningParser: z.string().optional(),
-    engineArgs: z.record(z.string(), z.unknown()).default({}).describe('Extra vLLM engine arguments'),
+    engineArgs: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .describe('Extra vLLM engine arguments'),
     backend: z.enum(['vllm', 'simulated']).default('vllm'),
   })
   .meta({ id: 'ModelSpec' });

@@ -29,7 +29,10 @@ export const RunSpec = z
     input: InputSpec,
     store: z.string().min(1).describe('Root of the store: absolute path or s3://bucket/prefix'),
     model: ModelSpec,
-    sampling: z.record(z.string(), z.unknown()).default({}).describe('Defaults for every request body'),
+    sampling: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .describe('Defaults for every request body'),
     ranks: z.int().positive().default(1),
     onInvalid: z.enum(['refuse', 'record']).default('refuse'),
     batch: BatchLimits.prefault({}),
@@ -110,9 +113,7 @@ export type BatchRange = z.infer<typeof BatchRange>;
 export const RankProgress = z
   .strictObject({
     committed: RowCounts,
-    pending: z
-      .array(BatchRange)
-      .describe('Batch numbers without a commit, ascending'),
+    pending: z.array(BatchRange).describe('Batch numbers without a commit, ascending'),
   })
   .meta({ id: 'RankProgress' });
 export type RankProgress = z.infer<typeof RankProgress>;
@@ -142,6 +143,11 @@ export const GenerateBatchResult = z
     alreadyCommitted: z.boolean(),
     engine: z.string().describe('Fleet, slot and incarnation that answered'),
     seconds: z.number().nonnegative(),
+    attempt: z
+      .int()
+      .positive()
+      .optional()
+      .describe('Attempt of the activity that answered, from 1'),
   })
   .meta({ id: 'GenerateBatchResult' });
 export type GenerateBatchResult = z.infer<typeof GenerateBatchResult>;

@@ -177,6 +177,10 @@ class GenerateBatchResult(BaseModel):
         str, Field(description="Fleet, slot and incarnation that answered")
     ]
     seconds: Annotated[float, Field(ge=0.0)]
+    attempt: Annotated[
+        int | None,
+        Field(description="Attempt of the activity that answered, from 1", gt=0),
+    ] = None
 
 
 class Fleet(BaseModel):

@@ -1,0 +1,112 @@
+/**
+ * Activities as workflows see them: one interface for each worker that serves them. Each takes one object, so
+ * that fields can be added without breaking histories.
+ */
+import type { ClusterAddress, ClusterSpec } from './cluster.js';
+import type {
+  CanaryInput,
+  CanaryResult,
+  CheckEngineArgumentsInput,
+  CheckEngineArgumentsResult,
+  ExecuteFleetPlanInput,
+  ExecuteFleetPlanResult,
+  FleetSpec,
+  ObservedEngine,
+} from './fleet.js';
+import type {
+  FinalizeRunInput,
+  FinalizeRunResult,
+  GenerateBatchInput,
+  GenerateBatchResult,
+  PlanRunInput,
+  PlanSummary,
+  RankProgress,
+  RankProgressInput,
+} from './run.js';
+import type {
+  EnsureClusterRequest,
+  EnsuredCluster,
+  EnsuredFleet,
+  EnsureFleetRequest,
+  StopResult,
+} from './workflows.js';
+
+/** Python control worker, `PYTHON_QUEUE`. */
+export interface PythonActivities {
+  planRun(input: PlanRunInput): Promise<PlanSummary>;
+  rankProgress(input: RankProgressInput): Promise<RankProgress>;
+  finalizeRun(input: FinalizeRunInput): Promise<FinalizeRunResult>;
+  checkEngineArguments(input: CheckEngineArgumentsInput): Promise<CheckEngineArgumentsResult>;
+  executeFleetPlan(input: ExecuteFleetPlanInput): Promise<ExecuteFleetPlanResult>;
+}
+
+/** An engine: `generateBatch` on the fleet's and the slot's queue, `canary` on its own. */
+export interface EngineActivities {
+  generateBatch(input: GenerateBatchInput): Promise<GenerateBatchResult>;
+  canary(input: CanaryInput): Promise<CanaryResult>;
+}
+
+/** One node as Ray's state API shows it. */
+export interface RayNode {
+  readonly nodeId: string;
+  readonly name: string;
+  readonly ip: string;
+  readonly head: boolean;
+  readonly alive: boolean;
+  /** Logical CPUs and GPUs that Ray may place on it. */
+  readonly cpus: number;
+  readonly gpus: number;
+}
+
+/** A node of a local cluster as this host sees it. */
+export interface LocalProcess {
+  readonly name: string;
+  /** Whether anything of it runs. */
+  readonly running: boolean;
+  /** Seconds since it was started; 0 when it never was. */
+  readonly ageSeconds: number;
+}
+
+export interface ClusterObservation {
+  /** Whether Ray's state API answered. */
+  readonly reachable: boolean;
+  readonly address?: ClusterAddress;
+  readonly nodes: readonly RayNode[];
+  /** Nodes that were started on this host, also those that have ended. Empty for an existing cluster. */
+  readonly processes: readonly LocalProcess[];
+  /** Why the state API did not answer. */
+  readonly problem?: string;
+}
+
+export interface LocalNodeInput {
+  readonly spec: ClusterSpec;
+  /** `head`, `worker-1`, ... */
+  readonly node: string;
+}
+
+export interface FleetObservation {
+  /** Whether Ray's state API answered; without it, what follows is empty. */
+  readonly reachable: boolean;
+  readonly nodes: readonly RayNode[];
+  readonly engines: readonly ObservedEngine[];
+  readonly problem?: string;
+}
+
+/** Gives back what `ensureCluster` or `ensureFleet` claimed for a user. */
+export interface ReleaseInput {
+  readonly name: string;
+  readonly user: string;
+}
+
+/** TypeScript control worker, `CONTROL_QUEUE`. All are safe to repeat. */
+export interface ControlActivities {
+  observeCluster(input: { readonly spec: ClusterSpec }): Promise<ClusterObservation>;
+  startLocalNode(input: LocalNodeInput): Promise<void>;
+  endLocalNode(input: LocalNodeInput): Promise<void>;
+  removeLocalCluster(input: { readonly name: string }): Promise<void>;
+  observeFleet(input: { readonly spec: FleetSpec }): Promise<FleetObservation>;
+  ensureCluster(input: EnsureClusterRequest): Promise<EnsuredCluster>;
+  ensureFleet(input: EnsureFleetRequest): Promise<EnsuredFleet>;
+  stopCluster(input: ReleaseInput): Promise<StopResult>;
+  stopFleet(input: ReleaseInput): Promise<StopResult>;
+}
