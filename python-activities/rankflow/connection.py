@@ -1,0 +1,85 @@
+"""The Temporal client of every Python process, and JSON as the TypeScript side expects it.
+
+Settings are Temporal's own (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``,
+TLS, ``temporal.toml`` profiles). Only the address and namespace ever travel to another process:
+keys and certificates are read from the environment or profile of the node that uses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from temporalio.api.common.v1 import Payload
+from temporalio.client import Client
+from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+)
+from temporalio.envconfig import ClientConfig
+
+DEFAULT_ADDRESS = "localhost:7233"
+DEFAULT_NAMESPACE = "default"
+
+
+class _ContractJsonConverter(PydanticJSONPlainPayloadConverter):
+    """Models by alias (camelCase), without absent fields: zod's ``optional`` refuses null."""
+
+    def to_payload(self, value: Any) -> Payload | None:
+        """Encode one value; see the base class."""
+        data = (
+            value.model_dump_json(by_alias=True, exclude_none=True).encode()
+            if isinstance(value, BaseModel)
+            else to_json(value, by_alias=True)
+        )
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=data)
+
+
+class ContractPayloadConverter(CompositePayloadConverter):
+    """Temporal's default converters with JSON done by :class:`_ContractJsonConverter`."""
+
+    def __init__(self) -> None:
+        converters = DefaultPayloadConverter.default_encoding_payload_converters
+        super().__init__(
+            *(
+                _ContractJsonConverter() if isinstance(c, JSONPlainPayloadConverter) else c
+                for c in converters
+            )
+        )
+
+
+data_converter = DataConverter(payload_converter_class=ContractPayloadConverter)
+
+
+@dataclass(frozen=True)
+class TemporalTarget:
+    """Which Temporal server and namespace; carries no credentials."""
+
+    address: str
+    namespace: str
+
+
+def temporal_target() -> TemporalTarget:
+    """The server and namespace that this process's environment and profile name."""
+    config = ClientConfig.load_client_connect_config()
+    return TemporalTarget(
+        address=config.get("target_host") or DEFAULT_ADDRESS,
+        namespace=config.get("namespace") or DEFAULT_NAMESPACE,
+    )
+
+
+async def connect(target: TemporalTarget | None = None) -> Client:
+    """Connect with this node's credentials, to ``target`` or to what the environment names.
+
+    Raises ``RuntimeError`` (of the SDK) when the server cannot be reached: worth another try.
+    """
+    config = ClientConfig.load_client_connect_config()
+    where = target or temporal_target()
+    config["target_host"] = where.address
+    config["namespace"] = where.namespace
+    return await Client.connect(**config, data_converter=data_converter)

@@ -1,0 +1,77 @@
+"""Checks a model spec before anything is started. Runs in a process of its own: it imports vLLM."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import (
+    CheckEngineArgumentsInput,
+    CheckEngineArgumentsResult,
+    ModelSpec,
+)
+
+
+def check(given: CheckEngineArgumentsInput) -> CheckEngineArgumentsResult:
+    """Have vLLM read the model's configuration with these arguments, as an engine would.
+
+    Raises ENGINE_ARGUMENTS_INVALID (not retryable) with all problems that are found.
+    """
+    spec = given.model
+    return _simulated(spec) if spec.backend == "simulated" else _vllm(spec)
+
+
+def _invalid(problems: list[str]) -> RankflowError:
+    return RankflowError(
+        ErrorType.ENGINE_ARGUMENTS_INVALID,
+        "; ".join(problems),
+        {"problems": problems, "total": len(problems)},
+    )
+
+
+def _simulated(spec: ModelSpec) -> CheckEngineArgumentsResult:
+    from rankflow.engine.simulated import SimulatedBackend
+
+    try:
+        backend = SimulatedBackend(spec)
+    except ValidationError as error:
+        raise _invalid(
+            [f"engineArgs.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
+        ) from error
+    return CheckEngineArgumentsResult(max_model_len=backend.max_model_len, architecture="simulated")
+
+
+def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
+    from rankflow.engine.environment import check_model_folder, prepare_environment
+
+    try:
+        check_model_folder(spec)
+        # Planning needs the model's tokenizer here too, so credentials must be here as well.
+        prepare_environment(spec, slot=0)
+    except RankflowError as error:
+        raise _invalid([f"model: {error}"]) from error
+    # Imports vLLM: many seconds, and only after the environment is set.
+    from rankflow.engine.arguments import engine_arguments, same_platform
+
+    arguments = engine_arguments(spec).engine
+    try:
+        # The whole configuration can be built only where the engine's kind of device is.
+        config = (
+            arguments.create_engine_config().model_config
+            if same_platform(spec)
+            else arguments.create_model_config()
+        )
+    except Exception as error:
+        raise _invalid([f"{type(error).__name__}: {_reason(error)}"]) from error
+    architectures = config.architectures
+    return CheckEngineArgumentsResult(
+        max_model_len=config.max_model_len,
+        architecture=architectures[0] if architectures else "unknown",
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line: pydantic's errors are pages with links."""
+    if isinstance(error, ValidationError):
+        return "; ".join(problem["msg"] for problem in error.errors(include_url=False))
+    return " ".join(str(error).split())

@@ -1,0 +1,183 @@
+"""Carries a fleet plan out in Ray: creates and kills engine actors. Runs in a process of its own.
+
+A Ray driver ends its process when it loses the head for a minute, so it never lives in a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+import rankflow
+from rankflow.connection import temporal_target
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import (
+    ClusterAddress,
+    ExecuteFleetPlanInput,
+    ExecuteFleetPlanResult,
+    FleetSpec,
+    ModelSpec,
+)
+from rankflow.contracts.names import RAY_NAMESPACE, engine_actor_name
+from rankflow.engine.actor import EngineActor
+
+DRAIN_SECONDS = 20.0
+"""How long a removed engine may go on with batches in work; finished rows are kept anyway."""
+
+
+def _source_root() -> str:
+    """Folder that must be on an engine's PYTHONPATH."""
+    return str(Path(rankflow.__file__).resolve().parent.parent)
+
+
+@contextlib.contextmanager
+def connected(cluster: ClusterAddress) -> Generator[None]:
+    """A driver connected to exactly this cluster. Raises CLUSTER_UNAVAILABLE (retryable)."""
+    try:
+        ray.init(
+            address=cluster.address,
+            namespace=RAY_NAMESPACE,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise RankflowError(
+            ErrorType.CLUSTER_UNAVAILABLE, f"no Ray cluster at {cluster.address}: {reason}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _environment(spec: ModelSpec) -> dict[str, str]:
+    """Variables to be set when the actor's Python starts. Readable by everyone: no secrets."""
+    variables = {"PYTHONPATH": _source_root(), "USE_TF": "0"}
+    # Ray runs workers at niceness 15: next to anything else that computes, an engine would starve.
+    variables["RAY_worker_niceness"] = "0"
+    if spec.gpus_per_engine == 0:
+        # Ray sets OMP_NUM_THREADS=1 for actors of one CPU; vLLM binds its own threads instead.
+        variables["OMP_NUM_THREADS"] = str(max(1, int(spec.cpus_per_engine)))
+    return variables
+
+
+def _spans_devices(spec: ModelSpec) -> bool:
+    return spec.gpus_per_engine > 0 and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
+
+
+def _group_name(name: str) -> str:
+    return f"{name}-devices"
+
+
+def _find_group(name: str) -> PlacementGroup | None:
+    try:
+        return ray.util.get_placement_group(_group_name(name))
+    except ValueError:
+        return None
+
+
+def _devices(name: str, spec: ModelSpec) -> PlacementGroup:
+    """One bundle a worker of the engine; the actor and its CPUs share the first one.
+
+    vLLM's Ray executor places its workers into the actor's group. PACK: one node if it has room,
+    because the links inside a node are faster.
+    """
+    workers = spec.tensor_parallel_size * spec.pipeline_parallel_size
+    share = spec.gpus_per_engine / workers
+    bundles = [{"GPU": share} for _ in range(workers)]
+    bundles[0]["CPU"] = spec.cpus_per_engine
+    return _find_group(name) or placement_group(
+        bundles, strategy="PACK", name=_group_name(name), lifetime="detached"
+    )
+
+
+def start_engine(fleet: FleetSpec, slot: int, temporal: dict[str, str]) -> None:
+    """Create the detached, named actor of a slot unless it is there; does not wait for it."""
+    spec = fleet.model
+    name = engine_actor_name(fleet.name, fleet.spec_hash, slot)
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": RAY_NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        # drain() waits for batches: other calls must not wait behind it.
+        "max_concurrency": 4,
+        "num_cpus": spec.cpus_per_engine,
+        "num_gpus": spec.gpus_per_engine,
+        "runtime_env": {"env_vars": _environment(spec)},
+    }
+    if _spans_devices(spec):
+        options["num_gpus"] = 0
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+            _devices(name, spec),
+            placement_group_bundle_index=0,
+            placement_group_capture_child_tasks=True,
+        )
+    document = fleet.model_dump(by_alias=True, exclude_none=True)
+    ray.remote(EngineActor).options(**options).remote(document, slot, temporal)
+
+
+def _actor(fleet: FleetSpec, slot: int) -> Any:
+    """The slot's actor, or None when Ray has none (any more)."""
+    name = engine_actor_name(fleet.name, fleet.spec_hash, slot)
+    try:
+        return ray.get_actor(name, namespace=RAY_NAMESPACE)
+    except ValueError:
+        return None
+
+
+def stop_engines(fleet: FleetSpec, slots: list[int]) -> None:
+    """Drain the engines side by side, then kill them for good."""
+    actors = {slot: actor for slot in slots if (actor := _actor(fleet, slot)) is not None}
+    drains = [actor.drain.remote(DRAIN_SECONDS) for actor in actors.values()]
+    if drains:
+        # An engine that cannot answer (pending, hung, on a lost node) is killed all the same.
+        ray.wait(drains, num_returns=len(drains), timeout=DRAIN_SECONDS + 5)
+    for actor in actors.values():
+        ray.kill(actor, no_restart=True)
+    for slot in slots:
+        group = _find_group(engine_actor_name(fleet.name, fleet.spec_hash, slot))
+        if group is not None:
+            remove_placement_group(group)
+
+
+def restart_engines(fleet: FleetSpec, slots: list[int]) -> list[int]:
+    """Kill hung engines so that Ray restarts them; returns the slots that had an actor."""
+    found = [slot for slot in slots if _actor(fleet, slot) is not None]
+    for slot in found:
+        ray.kill(_actor(fleet, slot), no_restart=False)
+    return found
+
+
+def execute(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
+    """Carry the plan out; every step may be repeated without harm.
+
+    Raises CLUSTER_UNAVAILABLE (retryable) when Ray cannot be reached.
+    """
+    fleet = given.fleet
+    temporal = asdict(temporal_target())
+    with connected(fleet.cluster):
+        try:
+            stop_engines(fleet, given.stop)
+            restarted = restart_engines(fleet, given.restart)
+            for slot in given.start:
+                start_engine(fleet, slot, temporal)
+        except RayError as error:
+            reason = str(error).partition("\n")[0]
+            raise RankflowError(ErrorType.CLUSTER_UNAVAILABLE, reason) from error
+    return ExecuteFleetPlanResult(started=given.start, stopped=given.stop, restarted=restarted)

@@ -1,0 +1,72 @@
+"""The Ray actor that is one slot of a fleet.
+
+Ray runs only the constructor again when it restarts an actor, so the constructor starts
+everything. It must not raise: that would leave the actor DEAD for good even with
+``max_restarts=-1``. Trouble ends the process instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from typing import Any
+
+import ray
+
+from rankflow.connection import TemporalTarget
+from rankflow.contracts.models import FleetSpec
+from rankflow.engine.guard import guard_process_group
+from rankflow.engine.host import backend_factory
+from rankflow.engine.service import EngineService
+
+log = logging.getLogger(__name__)
+
+
+class EngineActor:
+    """One incarnation of one slot. Wrapped by ``ray.remote`` where it is deployed."""
+
+    def __init__(self, fleet: dict[str, Any], slot: int, temporal: dict[str, str]) -> None:
+        """Start the engine's thread and return at once.
+
+        Args:
+            fleet: a FleetSpec by alias, checked by the deployer.
+            slot: which engine of the fleet this is.
+            temporal: ``address`` and ``namespace``; credentials come from this node's environment.
+        """
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        guard_process_group()
+        spec = FleetSpec.model_validate(fleet)
+        node = ray.get_runtime_context().get_node_id()
+        self._incarnation = f"{node[:8]}-{os.getpid()}"
+        self._service = EngineService(
+            spec,
+            slot,
+            self._incarnation,
+            TemporalTarget(**temporal),
+            backend_factory(spec.model, slot),
+        )
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._serve, name="temporal", daemon=True).start()
+
+    def incarnation(self) -> str:
+        """``<first 8 characters of the Ray node id>-<pid>``."""
+        return self._incarnation
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more batches, wait ``seconds`` for those in work; True when all finished."""
+        work = asyncio.run_coroutine_threadsafe(self._service.drain(seconds), self._loop)
+        return work.result(timeout=seconds + 5)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._service.run())
+        except BaseException:
+            log.exception("the engine ends")
+        finally:
+            # Ray starts the slot again, on any node with room; the guard ends what is left behind.
+            os._exit(1)

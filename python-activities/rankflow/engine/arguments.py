@@ -1,0 +1,127 @@
+"""From a model spec to vLLM's own argument classes; all problems of a spec are found at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import BaseFrontendArgs
+from vllm.platforms import current_platform
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import ModelSpec
+
+_OWNED = {
+    "model": "model",
+    "revision": "revision",
+    "tokenizer": "tokenizer",
+    "dtype": "dtype",
+    "max_model_len": "maxModelLen",
+    "tensor_parallel_size": "tensorParallelSize",
+    "pipeline_parallel_size": "pipelineParallelSize",
+    "max_num_seqs": "maxNumSeqs",
+    "download_dir": "cacheDir",
+    "reasoning_parser": "reasoningParser",
+    "tool_call_parser": "toolCallParser",
+    "hf_token": "credentials",
+}
+"""vLLM arguments that have a field of their own in the spec."""
+
+_REFUSED = {
+    "data_parallel_size": "Rankflow runs data-parallel ranks itself: use --engines",
+    "distributed_executor_backend": "chosen by Rankflow from the parallel sizes and the platform",
+    "enable_log_requests": "prompts must not reach the logs",
+    "enable_log_outputs": "answers must not reach the logs",
+}
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """What one engine is started with."""
+
+    engine: AsyncEngineArgs
+    frontend: dict[str, Any]
+    """Fields of vLLM's BaseFrontendArgs: chat template, parsers, names."""
+
+
+def _names(spec: ModelSpec) -> list[str]:
+    """Model names that request bodies may use; the first one is what answers carry."""
+    short = Path(spec.model).name
+    local = Path(spec.model).is_absolute()
+    names = [short, spec.model] if local else [spec.model, short]
+    return list(dict.fromkeys(names))
+
+
+def _invalid(problems: list[str]) -> RankflowError:
+    listed = "; ".join(problems)
+    return RankflowError(
+        ErrorType.ENGINE_ARGUMENTS_INVALID,
+        f"{len(problems)} invalid engine argument(s): {listed}",
+        {"problems": problems, "total": len(problems)},
+    )
+
+
+def _check_names(spec: ModelSpec, extra: dict[str, Any], known: set[str]) -> list[str]:
+    problems: list[str] = []
+    for name in extra:
+        if name in _OWNED:
+            problems.append(f"engineArgs.{name}: use the field {_OWNED[name]} of the model spec")
+        elif name in _REFUSED:
+            problems.append(f"engineArgs.{name}: {_REFUSED[name]}")
+        elif name not in known:
+            problems.append(f"engineArgs.{name}: vLLM has no such argument")
+    parser = spec.tool_call_parser
+    if parser is not None and parser not in ToolParserManager.list_registered():
+        problems.append(f"toolCallParser: {parser!r} is not one of vLLM's tool call parsers")
+    parser = spec.reasoning_parser
+    if parser is not None and parser not in ReasoningParserManager.list_registered():
+        problems.append(f"reasoningParser: {parser!r} is not one of vLLM's reasoning parsers")
+    return problems
+
+
+def same_platform(spec: ModelSpec) -> bool:
+    """Whether this process sees the kind of device that the spec's engines use."""
+    return current_platform.is_cpu() == (spec.gpus_per_engine == 0)
+
+
+def engine_arguments(spec: ModelSpec) -> EngineArguments:
+    """Build vLLM's arguments. Raises ENGINE_ARGUMENTS_INVALID listing every wrong one."""
+    extra = {name.replace("-", "_"): value for name, value in spec.engine_args.items()}
+    engine_fields = {f.name for f in dataclasses.fields(AsyncEngineArgs) if f.init}
+    frontend_fields = set(vars(BaseFrontendArgs()))
+    problems = _check_names(spec, extra, engine_fields | frontend_fields)
+    if problems:
+        raise _invalid(problems)
+    values: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": spec.dtype,
+        "tensor_parallel_size": spec.tensor_parallel_size,
+        "pipeline_parallel_size": spec.pipeline_parallel_size,
+        "served_model_name": _names(spec),
+        "revision": spec.revision,
+        "tokenizer": spec.tokenizer,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "download_dir": spec.cache_dir,
+        "reasoning_parser": spec.reasoning_parser,
+    }
+    values = {name: value for name, value in values.items() if value is not None}
+    if current_platform.is_cpu():
+        # vLLM's Ray executor refuses the CPU; compiling takes minutes there and gains little.
+        values |= {"distributed_executor_backend": "mp", "enforce_eager": True}
+    elif spec.tensor_parallel_size * spec.pipeline_parallel_size > 1:
+        # Workers go into the actor's placement group, so that an engine may span nodes.
+        values["distributed_executor_backend"] = "ray"
+    values |= {name: value for name, value in extra.items() if name in engine_fields}
+    frontend = {name: value for name, value in extra.items() if name in frontend_fields}
+    frontend["tool_call_parser"] = spec.tool_call_parser
+    frontend["enable_auto_tool_choice"] = spec.tool_call_parser is not None
+    try:
+        return EngineArguments(AsyncEngineArgs(**values), frontend)
+    except Exception as error:
+        raise _invalid([f"{type(error).__name__}: {error}"]) from error

@@ -1,0 +1,147 @@
+"""One engine's life: a canary worker at once, the model, then workers for batches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from rankflow.connection import TemporalTarget, connect
+from rankflow.contracts.models import FleetSpec
+from rankflow.contracts.names import engine_queue, fleet_queue, slot_queue
+from rankflow.engine.admission import Admission
+from rankflow.engine.batch import BatchActivities, Served
+from rankflow.engine.canary import CanaryActivity
+from rankflow.engine.host import BackendFactory, EngineHost
+from rankflow.engine.lease import Contact
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 300.0
+"""How long the Temporal server may be away at the start of an engine before the process ends."""
+REPORT_SECONDS = 60.0
+"""How long an engine whose model did not load waits for a canary to ask why."""
+LAST_WORDS_SECONDS = 5.0
+"""Time for running batches to report ENGINE_GONE after the backend died."""
+CANARIES = 4
+"""Canaries served at once: one a health check; more only when earlier ones time out."""
+
+
+class EngineService:
+    """Serves one incarnation of one slot. ``run`` returns when the process should end."""
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        slot: int,
+        incarnation: str,
+        target: TemporalTarget,
+        factory: BackendFactory,
+    ) -> None:
+        self._fleet = fleet
+        self._slot = slot
+        self._incarnation = incarnation
+        self._target = target
+        name = f"{fleet.name}/slot-{slot}/{incarnation}"
+        self.served = Served(name, fleet.spec_hash)
+        self._host = EngineHost(factory)
+        self._contact = Contact()
+        self._batch_workers: list[Worker] = []
+
+    async def run(self) -> None:
+        """Serve until the backend dies or loading fails; raises when a worker fails for good."""
+        self._host.start()
+        client = await self._connect()
+        canary = CanaryActivity(self._host, self.served)
+        fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
+        own = engine_queue(fleet, spec_hash, self._slot, self._incarnation)
+        probes = Worker(
+            client,
+            task_queue=own,
+            activities=[canary.canary],
+            identity=self.served.name,
+            max_concurrent_activities=CANARIES,
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(probes.run()),
+                group.create_task(self._contact.keep(client)),
+            ]
+            await self._life(client, canary, group, tasks)
+            for task in tasks:
+                task.cancel()
+
+    async def drain(self, seconds: float) -> bool:
+        """Stop taking batches and let those in work finish; True when all did in ``seconds``."""
+        workers, self._batch_workers = self._batch_workers, []
+        shutdowns = [asyncio.create_task(worker.shutdown()) for worker in workers]
+        if not shutdowns:
+            return True
+        _, waiting = await asyncio.wait(shutdowns, timeout=seconds)
+        return not waiting
+
+    async def _life(
+        self,
+        client: Client,
+        canary: CanaryActivity,
+        group: asyncio.TaskGroup,
+        tasks: list[asyncio.Task[None]],
+    ) -> None:
+        try:
+            await self._host.wait_loaded()
+        except BaseException:
+            if self._host.load_error is None:
+                raise
+            await self._until_reported(canary)
+            return
+        log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
+        batches = BatchActivities(self._host, self.served, self._contact)
+        self._batch_workers = self._workers_for_batches(client, batches)
+        tasks += [group.create_task(worker.run()) for worker in self._batch_workers]
+        await self._host.wait_dead()
+        log.error("%s lost its backend", self.served.name)
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+
+    def _workers_for_batches(self, client: Client, batches: BatchActivities) -> list[Worker]:
+        admission = Admission(self._fleet.max_concurrent_batches)
+        fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
+        queues: Sequence[str] = (
+            fleet_queue(fleet, spec_hash),
+            slot_queue(fleet, spec_hash, self._slot),
+        )
+        return [
+            Worker(
+                client,
+                task_queue=queue,
+                activities=[batches.generate_batch],
+                identity=self.served.name,
+                tuner=admission.tuner(),
+                # One poll at a time keeps the shared limit exact to one batch.
+                max_concurrent_activity_task_polls=1,
+                # A drain gives its own deadline; this bounds only what is left behind by it.
+                graceful_shutdown_timeout=timedelta(hours=1),
+            )
+            for queue in queues
+        ]
+
+    async def _until_reported(self, canary: CanaryActivity) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(canary.load_failure_reported.wait(), REPORT_SECONDS)
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+
+    async def _connect(self) -> Client:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                return await connect(self._target)
+            except RuntimeError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("the Temporal server is not there yet: %s", error)
+                await asyncio.sleep(2.0)

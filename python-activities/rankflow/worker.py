@@ -1,0 +1,171 @@
+"""``python -m rankflow.worker``: the Python control worker, on ``rankflow-python``.
+
+It plans, counts, finalizes, checks engine arguments and deploys engines. Neither vLLM nor a Ray
+driver ever lives in this process: both run in child processes that end with their task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import timedelta
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.worker import Worker
+
+from rankflow.connection import connect
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import (
+    CheckEngineArgumentsInput,
+    CheckEngineArgumentsResult,
+    ExecuteFleetPlanInput,
+    ExecuteFleetPlanResult,
+    FinalizeRunInput,
+    FinalizeRunResult,
+    PlanRunInput,
+    PlanSummary,
+    RankProgress,
+    RankProgressInput,
+)
+from rankflow.contracts.names import (
+    CHECK_ENGINE_ARGUMENTS,
+    EXECUTE_FLEET_PLAN,
+    FINALIZE_RUN,
+    PLAN_RUN,
+    PYTHON_QUEUE,
+    RANK_PROGRESS,
+)
+from rankflow.control.process import run_child
+from rankflow.failures import activity_errors
+from rankflow.rows.progress import rank_progress
+from rankflow.store import open_store
+
+log = logging.getLogger(__name__)
+
+MAX_ACTIVITIES = 8
+"""Children at once: one that imports vLLM takes about 0.8 GB, so far fewer than the SDK's 100."""
+GRACE = timedelta(seconds=20)
+"""Time for running tasks at SIGTERM before they are cancelled and tried again elsewhere."""
+PROBLEMS_SHOWN = 200
+"""Problems of an input that travel in the error: 200 lines stay far below the 2 MB of a payload."""
+
+
+class _Planned(BaseModel):
+    """What ``python -m rankflow.rows plan`` writes."""
+
+    summary: PlanSummary
+
+
+def _fewer_problems(error: RankflowError) -> RankflowError:
+    """The error with the first problems only; ``total`` keeps the number of all."""
+    details = error.details or {}
+    problems = details.get("problems")
+    if not isinstance(problems, list):
+        return error
+    shortened = details | {"problems": problems[:PROBLEMS_SHOWN]}
+    return RankflowError(error.kind, str(error), shortened)
+
+
+@activity.defn(name=PLAN_RUN)
+async def plan_run(given: PlanRunInput) -> PlanSummary:
+    """Validate and plan a run; returns the plan that is there when there is one."""
+    with activity_errors():
+        try:
+            planned = await run_child(
+                ["rankflow.rows", "plan"],
+                given,
+                _Planned,
+                otherwise=ErrorType.STORE_UNAVAILABLE,
+                beat=activity.heartbeat,
+            )
+        except RankflowError as error:
+            raise _fewer_problems(error) from error
+        return planned.summary
+
+
+@activity.defn(name=RANK_PROGRESS)
+async def progress_of_rank(given: RankProgressInput) -> RankProgress:
+    """Count the commits of a rank."""
+    with activity_errors():
+        store = open_store(given.store)
+        return await asyncio.to_thread(rank_progress, store, given.run_id, given.rank)
+
+
+@activity.defn(name=FINALIZE_RUN)
+async def finalize_run(given: FinalizeRunInput) -> FinalizeRunResult:
+    """Assemble the results in input order and publish them."""
+    with activity_errors():
+        return await run_child(
+            ["rankflow.rows", "finalize"],
+            given,
+            FinalizeRunResult,
+            otherwise=ErrorType.STORE_UNAVAILABLE,
+            beat=activity.heartbeat,
+        )
+
+
+@activity.defn(name=CHECK_ENGINE_ARGUMENTS)
+async def check_engine_arguments(given: CheckEngineArgumentsInput) -> CheckEngineArgumentsResult:
+    """Have vLLM check a model spec without starting an engine."""
+    with activity_errors():
+        return await run_child(
+            ["rankflow.control", "check-engine-args"],
+            given,
+            CheckEngineArgumentsResult,
+            otherwise=ErrorType.ENGINE_ARGUMENTS_INVALID,
+            beat=activity.heartbeat,
+        )
+
+
+@activity.defn(name=EXECUTE_FLEET_PLAN)
+async def execute_fleet_plan(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
+    """Create and kill engine actors."""
+    with activity_errors():
+        return await run_child(
+            ["rankflow.control", "deploy"],
+            given,
+            ExecuteFleetPlanResult,
+            otherwise=ErrorType.CLUSTER_UNAVAILABLE,
+            beat=activity.heartbeat,
+        )
+
+
+ACTIVITIES = [
+    plan_run,
+    progress_of_rank,
+    finalize_run,
+    check_engine_arguments,
+    execute_fleet_plan,
+]
+
+
+async def serve() -> None:
+    """Serve until SIGTERM or SIGINT, then let running activities finish for ``GRACE``."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    client = await connect()
+    worker = Worker(
+        client,
+        task_queue=PYTHON_QUEUE,
+        activities=ACTIVITIES,
+        max_concurrent_activities=MAX_ACTIVITIES,
+        graceful_shutdown_timeout=GRACE,
+    )
+    async with worker:
+        log.info("polling %s in namespace %s", PYTHON_QUEUE, client.namespace)
+        await stop.wait()
+        log.info("shutting down")
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

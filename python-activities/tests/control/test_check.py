@@ -1,0 +1,78 @@
+"""A model spec is checked by vLLM before anything is started, in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import (
+    CheckEngineArgumentsInput,
+    CheckEngineArgumentsResult,
+    ModelSpec,
+)
+from rankflow.control.process import run_child
+from tests.engine.models import smollm
+
+
+async def check(spec: ModelSpec) -> CheckEngineArgumentsResult:
+    """Run the child as the worker does."""
+    beats: list[None] = []
+    return await run_child(
+        ["rankflow.control", "check-engine-args"],
+        CheckEngineArgumentsInput(model=spec),
+        CheckEngineArgumentsResult,
+        otherwise=ErrorType.ENGINE_ARGUMENTS_INVALID,
+        beat=lambda: beats.append(None),
+    )
+
+
+@pytest.mark.vllm
+async def test_a_good_spec_tells_context_length_and_architecture() -> None:
+    result = await check(ModelSpec(model=str(smollm()), max_model_len=512))
+    assert (result.max_model_len, result.architecture) == (512, "LlamaForCausalLM")
+
+
+@pytest.mark.vllm
+async def test_all_wrong_arguments_are_named_at_once() -> None:
+    extra: dict[str, Any] = {"gpu_memory": 0.5, "max_model_len": 3, "data_parallel_size": 2}
+    spec = ModelSpec(
+        model=str(smollm()), engine_args=extra, tool_call_parser="nope", reasoning_parser="nada"
+    )
+    with pytest.raises(RankflowError) as caught:
+        await check(spec)
+    assert caught.value.kind == ErrorType.ENGINE_ARGUMENTS_INVALID
+    assert caught.value.details is not None
+    assert caught.value.details["total"] == 5
+    for name in ("gpu_memory", "maxModelLen", "data_parallel_size", "nope", "nada"):
+        assert name in str(caught.value)
+
+
+@pytest.mark.vllm
+async def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RankflowError) as caught:
+        await check(ModelSpec(model=str(tmp_path / "absent")))
+    assert caught.value.kind == ErrorType.ENGINE_ARGUMENTS_INVALID
+    assert "absent" in str(caught.value)
+
+
+async def test_a_simulated_spec_is_checked_without_vllm() -> None:
+    good = ModelSpec(model="any", backend="simulated", engine_args={"tokens_per_second": 5})
+    assert (await check(good)).architecture == "simulated"
+    bad = ModelSpec(model="any", backend="simulated", engine_args={"speed": 5})
+    with pytest.raises(RankflowError, match=r"engineArgs\.speed"):
+        await check(bad)
+
+
+async def test_a_child_that_breaks_says_so_with_its_last_words() -> None:
+    with pytest.raises(RankflowError, match="No module named") as caught:
+        await run_child(
+            ["rankflow.no_such_module"],
+            CheckEngineArgumentsInput(model=ModelSpec(model="m")),
+            CheckEngineArgumentsResult,
+            otherwise=ErrorType.CLUSTER_UNAVAILABLE,
+            beat=lambda: None,
+        )
+    assert caught.value.kind == ErrorType.CLUSTER_UNAVAILABLE

@@ -1,0 +1,122 @@
+"""A real vLLM engine behind the backend interface: answers, refusals, cancellation and death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from rankflow.contracts.models import ModelSpec
+from rankflow.engine.backend import BackendDead
+from rankflow.engine.batch import BatchActivities, Served
+from rankflow.engine.host import EngineHost, backend_factory
+from rankflow.engine.lease import Contact
+from rankflow.store.commits import read_commit
+from rankflow.store.salvage import AttemptLine
+from tests.engine.conftest import RUN, attempt_environment, chat, write_plan
+from tests.engine.models import smollm
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+def spec() -> ModelSpec:
+    """A small context, so that too long a prompt is easily made."""
+    return ModelSpec(model=str(smollm()), max_model_len=512, max_num_seqs=32, cpus_per_engine=2)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def host() -> AsyncIterator[EngineHost]:
+    """One engine for all tests of this file; the last test kills it."""
+    started = EngineHost(backend_factory(spec(), 0))
+    started.start()
+    await started.wait_loaded()
+    yield started
+    started.shutdown()
+
+
+def question(text: str, **more: Any) -> dict[str, Any]:
+    """A chat body with a greedy answer of a few tokens."""
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
+    return body | {"max_tokens": 12, "temperature": 0} | more
+
+
+async def test_the_model_answers_a_chat(host: EngineHost) -> None:
+    answer = await host.answer(CHAT, question("What is the capital of France?"), "a")
+    assert "Paris" in answer.body["choices"][0]["message"]["content"]
+    assert answer.body["model"] == "SmolLM2-135M-Instruct"
+    assert 0 < answer.completion_tokens <= 12
+
+
+async def test_completions_and_their_options_work(host: EngineHost) -> None:
+    body = {"prompt": "One two three", "max_tokens": 3, "logprobs": 2, "n": 2, "temperature": 1}
+    answer = await host.answer(COMPLETIONS, body, "b")
+    assert len(answer.body["choices"]) == 2
+    assert answer.body["choices"][0]["logprobs"]["top_logprobs"]
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (CHAT, question("x", temperature=-3)),
+        (CHAT, question("word " * 2000)),
+        (CHAT, question("x", stream=True)),
+        (CHAT, {"messages": "not a list"}),
+        ("/v1/embeddings", {"input": "x"}),
+        ("/v1/unknown", {}),
+    ],
+)
+async def test_a_bad_request_is_refused_with_a_4xx(
+    host: EngineHost, url: str, body: dict[str, Any]
+) -> None:
+    answer = await host.answer(url, body, "c")
+    assert 400 <= answer.status_code < 500
+    assert answer.body["error"]["message"]
+
+
+async def test_a_cancelled_request_is_aborted_and_never_an_answer(host: EngineHost) -> None:
+    endless = question("Count.", max_tokens=400, ignore_eos=True)
+    task = asyncio.create_task(host.answer(CHAT, endless, "d"))
+    before = host.progress
+    await asyncio.sleep(1.5)
+    assert host.progress > before + 3
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.5)
+    resting = host.progress
+    await asyncio.sleep(1.0)
+    assert host.progress == resting
+
+
+async def test_a_batch_of_real_rows_is_committed(host: EngineHost, tmp_path: Path) -> None:
+    run = write_plan(tmp_path, [chat(n) for n in range(8)], spec())
+    engine = BatchActivities(host, Served("test/slot-0/0-1", run.given.spec_hash), Contact())
+    result = await attempt_environment().run(engine.generate_batch, run.given)
+    commit = read_commit(run.store, RUN, 0, 0)
+    assert commit is not None
+    rows = [
+        AttemptLine.model_validate_json(line)
+        for line in run.store.read_attempt(commit.path).splitlines()
+    ]
+    assert sorted(row.output["custom_id"] for row in rows) == sorted(f"c{n}" for n in range(8))
+    assert result.failed_rows == 0
+
+
+async def test_when_engine_core_dies_its_requests_are_not_answered(host: EngineHost) -> None:
+    endless = question("Count.", max_tokens=400, ignore_eos=True)
+    task = asyncio.create_task(host.answer(CHAT, endless, "e"))
+    await asyncio.sleep(0.5)
+    children = psutil.Process().children(recursive=True)
+    (core,) = [child for child in children if "EngineCor" in child.name()]
+    os.kill(core.pid, signal.SIGKILL)
+    with pytest.raises(BackendDead):
+        await asyncio.wait_for(task, 60)
+    assert host.dead
