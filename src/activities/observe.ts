@@ -1,0 +1,89 @@
+import type { ClusterObservation, FleetObservation } from '../contracts/activities.js';
+import type { ClusterAddress, ClusterSpec } from '../contracts/cluster.js';
+import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
+import { engineActorName } from '../contracts/names.js';
+import { localAddress, localProcesses } from './local/node-state.js';
+import { type ActorState, listActors, listNodes, reasonOf } from './ray-state.js';
+
+/** What of a cluster is there. Never fails: that Ray does not answer is an observation. */
+export async function observeCluster({
+  spec,
+}: {
+  readonly spec: ClusterSpec;
+}): Promise<ClusterObservation> {
+  const processes = spec.nodes.provider === 'local' ? localProcesses(spec.name) : [];
+  const address = addressOf(spec);
+  if (address === undefined) return { reachable: false, nodes: [], processes };
+  try {
+    const nodes = await listNodes(address);
+    return { reachable: true, address, nodes, processes };
+  } catch (error) {
+    return { reachable: false, address, nodes: [], processes, problem: reasonOf(error) };
+  }
+}
+
+function addressOf({ name, nodes }: ClusterSpec): ClusterAddress | undefined {
+  if (nodes.provider === 'local') return localAddress(name);
+  const { address, dashboardUrl, tokenFile } = nodes;
+  return { name, address, dashboardUrl, ...(tokenFile !== undefined && { tokenFile }) };
+}
+
+/** The engines of a fleet as Ray sees them, and the nodes they may be on. Never fails. */
+export async function observeFleet({
+  spec,
+}: {
+  readonly spec: FleetSpec;
+}): Promise<FleetObservation> {
+  try {
+    const [nodes, actors] = await Promise.all([listNodes(spec.cluster), listActors(spec.cluster)]);
+    return { reachable: true, nodes, engines: enginesOf(spec, actors) };
+  } catch (error) {
+    return { reachable: false, nodes: [], engines: [], problem: reasonOf(error) };
+  }
+}
+
+/** The actors that are slots of a fleet, one entry a slot: Ray also lists the dead ones that a slot had before. */
+export function enginesOf(
+  { name, specHash }: Pick<FleetSpec, 'name' | 'specHash'>,
+  actors: readonly ActorState[],
+): ObservedEngine[] {
+  const prefix = engineActorName(name, specHash, 0).slice(0, -1);
+  const engines = new Map<number, ObservedEngine>();
+  for (const actor of actors) {
+    const slotText = actor.name?.startsWith(prefix) ? actor.name.slice(prefix.length) : '';
+    if (!/^\d+$/u.test(slotText)) continue;
+    const slot = Number(slotText);
+    const known = engines.get(slot);
+    if (known !== undefined && known.actorState !== 'DEAD') continue;
+    engines.set(slot, engineOf(slot, actor));
+  }
+  return [...engines.values()].toSorted((a, b) => a.slot - b.slot);
+}
+
+function engineOf(slot: number, actor: ActorState): ObservedEngine {
+  const { state, node_id: nodeId, pid } = actor;
+  const alive = state === 'ALIVE' && nodeId && pid;
+  const deathCause = deathCauseOf(actor.death_cause);
+  return {
+    slot,
+    actorState: state,
+    restarts: actor.num_restarts,
+    ...(nodeId && { nodeId }),
+    ...(alive && { incarnation: `${nodeId.slice(0, 8)}-${pid}` }),
+    ...(deathCause !== undefined && { deathCause }),
+  };
+}
+
+/** Stack traces belong in logs: the status shows the first lines. */
+const LONGEST_CAUSE = 300;
+
+/** Ray nests the reason of a death below a key that names its kind. */
+function deathCauseOf(cause: unknown): string | undefined {
+  if (typeof cause !== 'object' || cause === null) return undefined;
+  for (const [key, value] of Object.entries(cause)) {
+    if (key === 'error_message' && typeof value === 'string') return value.slice(0, LONGEST_CAUSE);
+    const inner = deathCauseOf(value);
+    if (inner !== undefined) return inner;
+  }
+  return undefined;
+}

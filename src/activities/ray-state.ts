@@ -1,0 +1,135 @@
+import { readFile } from 'node:fs/promises';
+
+import { execa } from 'execa';
+import { z } from 'zod';
+
+import type { RayNode } from '../contracts/activities.js';
+import type { ClusterAddress } from '../contracts/cluster.js';
+import { RAY_NAMESPACE } from '../contracts/names.js';
+import { paths } from '../setup/paths.js';
+
+/** Ray's state API answers in well under a second, on a busy head in a few. */
+const ANSWER_MS = 10_000;
+/** `ray status` imports Ray first: 5 s, on a busy host a minute. */
+const STATUS_MS = 90_000;
+/** The most that the state API gives at once (RAY_MAX_LIMIT_FROM_API_SERVER). */
+const LIMIT = 10_000;
+
+/** The envelope of every answer of `/api/v0/*`. */
+const answerOf = <T extends z.ZodType>(item: T) =>
+  z.object({
+    result: z.boolean(),
+    msg: z.string().nullish(),
+    data: z.object({ result: z.object({ result: z.array(item) }) }).nullish(),
+  });
+
+const NodeState = z.object({
+  node_id: z.string(),
+  node_ip: z.string(),
+  node_name: z.string(),
+  is_head_node: z.boolean(),
+  state: z.string(),
+  resources_total: z.record(z.string(), z.number()),
+  start_time_ms: z.number().nullish(),
+});
+
+const ActorState = z.object({
+  actor_id: z.string(),
+  name: z.string().nullish(),
+  state: z.enum(['DEPENDENCIES_UNREADY', 'PENDING_CREATION', 'ALIVE', 'RESTARTING', 'DEAD']),
+  node_id: z.string().nullish(),
+  pid: z.number().nullish(),
+  num_restarts: z.coerce.number().catch(0),
+  death_cause: z.unknown(),
+});
+/** One actor as Ray's state API shows it, DEAD ones included. */
+export type ActorState = z.infer<typeof ActorState>;
+
+/** A node with the moment its raylet registered, in milliseconds since the epoch. */
+export interface TimedRayNode extends RayNode {
+  readonly startedAtMs: number;
+}
+
+/** Environment with which Ray's own commands reach a cluster. Names the file of the token, never the token. */
+export function rayAuthEnvironment(tokenFile: string | undefined): Record<string, string> {
+  return tokenFile === undefined
+    ? { RAY_AUTH_MODE: 'disabled' }
+    : { RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: tokenFile };
+}
+
+/**
+ * All nodes that the head knows, lost ones included.
+ *
+ * @throws Error when the state API does not answer within 10 s, or refuses the token
+ */
+export async function listNodes(cluster: ClusterAddress): Promise<TimedRayNode[]> {
+  const nodes = await get(cluster, 'nodes', NodeState, {});
+  return nodes.map((node) => ({
+    nodeId: node.node_id,
+    name: node.node_name,
+    ip: node.node_ip,
+    head: node.is_head_node,
+    alive: node.state === 'ALIVE',
+    cpus: node.resources_total['CPU'] ?? 0,
+    gpus: node.resources_total['GPU'] ?? 0,
+    startedAtMs: node.start_time_ms ?? 0,
+  }));
+}
+
+/**
+ * The actors in Rankflow's namespace, dead ones included.
+ *
+ * @throws Error like {@link listNodes}
+ */
+export async function listActors(cluster: ClusterAddress): Promise<ActorState[]> {
+  return get(cluster, 'actors', ActorState, {
+    filter_keys: 'ray_namespace',
+    filter_predicates: '=',
+    filter_values: RAY_NAMESPACE,
+  });
+}
+
+async function get<T extends z.ZodType>(
+  cluster: ClusterAddress,
+  what: string,
+  item: T,
+  query: Record<string, string>,
+): Promise<z.infer<T>[]> {
+  const url = new URL(`/api/v0/${what}`, cluster.dashboardUrl);
+  url.search = String(new URLSearchParams({ limit: String(LIMIT), detail: '1', ...query }));
+  const response = await fetch(url, {
+    headers: await authorization(cluster.tokenFile),
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
+  if (!response.ok) throw new Error(`${url.origin} answers ${response.status} to ${what}`);
+  const { result, msg, data } = answerOf(item).parse(await response.json());
+  if (!result || !data) throw new Error(`Ray cannot list ${what}: ${msg ?? 'no reason given'}`);
+  return data.result.result;
+}
+
+/** The header that Ray's dashboard expects when token authentication is on. */
+async function authorization(tokenFile: string | undefined): Promise<Record<string, string>> {
+  if (tokenFile === undefined) return {};
+  return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
+}
+
+/**
+ * What `ray status` prints: nodes, resources in use and demands that wait.
+ *
+ * @throws ExecaError when the cluster does not answer; its `stderr` says why
+ */
+export async function rayStatus(cluster: ClusterAddress): Promise<string> {
+  const args = ['-m', 'ray.scripts.scripts', 'status', '--address', cluster.address];
+  const { stdout } = await execa(paths.python, args, {
+    env: rayAuthEnvironment(cluster.tokenFile),
+    timeout: STATUS_MS,
+  });
+  return stdout;
+}
+
+/** Why a request failed, in one line: `fetch failed` alone helps nobody. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { cause } = error;
+  return cause instanceof Error ? `${error.message}: ${cause.message}` : error.message;
+}

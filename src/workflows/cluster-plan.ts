@@ -1,0 +1,97 @@
+import type { ClusterObservation, RayNode } from '../contracts/activities.js';
+import type { ClusterSpec } from '../contracts/cluster.js';
+import type { ClusterNodeStatus } from '../contracts/workflows.js';
+
+/** What is to be done on this host: first `end` together, then `start` together. */
+export interface ClusterPlan {
+  readonly end: readonly string[];
+  readonly start: readonly string[];
+}
+
+export const HEAD = 'head';
+
+/**
+ * Seconds that a process may run without Ray knowing its node (or, for the head, without its state API): a node
+ * is up in 11–15 s on an idle host, several at once on a busy one take a few times that.
+ */
+export const START_PATIENCE_S = 120;
+
+/** Names of the nodes that a local cluster is to have, the head first; empty for an existing cluster. */
+export function localNodeNames({ nodes }: ClusterSpec): string[] {
+  if (nodes.provider !== 'local') return [];
+  return [HEAD, ...Array.from({ length: nodes.workers }, (_, index) => `worker-${index + 1}`)];
+}
+
+/**
+ * Compares a cluster with its specification. The head comes first: without it the others cannot join, and those
+ * of a head that is gone end with it. A worker that Ray does not know in time is started afresh.
+ *
+ * @param unreachableSeconds how long the state API has not answered; 0 when it does
+ */
+export function planCluster(
+  spec: ClusterSpec,
+  { reachable, nodes, processes }: ClusterObservation,
+  unreachableSeconds: number,
+): ClusterPlan {
+  if (spec.nodes.provider !== 'local') return { end: [], start: [] };
+  const wanted = localNodeNames(spec);
+  const running = new Map(processes.filter((p) => p.running).map((p) => [p.name, p]));
+  const head = running.get(HEAD);
+  const headHangs =
+    !reachable &&
+    unreachableSeconds > START_PATIENCE_S &&
+    (head?.ageSeconds ?? 0) > START_PATIENCE_S;
+  if (head === undefined || headHangs) return { end: [...running.keys()], start: [HEAD] };
+  if (!reachable) return { end: [], start: [] };
+
+  const workers = wanted.filter((name) => name !== HEAD);
+  const lost = workers.filter((name) => {
+    const process = running.get(name);
+    return (
+      process !== undefined &&
+      process.ageSeconds > START_PATIENCE_S &&
+      !nodes.some((node) => node.name === name && node.alive)
+    );
+  });
+  const surplus = [...running.keys()].filter((name) => !wanted.includes(name));
+  const missing = workers.filter((name) => !running.has(name));
+  return { end: [...lost, ...surplus], start: [...lost, ...missing] };
+}
+
+/** The nodes of a cluster as people see them: what is wanted for a local one, what is there for another. */
+export function describeNodes(
+  spec: ClusterSpec,
+  { nodes, processes }: ClusterObservation,
+): ClusterNodeStatus[] {
+  if (spec.nodes.provider !== 'local') {
+    return nodes.map((node) => describeNode(node.name, node, false));
+  }
+  return localNodeNames(spec).map((name) => {
+    const known = nodes.filter((node) => node.name === name);
+    const running = processes.some((process) => process.name === name && process.running);
+    return describeNode(name, known.find((node) => node.alive) ?? known.at(-1), running);
+  });
+}
+
+function describeNode(
+  name: string,
+  node: RayNode | undefined,
+  running: boolean,
+): ClusterNodeStatus {
+  const role = node?.head === true || name === HEAD ? 'head' : 'worker';
+  if (node === undefined) {
+    return { name, role, state: running ? 'starting' : 'missing', cpus: 0, gpus: 0 };
+  }
+  const { nodeId, ip, cpus, gpus } = node;
+  const state = node.alive ? 'alive' : running ? 'starting' : 'dead';
+  return { name, role, state, nodeId, ip, cpus, gpus };
+}
+
+/** Whether engines can be placed: every node that is wanted is there; of an existing cluster, any. */
+export function isReady(spec: ClusterSpec, observation: ClusterObservation): boolean {
+  if (!observation.reachable || observation.address === undefined) return false;
+  const nodes = describeNodes(spec, observation);
+  return spec.nodes.provider === 'local'
+    ? nodes.every((node) => node.state === 'alive')
+    : nodes.some((node) => node.state === 'alive');
+}

@@ -1,0 +1,87 @@
+import type { RayNode } from '../contracts/activities.js';
+import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
+import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
+
+/** Slots to create, to kill for good, and to kill so that Ray restarts them. Ascending. */
+export interface FleetPlan {
+  readonly start: readonly number[];
+  readonly stop: readonly number[];
+  readonly restart: readonly number[];
+}
+
+/** Seconds before an engine that failed to load is tried again: what is broken is rarely mended sooner. */
+export const RELOAD_AFTER_S = 60;
+
+/** Fractions of a GPU add up with rounding errors. */
+const EPSILON = 1e-9;
+
+/**
+ * Whether Ray can ever place the engines: each needs its CPUs and GPUs on one node that is alive. What other
+ * fleets take is not counted, as they may go.
+ *
+ * @returns `ImpossibleResources` with the numbers, or undefined when it can
+ */
+export function checkResources(
+  { engines, model }: Pick<FleetSpec, 'engines' | 'model'>,
+  nodes: readonly RayNode[],
+): Problem | undefined {
+  const { cpusPerEngine: cpus, gpusPerEngine: gpus } = model;
+  const alive = nodes.filter((node) => node.alive);
+  const room = alive.reduce(
+    (sum, node) => sum + Math.min(fit(node.cpus, cpus), fit(node.gpus, gpus)),
+    0,
+  );
+  if (room >= engines) return undefined;
+  const total = (of: (node: RayNode) => number): number =>
+    alive.reduce((sum, node) => sum + of(node), 0);
+  return {
+    type: 'ImpossibleResources',
+    message:
+      `${engines} engines of ${cpus} CPUs and ${gpus} GPUs each are asked for, and there is room for ${room}: ` +
+      `the cluster has ${total((node) => node.cpus)} CPUs and ${total((node) => node.gpus)} GPUs ` +
+      `on ${alive.length} living nodes, and an engine does not span nodes`,
+  };
+}
+
+const fit = (available: number, each: number): number =>
+  each === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(available / each + EPSILON);
+
+/**
+ * Compares the slots that are to be there with what Ray and the canaries say. A slot that Ray is placing or
+ * restarting counts as present: Ray owns the crash of a process, the fleet what Ray gave up on or cannot see.
+ *
+ * @param hung slots whose engine does not answer
+ * @param now milliseconds since the epoch
+ */
+export function planFleet(
+  desired: number,
+  engines: readonly ObservedEngine[],
+  slots: readonly FleetSlotStatus[],
+  hung: ReadonlySet<number>,
+  now: number,
+): FleetPlan {
+  const present = engines.filter((engine) => engine.actorState !== 'DEAD').map(({ slot }) => slot);
+  const wanted = Array.from({ length: desired }, (_, slot) => slot);
+  const reload = slots
+    .filter(({ state }) => state === 'failed' || state === 'restarting')
+    .filter(({ slot, incarnation }) => runsStill(engines, slot, incarnation))
+    .filter(({ since }) => now - Date.parse(since) >= RELOAD_AFTER_S * 1000)
+    .map(({ slot }) => slot);
+  const restart = new Set([...hung, ...reload]);
+  return {
+    start: wanted.filter((slot) => !present.includes(slot)),
+    stop: present.filter((slot) => slot >= desired).toSorted((a, b) => a - b),
+    restart: wanted.filter((slot) => restart.has(slot) && present.includes(slot)),
+  };
+}
+
+const runsStill = (
+  engines: readonly ObservedEngine[],
+  slot: number,
+  incarnation: string | undefined,
+): boolean =>
+  incarnation !== undefined &&
+  engines.some((engine) => engine.slot === slot && engine.incarnation === incarnation);
+
+export const isEmpty = ({ start, stop, restart }: FleetPlan): boolean =>
+  start.length + stop.length + restart.length === 0;

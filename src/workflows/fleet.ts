@@ -1,0 +1,265 @@
+import {
+  ActivityFailure,
+  CancellationScope,
+  allHandlersFinished,
+  condition,
+  continueAsNew,
+  defineQuery,
+  defineUpdate,
+  isCancellation,
+  log,
+  proxyActivities,
+  setCurrentDetails,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+
+import type {
+  ControlActivities,
+  FleetObservation,
+  PythonActivities,
+} from '../contracts/activities.js';
+import { ERRORS } from '../contracts/errors.js';
+import type { FleetSpec } from '../contracts/fleet.js';
+import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, fleetQueue } from '../contracts/names.js';
+import type {
+  EnsureFleetRequest,
+  EnsuredFleet,
+  FleetSlotStatus,
+  FleetStatus,
+  FleetWorkflowInput,
+  Problem,
+  StopRequest,
+  StopResult,
+} from '../contracts/workflows.js';
+import { Canaries } from './canary.js';
+import { Claims } from './claims.js';
+import { fleetDetails } from './entity-details.js';
+import { failureOf, problemOf } from './failures.js';
+import { checkResources, isEmpty, planFleet, type FleetPlan } from './fleet-plan.js';
+import { judge, markRestarted, mergeSlots } from './fleet-slots.js';
+import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
+import { beingStopped, otherCluster, otherModel } from './refusals.js';
+
+export const fleetStatusQuery = defineQuery<FleetStatus>(QUERY.status);
+export const ensureFleetUpdate = defineUpdate<EnsuredFleet, [EnsureFleetRequest]>(
+  UPDATE.ensureFleet,
+);
+export const stopFleetUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE.stopFleet);
+
+const control = proxyActivities<Pick<ControlActivities, 'observeFleet'>>({
+  taskQueue: CONTROL_QUEUE,
+  // A state API that does not answer is given up after 10 s, and said so.
+  startToCloseTimeout: '1 minute',
+  retry: UNTIL_DONE,
+});
+
+const python = proxyActivities<Pick<PythonActivities, 'executeFleetPlan'>>({
+  taskQueue: PYTHON_QUEUE,
+  // A child process connects to Ray (10 s, a minute on a busy host) and creates or kills actors.
+  startToCloseTimeout: '5 minutes',
+  // It heartbeats every few seconds while the child works.
+  heartbeatTimeout: '1 minute',
+  // The next look plans anew.
+  retry: A_FEW_TRIES,
+});
+
+/** Seconds between two looks while an engine is missing: actors that were just asked for come in seconds. */
+const LOOK_SOON_S = [2, 2, 4, 8, 10];
+/** When all engines answer. */
+const LOOK_RARELY_S = 30;
+/** Milliseconds between two canaries of an engine that works: a hung one is found in minutes. */
+const CANARY_EVERY_MS = 60_000;
+
+/** Keeps the engines of one model answering, until it is stopped. */
+export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
+  const claims = new Claims(input.carried);
+  const watching = new CancellationScope();
+  const hung = new Set<number>();
+  const answeredAt = new Map<string, number>();
+  let spec: FleetSpec = { ...input.spec, engines: input.carried ? input.spec.engines : 0 };
+  let slots: readonly FleetSlotStatus[] = input.carried?.slots ?? [];
+  let everReady = input.carried?.everReady ?? false;
+  let admitted = input.carried !== undefined;
+  let wake = false;
+  let stopping = false;
+  let ended: 'stopped' | 'failed' | undefined;
+  let failure: Problem | undefined;
+  let problem: Problem | undefined;
+
+  const ready = (): number => slots.filter((slot) => slot.state === 'ready').length;
+  const state = (): FleetStatus['state'] => {
+    if (ended !== undefined) return ended;
+    if (stopping || failure !== undefined) return 'stopping';
+    if (admitted && ready() >= spec.engines) return 'ready';
+    return everReady ? 'degraded' : 'starting';
+  };
+  const status = (): FleetStatus => ({
+    name: spec.name,
+    model: spec.model.model,
+    specHash: spec.specHash,
+    cluster: spec.cluster.name,
+    queue: fleetQueue(spec.name, spec.specHash),
+    state: state(),
+    desired: spec.engines,
+    ready: ready(),
+    slots,
+    users: claims.users,
+    ...(problem && { problem }),
+  });
+  const show = (): void => setCurrentDetails(fleetDetails(status()));
+
+  const observe = async (fleet: FleetSpec): Promise<FleetObservation> =>
+    control.observeFleet.executeWithOptions({ summary: `Look at the engines of ${fleet.name}` }, [
+      { spec: fleet },
+    ]);
+
+  /** Refuses at once what can never be placed. A fleet that has nothing yet ends with the refusal. */
+  const admit = async (request: EnsureFleetRequest): Promise<number> => {
+    const { engines } = request.spec;
+    const wanted = request.user === undefined ? engines : Math.max(engines, spec.engines);
+    const seen = await observe(request.spec);
+    const refusal = seen.reachable
+      ? checkResources({ model: spec.model, engines: wanted }, seen.nodes)
+      : ({ type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' } as const);
+    if (refusal !== undefined) {
+      if (!admitted) failure = refusal;
+      throw failureOf(refusal);
+    }
+    claims.claim(request);
+    spec = { ...request.spec, engines: wanted };
+    admitted = true;
+    wake = true;
+    return engines;
+  };
+
+  setHandler(fleetStatusQuery, status);
+  setHandler(
+    ensureFleetUpdate,
+    async (request) => {
+      const engines = await admit(request);
+      const broken = (): Problem | undefined =>
+        failure ?? slots.find((slot) => slot.state === 'failed')?.problem;
+      await condition(() => stopping || broken() !== undefined || ready() >= engines);
+      const reason = broken() ?? (stopping ? beingStopped(`fleet ${spec.name}`) : undefined);
+      if (reason !== undefined) throw failureOf(reason);
+      return { startedHere: claims.startedFor(request.user), engines: ready() };
+    },
+    {
+      validator: ({ spec: asked }) => {
+        if (stopping || failure !== undefined) throw failureOf(beingStopped(`fleet ${spec.name}`));
+        if (asked.specHash !== spec.specHash) throw failureOf(otherModel(spec));
+        if (asked.cluster.name !== spec.cluster.name) throw failureOf(otherCluster(spec));
+      },
+    },
+  );
+  setHandler(stopFleetUpdate, async (request) => {
+    const user = request?.user;
+    if (user !== undefined && !claims.release(user)) return { stopped: false };
+    stopping = true;
+    watching.cancel();
+    await condition(() => ended !== undefined);
+    return { stopped: true };
+  });
+
+  const canaries = new Canaries((slot, incarnation, verdict) => {
+    slots = slots.map((known) =>
+      known.slot === slot && known.incarnation === incarnation
+        ? judge(known, verdict, Date.now())
+        : known,
+    );
+    if (verdict.kind === 'ready') answeredAt.set(incarnation, Date.now());
+    else problem = verdict.problem;
+    if (verdict.kind === 'hung') hung.add(slot);
+    if (verdict.kind === 'failed' && !everReady) failure = verdict.problem;
+    wake = true;
+    show();
+  });
+
+  const sendCanaries = (): void => {
+    for (const { slot, state: slotState, incarnation } of slots) {
+      if (incarnation === undefined || canaries.isFlying(slot, incarnation)) continue;
+      const last = answeredAt.get(incarnation);
+      const due = last === undefined || Date.now() - last >= CANARY_EVERY_MS;
+      if (slotState === 'loading' || (slotState === 'ready' && due)) {
+        canaries.send(spec, slot, incarnation, slotState === 'ready');
+      }
+    }
+  };
+
+  const execute = async (plan: FleetPlan): Promise<void> => {
+    const lists = { start: [...plan.start], stop: [...plan.stop], restart: [...plan.restart] };
+    try {
+      // Not cancelled half-way: the teardown that follows must see what this has created.
+      await CancellationScope.nonCancellable(() =>
+        python.executeFleetPlan.executeWithOptions({ summary: summaryOf(plan) }, [
+          { fleet: spec, ...lists },
+        ]),
+      );
+      slots = markRestarted(slots, plan.restart, Date.now());
+      for (const slot of plan.restart) hung.delete(slot);
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      problem = problemOf(error);
+      log.error('engines could not be deployed', { ...problem });
+      const final = problem.type !== 'Unknown' && !ERRORS[problem.type].retryable;
+      if (final && !everReady) failure = problem;
+    }
+  };
+
+  const watch = async (): Promise<void> => {
+    await condition(() => admitted || failure !== undefined);
+    let looks = 0;
+    while (failure === undefined) {
+      wake = false;
+      const seen = await observe(spec);
+      if (seen.reachable) {
+        slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
+        sendCanaries();
+        const plan = planFleet(spec.engines, seen.engines, slots, hung, Date.now());
+        looks = isEmpty(plan) ? looks + 1 : 0;
+        if (!isEmpty(plan)) await execute(plan);
+      } else {
+        problem = { type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' };
+      }
+      everReady ||= state() === 'ready' && spec.engines > 0;
+      show();
+      const soon = LOOK_SOON_S[Math.min(looks, LOOK_SOON_S.length - 1)];
+      const pause = state() === 'ready' ? LOOK_RARELY_S : (soon ?? LOOK_RARELY_S);
+      await condition(() => wake || failure !== undefined, pause * 1000);
+      // Updates in flight would be lost: the history has room to wait for them.
+      if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
+    }
+  };
+
+  try {
+    await watching.run(watch);
+  } catch (error) {
+    if (!isCancellation(error)) throw error;
+    stopping = true;
+  }
+  canaries.cancel();
+  if (!stopping && failure === undefined) {
+    await continueAsNew<typeof fleetWorkflow>({
+      spec,
+      carried: { ...claims.carried(), everReady, slots },
+    });
+  }
+  await CancellationScope.nonCancellable(async () => {
+    show();
+    const last = Math.max(-1, spec.engines - 1, ...slots.map(({ slot }) => slot));
+    const stop = Array.from({ length: last + 1 }, (_, slot) => slot);
+    if (stop.length > 0) await execute({ start: [], stop, restart: [] });
+    slots = [];
+    ended = failure === undefined ? 'stopped' : 'failed';
+    show();
+    await condition(allHandlersFinished);
+  });
+  if (failure !== undefined) throw failureOf(failure);
+}
+
+function summaryOf({ start, stop, restart }: FleetPlan): string {
+  const part = (verb: string, slots: readonly number[]): string[] =>
+    slots.length === 0 ? [] : [`${verb} ${slots.join(', ')}`];
+  return [...part('Start', start), ...part('Stop', stop), ...part('Restart', restart)].join('; ');
+}

@@ -1,0 +1,5 @@
+export { clusterWorkflow } from './cluster.js';
+export { fleetWorkflow } from './fleet.js';
+export { inferenceWorkflow } from './inference.js';
+export { rankWorkflow } from './rank.js';
+export { runWorkflow } from './run.js';

@@ -1,0 +1,157 @@
+import {
+  ActivityCancellationType,
+  ActivityFailure,
+  CancellationScope,
+  TimeoutFailure,
+  continueAsNew,
+  defineQuery,
+  proxyActivities,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+
+import type { EngineActivities, PythonActivities } from '../contracts/activities.js';
+import { PYTHON_QUEUE, QUERY, fleetQueue, slotQueue } from '../contracts/names.js';
+import type { GenerateBatchResult } from '../contracts/run.js';
+import type { RankProgressView, RankResult, RankWorkflowInput } from '../contracts/workflows.js';
+import { workflowFailure } from './failures.js';
+import { UNTIL_DONE } from './options.js';
+import {
+  NOTHING_DONE,
+  addCounts,
+  batchNumbers,
+  batchesPerHistory,
+  countsOf,
+  windowSize,
+} from './window.js';
+
+export const rankProgressQuery = defineQuery<RankProgressView>(QUERY.progress);
+
+const python = proxyActivities<Pick<PythonActivities, 'rankProgress'>>({
+  taskQueue: PYTHON_QUEUE,
+  // Lists and reads the commits of one rank: seconds, also for thousands of them in a bucket.
+  startToCloseTimeout: '10 minutes',
+  // Without the store nothing goes on, and it comes back.
+  retry: UNTIL_DONE,
+});
+
+const BATCH = {
+  // Long answers of a large model take hours; a dead engine is noticed by the heartbeat instead.
+  startToCloseTimeout: '6 hours',
+  // Engines heartbeat every few seconds: 30 s tolerate a busy host and still find a lost node soon.
+  heartbeatTimeout: '30 seconds',
+  // An engine that dies takes nothing with it but time: its finished rows are salvaged.
+  retry: UNTIL_DONE,
+  // A rank has ended when its batches have: what they finished until then is recorded.
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+} as const;
+
+/** How long a batch waits for its rank's own engine before any may take it: about as long as a batch takes. */
+const AFFINITY_PATIENCE = '30 seconds';
+
+/** Generates the batches of one rank through a sliding window. What is done is read from the store. */
+export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult> {
+  const { runId, store, rank } = input;
+  let done = NOTHING_DONE;
+  let { salvagedRows, retries } = input.carried ?? { salvagedRows: 0, retries: 0 };
+  const inFlight = new Set<number>();
+  setHandler(rankProgressQuery, () => ({
+    rank,
+    rowsTotal: input.rows,
+    rowsDone: done.rows,
+    rowsFailed: done.failedRows,
+    promptTokens: done.promptTokens,
+    completionTokens: done.completionTokens,
+    batchesDone: done.batches,
+    batchesTotal: input.batches,
+    inFlight: [...inFlight].toSorted((a, b) => a - b),
+    retries,
+    salvagedRows,
+  }));
+
+  const progress = await python.rankProgress.executeWithOptions(
+    { summary: `Read what rank ${rank} has committed` },
+    [{ runId, store, rank }],
+  );
+  done = progress.committed;
+
+  const pending = batchNumbers(progress.pending);
+  const budget = batchesPerHistory(rank);
+  let taken = 0;
+  let exhausted = false;
+  const take = (): number | undefined => {
+    if (taken >= budget || workflowInfo().continueAsNewSuggested) return undefined;
+    const { value } = pending.next();
+    if (value === undefined) exhausted = true;
+    else taken += 1;
+    return value;
+  };
+  /** One of the places of the window: takes the next batch as soon as its last one is committed. */
+  const place = async (): Promise<void> => {
+    for (let batch = take(); batch !== undefined; batch = take()) {
+      inFlight.add(batch);
+      const result = await generate(input, batch);
+      inFlight.delete(batch);
+      done = addCounts(done, countsOf(result));
+      salvagedRows += result.salvagedRows;
+      retries += (result.attempt ?? 1) - 1;
+    }
+  };
+  const window = new CancellationScope();
+  const places = window.run(async () =>
+    Array.from({ length: windowSize(input.fleet, input.ranks) }, place),
+  );
+  await settle(window, await places);
+
+  // Activities in flight do not survive it, but none are: the window has drained.
+  if (!exhausted) {
+    await continueAsNew<typeof rankWorkflow>({ ...input, carried: { salvagedRows, retries } });
+  }
+  return { rank, done, salvagedRows, retries };
+}
+
+/** Waits for all places; the first failure (or a cancellation) ends the others, which record what they have. */
+async function settle(window: CancellationScope, places: readonly Promise<void>[]): Promise<void> {
+  try {
+    await Promise.all(places);
+  } catch (error) {
+    const cancelled = window.consideredCancelled;
+    window.cancel();
+    await CancellationScope.nonCancellable(() => Promise.allSettled(places));
+    throw cancelled ? error : workflowFailure(error);
+  }
+}
+
+async function generate(input: RankWorkflowInput, batch: number): Promise<GenerateBatchResult> {
+  const { runId, store, rank, specHash, fleet } = input;
+  const work = { runId, store, rank, batch, specHash };
+  const summary = `Rank ${rank}, batch ${batch} of ${input.batches}`;
+  if (input.affinity === 'rank') {
+    const slot = rank % fleet.engines;
+    const own = proxyActivities<Pick<EngineActivities, 'generateBatch'>>({
+      ...BATCH,
+      taskQueue: slotQueue(fleet.name, specHash, slot),
+      scheduleToStartTimeout: AFFINITY_PATIENCE,
+    });
+    try {
+      const options = { summary: `${summary}, engine ${slot}` };
+      return await own.generateBatch.executeWithOptions(options, [work]);
+    } catch (error) {
+      // Temporal never retries a schedule-to-start time-out by itself: that engine is busy or gone.
+      if (!startedTooLate(error)) throw error;
+    }
+  }
+  const any = proxyActivities<Pick<EngineActivities, 'generateBatch'>>({
+    ...BATCH,
+    taskQueue: fleetQueue(fleet.name, specHash),
+  });
+  return any.generateBatch.executeWithOptions({ summary }, [work]);
+}
+
+function startedTooLate(error: unknown): boolean {
+  return (
+    error instanceof ActivityFailure &&
+    error.cause instanceof TimeoutFailure &&
+    error.cause.timeoutType === 'SCHEDULE_TO_START'
+  );
+}

@@ -1,0 +1,51 @@
+import type { PlanSummary } from '../contracts/run.js';
+import { rankWorkflowId } from '../contracts/names.js';
+import type { RankResult, RankSummary, RunProgress } from '../contracts/workflows.js';
+import { table } from './details.js';
+import { NOTHING_DONE, addCounts } from './window.js';
+
+/** One entry for each rank of a plan; a rank that owns no rows has nothing to do. */
+export function ranksOf(runId: string, plan: PlanSummary): RankSummary[] {
+  return plan.batches.map((batches, rank) => ({
+    rank,
+    workflowId: rankWorkflowId(runId, rank),
+    state: batches === 0 ? 'completed' : 'waiting',
+    rows: plan.rowsPerRank[rank] ?? 0,
+    batches,
+    ...(batches === 0 && { done: NOTHING_DONE }),
+  }));
+}
+
+/** The entry of a rank whose workflow has returned. */
+export function completedRank(summary: RankSummary, result: RankResult): RankSummary {
+  const { done, salvagedRows, retries } = result;
+  return { ...summary, state: 'completed', done, salvagedRows, retries };
+}
+
+/** Sum over the completed ranks. */
+export function finishedCounts(ranks: readonly RankSummary[]): RunProgress['finished'] {
+  return ranks.reduce((sum, { done }) => addCounts(sum, done ?? NOTHING_DONE), NOTHING_DONE);
+}
+
+/** Markdown for the Temporal UI. */
+export function runDetails(progress: RunProgress): string {
+  const { state, plan, finished, ranks, problem } = progress;
+  const done = ranks.filter((rank) => rank.state === 'completed').length;
+  return table(
+    ['Run', progress.runId],
+    [
+      ['State', state],
+      ...(plan === undefined
+        ? []
+        : ([
+            ['Rows', plan.rows],
+            ['Batches', plan.batches.reduce((sum, count) => sum + count, 0)],
+            ['Ranks completed', `${done} of ${ranks.length}`],
+            ['Rows of these', finished.rows],
+            ['Rows failed', finished.failedRows],
+            ['Completion tokens', finished.completionTokens],
+          ] as const)),
+      ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
+    ],
+  );
+}

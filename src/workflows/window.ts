@@ -1,0 +1,53 @@
+import type { BatchRange, GenerateBatchResult, RowCounts } from '../contracts/run.js';
+import type { RunFleet } from '../contracts/workflows.js';
+
+/** The batch numbers of ranges, ascending. */
+export function* batchNumbers(ranges: readonly BatchRange[]): Generator<number, undefined> {
+  for (const { first, last } of ranges) {
+    for (let batch = first; batch <= last; batch += 1) yield batch;
+  }
+}
+
+/**
+ * How many batches one rank keeps scheduled. All ranks together schedule half as many again as the engines
+ * admit, so that an engine with room always finds a batch waiting; one rank never fewer than two, so that the
+ * end of a batch is no barrier.
+ */
+export function windowSize(
+  { engines, maxConcurrentBatches }: Pick<RunFleet, 'engines' | 'maxConcurrentBatches'>,
+  ranks: number,
+): number {
+  return Math.max(2, Math.ceil((engines * maxConcurrentBatches * 1.5) / ranks));
+}
+
+/**
+ * After how many batches a rank continues as new. A batch takes about six history events, and the server asks
+ * for a new history at 4,096; the spread keeps the ranks of a run from draining their windows together.
+ */
+export function batchesPerHistory(rank: number): number {
+  return 400 + (rank % 8) * 25;
+}
+
+export const NOTHING_DONE: RowCounts = {
+  batches: 0,
+  rows: 0,
+  failedRows: 0,
+  promptTokens: 0,
+  completionTokens: 0,
+};
+
+export function addCounts(sum: RowCounts, other: RowCounts): RowCounts {
+  return {
+    batches: sum.batches + other.batches,
+    rows: sum.rows + other.rows,
+    failedRows: sum.failedRows + other.failedRows,
+    promptTokens: sum.promptTokens + other.promptTokens,
+    completionTokens: sum.completionTokens + other.completionTokens,
+  };
+}
+
+/** One committed batch, as it counts for its rank. */
+export function countsOf(result: GenerateBatchResult): RowCounts {
+  const { rows, failedRows, promptTokens, completionTokens } = result;
+  return { batches: 1, rows, failedRows, promptTokens, completionTokens };
+}

@@ -1,0 +1,140 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import type { ClusterSpec } from '../../src/contracts/cluster.js';
+
+// A data folder of its own, with the Python environment of the real one.
+const home = mkdtempSync(path.join(tmpdir(), 'rankflow-cluster-'));
+const { paths } = await import('../../src/setup/paths.js');
+Object.assign(paths, { home, clusters: path.join(home, 'clusters') });
+
+const { enginesOf, observeCluster } = await import('../../src/activities/observe.js');
+const { listActors, rayAuthEnvironment, rayStatus } =
+  await import('../../src/activities/ray-state.js');
+const { endLocalNode, removeLocalCluster, startLocalNode } =
+  await import('../../src/activities/local-cluster.js');
+const { clusterFolder, clusterHash, readNode, temporaryRoot } =
+  await import('../../src/activities/local/node-state.js');
+const { markedProcesses } = await import('../../src/activities/local/marked-processes.js');
+const { isReady } = await import('../../src/workflows/cluster-plan.js');
+
+const spec: ClusterSpec = {
+  name: 'test',
+  nodes: { provider: 'local', workers: 1, cpusPerNode: 2 },
+};
+const pause = async (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+
+/** A detached actor like an engine, created by a driver that ends. */
+const DRIVER = `
+import sys, ray
+ray.init(address=sys.argv[1], namespace="rankflow", log_to_driver=False, logging_level="ERROR")
+@ray.remote(num_cpus=1)
+class Slot:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+slot = Slot.options(name="fleet-f-abc-slot-0", lifetime="detached", max_restarts=-1).remote()
+print(ray.get(slot.node.remote()))
+`;
+
+/** Real raylets: about 15 s a node on an idle machine, several times that on a busy one. */
+describe('a local cluster', { timeout: 300_000 }, () => {
+  beforeAll(async () => {
+    await startLocalNode({ spec, node: 'head' }, pause);
+    await startLocalNode({ spec, node: 'worker-1' }, pause);
+  }, 300_000);
+  afterAll(async () => {
+    await removeLocalCluster({ name: spec.name });
+    rmSync(home, { recursive: true, force: true });
+  }, 60_000);
+
+  it('has its head without resources, and its worker with those asked for', async () => {
+    const observation = await observeCluster({ spec });
+    expect(isReady(spec, observation)).toBe(true);
+    const nodes = observation.nodes.filter((node) => node.alive);
+    expect(nodes.map(({ name, head, cpus, ip }) => ({ name, head, cpus, ip }))).toEqual(
+      expect.arrayContaining([
+        { name: 'head', head: true, cpus: 0, ip: '127.0.0.2' },
+        { name: 'worker-1', head: false, cpus: 2, ip: '127.0.0.3' },
+      ]),
+    );
+  });
+
+  it('is left alone by a second start', async () => {
+    const before = readNode(spec.name, 'worker-1')?.process;
+    await startLocalNode({ spec, node: 'head' }, pause);
+    await startLocalNode({ spec, node: 'worker-1' }, pause);
+    expect(readNode(spec.name, 'worker-1')?.process).toEqual(before);
+  });
+
+  it('lets in nobody without the token, which only its owner can read', async () => {
+    const { address } = await observeCluster({ spec });
+    expect(address?.tokenFile).toBeDefined();
+    expect(statSync(address?.tokenFile ?? '').mode & 0o777).toBe(0o600);
+    const stranger = await fetch(`${address?.dashboardUrl}/api/v0/nodes`);
+    expect(stranger.status).toBe(401);
+    if (address !== undefined) expect(await listActors(address)).toEqual([]);
+  });
+
+  it('answers `ray status`', async () => {
+    const { address } = await observeCluster({ spec });
+    if (address === undefined) throw new Error('no address');
+    expect(await rayStatus(address)).toMatch(/0\.0\/2\.0 CPU/u);
+  });
+
+  it('takes a driver of this host, and places its actors on the worker', async () => {
+    const { address } = await observeCluster({ spec });
+    if (address === undefined) throw new Error('no address');
+    const { stdout } = await execa(paths.python, ['-c', DRIVER, address.address], {
+      env: rayAuthEnvironment(address.tokenFile),
+    });
+    const worker = (await observeCluster({ spec })).nodes.find(({ name }) => name === 'worker-1');
+    expect(stdout.split('\n').at(-1)).toBe(worker?.nodeId);
+    const actors = await listActors(address);
+    expect(actors).toMatchObject([{ name: 'fleet-f-abc-slot-0', state: 'ALIVE' }]);
+    expect(enginesOf({ name: 'f', specHash: 'abc' }, actors)).toMatchObject([
+      { slot: 0, actorState: 'ALIVE', restarts: 0, nodeId: worker?.nodeId },
+    ]);
+  });
+
+  it('gives its nodes what engines need', () => {
+    const pid = readNode(spec.name, 'worker-1')?.process.pid;
+    const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
+    expect(environment).toContain('RAY_AUTH_MODE=token');
+    expect(environment.find((v) => v.startsWith('PYTHONPATH='))).toContain(paths.pythonProject);
+    expect(environment.find((v) => v.startsWith('RAY_AUTH_TOKEN='))).toBeUndefined();
+  });
+
+  it('starts a killed worker again, which Ray knows as another node', async () => {
+    const before = readNode(spec.name, 'worker-1')?.process.pid ?? 0;
+    process.kill(-before, 'SIGKILL');
+    await pause(1000);
+    const { processes } = await observeCluster({ spec });
+    expect(processes.find(({ name }) => name === 'worker-1')?.running).toBe(false);
+    await startLocalNode({ spec, node: 'worker-1' }, pause);
+    expect(readNode(spec.name, 'worker-1')?.process.pid).not.toBe(before);
+  });
+
+  it('is rebuilt at its old address when the head is lost', async () => {
+    const { address } = await observeCluster({ spec });
+    await endLocalNode({ spec, node: 'worker-1' });
+    await endLocalNode({ spec, node: 'head' });
+    await startLocalNode({ spec, node: 'head' }, pause);
+    expect((await observeCluster({ spec })).address).toEqual(address);
+  });
+
+  it('leaves no process, folder or token behind', async () => {
+    const hash = clusterHash(spec.name);
+    expect(markedProcesses(hash).length).toBeGreaterThan(3);
+    await removeLocalCluster({ name: spec.name });
+    expect(markedProcesses(hash)).toEqual([]);
+    expect(existsSync(temporaryRoot(spec.name))).toBe(false);
+    expect(existsSync(path.join(clusterFolder(spec.name), 'token'))).toBe(false);
+  });
+});

@@ -1,0 +1,102 @@
+import { ApplicationFailure } from '@temporalio/common';
+
+import type {
+  ControlActivities,
+  EngineActivities,
+  PythonActivities,
+  RayNode,
+} from '../../src/contracts/activities.js';
+import type { FleetSpec, ObservedEngine } from '../../src/contracts/fleet.js';
+import { engineQueue } from '../../src/contracts/names.js';
+import type { Harness } from './harness.js';
+import type { Worker } from '@temporalio/worker';
+
+export const ADDRESS = {
+  name: 'ray',
+  address: '127.0.0.1:6399',
+  dashboardUrl: 'http://127.0.0.1:8265',
+};
+
+export const rayNode = (change: Partial<RayNode> = {}): RayNode => ({
+  nodeId: 'a'.repeat(40),
+  name: 'worker-1',
+  ip: '127.0.0.2',
+  head: false,
+  alive: true,
+  cpus: 2,
+  gpus: 0,
+  ...change,
+});
+
+/** Ray with engines that load at once: actors as a table, each ALIVE one with a real worker for its canary. */
+export class FakeRay {
+  nodes: RayNode[] = [rayNode()];
+  reachable = true;
+  readonly actors = new Map<number, ObservedEngine>();
+  readonly executed: string[] = [];
+  /** What the canary of a slot does; the default answers. */
+  onCanary: (slot: number, incarnation: string) => Promise<void> = async () => {};
+  readonly #workers = new Map<number, Worker>();
+  #pid = 100;
+
+  constructor(private readonly harness: Harness) {}
+
+  readonly observeFleet: ControlActivities['observeFleet'] = async () =>
+    this.reachable
+      ? { reachable: true, nodes: this.nodes, engines: [...this.actors.values()] }
+      : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
+
+  readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {
+    const { fleet, start, stop, restart } = input;
+    for (const slot of start) {
+      this.executed.push(`start ${slot}`);
+      await this.place(fleet, slot, 0);
+    }
+    for (const slot of stop) {
+      this.executed.push(`stop ${slot}`);
+      await this.kill(slot);
+      this.actors.delete(slot);
+    }
+    for (const slot of restart) {
+      this.executed.push(`restart ${slot}`);
+      await this.crash(fleet, slot);
+    }
+    return { started: start, stopped: stop, restarted: restart };
+  };
+
+  /** A process dies and Ray restarts it: another incarnation, counted as a restart. */
+  async crash(fleet: FleetSpec, slot: number): Promise<void> {
+    const restarts = (this.actors.get(slot)?.restarts ?? 0) + 1;
+    await this.kill(slot);
+    await this.place(fleet, slot, restarts);
+  }
+
+  /** Ray gives an actor up. */
+  async die(slot: number): Promise<void> {
+    await this.kill(slot);
+    this.actors.set(slot, { slot, actorState: 'DEAD', restarts: 0, deathCause: 'node lost' });
+  }
+
+  async close(): Promise<void> {
+    for (const slot of this.#workers.keys()) await this.kill(slot);
+  }
+
+  private async place(fleet: FleetSpec, slot: number, restarts: number): Promise<void> {
+    const nodeId = this.nodes[0]?.nodeId ?? '';
+    const incarnation = `${nodeId.slice(0, 8)}-${(this.#pid += 1)}`;
+    const canary: EngineActivities['canary'] = async ({ specHash }) => {
+      if (specHash !== fleet.specHash) throw ApplicationFailure.nonRetryable('', 'ModelMismatch');
+      await this.onCanary(slot, incarnation);
+      return { engine: `slot-${slot}`, loadSeconds: 1, maxModelLen: 2048, vllmVersion: '0' };
+    };
+    const queue = engineQueue(fleet.name, fleet.specHash, slot, incarnation);
+    this.#workers.set(slot, await this.harness.serve(queue, { canary }));
+    this.actors.set(slot, { slot, actorState: 'ALIVE', incarnation, nodeId, restarts });
+  }
+
+  private async kill(slot: number): Promise<void> {
+    const worker = this.#workers.get(slot);
+    this.#workers.delete(slot);
+    if (worker !== undefined) await this.harness.end(worker);
+  }
+}

@@ -1,0 +1,77 @@
+import { Client, Connection } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { inject } from 'vitest';
+
+import { CONTROL_QUEUE } from '../../src/contracts/names.js';
+import type { NAMESPACES } from './temporal-server.js';
+
+type Activities = object;
+
+/** A client of the test server, and workers that end with the test file. */
+export class Harness {
+  readonly #workers: { readonly worker: Worker; readonly done: Promise<void> }[] = [];
+
+  private constructor(
+    readonly client: Client,
+    private readonly native: NativeConnection,
+    private readonly namespace: string,
+  ) {}
+
+  static async start(namespace: (typeof NAMESPACES)[number]): Promise<Harness> {
+    Runtime.install({ logger: new DefaultLogger('ERROR') });
+    const address = inject('temporalAddress');
+    const connection = await Connection.connect({ address });
+    const native = await NativeConnection.connect({ address });
+    return new Harness(new Client({ connection, namespace }), native, namespace);
+  }
+
+  /** Serves activities on a queue; on the control queue all workflows too. */
+  async serve(taskQueue: string, activities: Activities, concurrency = 20): Promise<Worker> {
+    const worker = await Worker.create({
+      connection: this.native,
+      namespace: this.namespace,
+      taskQueue,
+      activities,
+      maxConcurrentActivityTaskExecutions: concurrency,
+      // Cancellations arrive with the answer to a heartbeat.
+      maxHeartbeatThrottleInterval: 200,
+      defaultHeartbeatThrottleInterval: 200,
+      shutdownGraceTime: '100 ms',
+      shutdownForceTime: '2 seconds',
+      ...(taskQueue === CONTROL_QUEUE && {
+        workflowBundle: { codePath: inject('workflowBundle') },
+      }),
+    });
+    this.#workers.push({ worker, done: worker.run() });
+    return worker;
+  }
+
+  /** Ends one worker and waits for it, as when an engine is lost. */
+  async end(worker: Worker): Promise<void> {
+    const index = this.#workers.findIndex((entry) => entry.worker === worker);
+    const [entry] = this.#workers.splice(index, 1);
+    if (worker.getState() === 'RUNNING') worker.shutdown();
+    await entry?.done;
+  }
+
+  async close(): Promise<void> {
+    for (const { worker } of [...this.#workers]) await this.end(worker);
+    await this.client.connection.close();
+    await this.native.close();
+  }
+}
+
+/** Polls until `check` returns something; fails after `seconds`. */
+export async function eventually<T>(
+  check: () => T | undefined | false | Promise<T | undefined | false>,
+  seconds = 20,
+): Promise<T> {
+  const deadline = Date.now() + seconds * 1000;
+  for (;;) {
+    const found = await check();
+    if (found !== undefined && found !== false) return found;
+    if (Date.now() > deadline)
+      throw new Error(`did not happen within ${seconds} s: ${String(check)}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}

@@ -1,0 +1,167 @@
+import { WithStartWorkflowOperation, type WorkflowUpdateFailedError } from '@temporalio/client';
+import { ApplicationFailure } from '@temporalio/common';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import type { ClusterObservation, ControlActivities } from '../../src/contracts/activities.js';
+import type { ClusterSpec } from '../../src/contracts/cluster.js';
+import {
+  CONTROL_QUEUE,
+  QUERY,
+  UPDATE,
+  WORKFLOW,
+  clusterWorkflowId,
+} from '../../src/contracts/names.js';
+import type {
+  ClusterStatus,
+  EnsureClusterRequest,
+  EnsuredCluster,
+  StopRequest,
+  StopResult,
+} from '../../src/contracts/workflows.js';
+import { ADDRESS, rayNode } from '../support/fake-cluster.js';
+import { Harness, eventually } from '../support/harness.js';
+
+/** Nodes of a host as a set of names; Ray knows a node as soon as it runs. */
+const running = new Set<string>();
+const calls: string[] = [];
+let startNode: ControlActivities['startLocalNode'];
+
+type Control = Partial<ControlActivities>;
+const activities: Control = {
+  observeCluster: async ({ spec }): Promise<ClusterObservation> => {
+    const processes = [...running].map((name) => ({ name, running: true, ageSeconds: 1 }));
+    if (spec.nodes.provider === 'existing') {
+      return { reachable: true, address: ADDRESS, nodes: [rayNode({ head: true })], processes: [] };
+    }
+    if (!running.has('head')) return { reachable: false, nodes: [], processes };
+    const nodes = [...running].map((name) =>
+      rayNode({ name, nodeId: name, head: name === 'head' }),
+    );
+    return { reachable: true, address: ADDRESS, nodes, processes };
+  },
+  startLocalNode: async (input) => startNode(input),
+  endLocalNode: async ({ node }) => {
+    calls.push(`end ${node}`);
+    running.delete(node);
+  },
+  removeLocalCluster: async () => {
+    calls.push('remove');
+    running.clear();
+  },
+};
+
+let harness: Harness;
+beforeAll(async () => {
+  harness = await Harness.start('cluster');
+  await harness.serve(CONTROL_QUEUE, activities);
+});
+beforeEach(() => {
+  running.clear();
+  calls.length = 0;
+  startNode = async ({ node }) => {
+    calls.push(`start ${node}`);
+    running.add(node);
+  };
+});
+afterAll(async () => harness.close());
+
+const local = (name: string, workers: number): ClusterSpec => ({
+  name,
+  nodes: { provider: 'local', workers },
+});
+const handleOf = (name: string) => harness.client.workflow.getHandle(clusterWorkflowId(name));
+
+const ensure = async (spec: ClusterSpec, user?: string) =>
+  harness.client.workflow.executeUpdateWithStart<never, EnsuredCluster, [EnsureClusterRequest]>(
+    UPDATE.ensureCluster,
+    {
+      args: [{ spec, ...(user !== undefined && { user }) }],
+      startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.cluster, {
+        workflowId: clusterWorkflowId(spec.name),
+        taskQueue: CONTROL_QUEUE,
+        args: [{ spec }],
+        workflowIdConflictPolicy: 'USE_EXISTING',
+      } as never),
+    },
+  );
+const stop = async (name: string, request: StopRequest = {}) =>
+  handleOf(name).executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, { args: [request] });
+const statusOf = async (name: string) => handleOf(name).query<ClusterStatus>(QUERY.status);
+const refusal = async (update: Promise<unknown>): Promise<unknown> =>
+  update.then(
+    () => 'no refusal',
+    (error: WorkflowUpdateFailedError) => error.cause,
+  );
+
+describe('a cluster', () => {
+  it('brings up the head, then the workers, and takes all down', async () => {
+    expect(await ensure(local('whole', 2), 'me')).toEqual({ address: ADDRESS, startedHere: true });
+    expect(calls[0]).toBe('start head');
+    expect(calls.slice(1).toSorted()).toEqual(['start worker-1', 'start worker-2']);
+    expect(await statusOf('whole')).toMatchObject({ state: 'ready', address: ADDRESS });
+    expect(await ensure(local('whole', 2), 'other')).toMatchObject({ startedHere: false });
+    expect(calls).toHaveLength(3);
+    expect(await stop('whole', { user: 'me' })).toEqual({ stopped: false });
+    expect(await stop('whole', { user: 'other' })).toEqual({ stopped: true });
+    expect(calls.at(-1)).toBe('remove');
+    await handleOf('whole').result();
+  });
+
+  it('refuses other nodes under its name', async () => {
+    await ensure(local('taken', 0));
+    expect(await refusal(ensure(local('taken', 1)))).toMatchObject({ type: 'RunMismatch' });
+    await stop('taken');
+  });
+
+  it('fails with the log of the node that does not start, and leaves nothing', async () => {
+    startNode = async () => {
+      throw ApplicationFailure.nonRetryable('head.log ends with: boom', 'ClusterStartFailed');
+    };
+    const cause = await refusal(ensure(local('broken', 0)));
+    expect(cause).toMatchObject({
+      type: 'ClusterStartFailed',
+      message: 'head.log ends with: boom',
+    });
+    await eventually(() => calls.includes('remove'));
+  });
+
+  it('starts a worker again that is lost', { timeout: 90_000 }, async () => {
+    await ensure(local('healing', 1));
+    running.delete('worker-1');
+    calls.length = 0;
+    await eventually(() => calls.includes('start worker-1'), 60);
+    await eventually(async () => (await statusOf('healing')).state === 'ready');
+    await stop('healing');
+  });
+
+  it('is only looked at when somebody else owns it', async () => {
+    const spec: ClusterSpec = {
+      name: 'theirs',
+      nodes: {
+        provider: 'existing',
+        address: ADDRESS.address,
+        dashboardUrl: ADDRESS.dashboardUrl,
+      },
+    };
+    expect(await ensure(spec, 'me')).toMatchObject({ address: ADDRESS });
+    await stop('theirs');
+    expect(calls).toEqual([]);
+  });
+
+  it('ends what it was starting when it is stopped meanwhile', async () => {
+    let started = false;
+    startNode = async () => {
+      started = true;
+      const { Context } = await import('@temporalio/activity');
+      for (;;) {
+        Context.current().heartbeat();
+        await Context.current().sleep(100);
+      }
+    };
+    const ensured = refusal(ensure(local('stopped', 0), 'me'));
+    await eventually(() => started);
+    expect(await stop('stopped', { user: 'me' })).toEqual({ stopped: true });
+    expect(await ensured).toMatchObject({ type: 'ClusterUnavailable' });
+    expect(calls).toEqual(['remove']);
+  });
+});
