@@ -1,0 +1,127 @@
+import type { Command } from 'commander';
+
+import type { ClusterStatus } from '../contracts/workflows.js';
+import { clusterOf } from './run-options.js';
+
+interface UpFlags {
+  readonly nodes?: unknown;
+  readonly address?: string;
+  readonly dashboardUrl?: string;
+  readonly rayTokenFile?: string;
+  readonly json?: boolean;
+  readonly start: boolean;
+}
+
+interface StatusFlags {
+  readonly ray?: boolean;
+  readonly json?: boolean;
+}
+
+/** `rankflow cluster up|down|status`. */
+export function register(program: Command): void {
+  const cluster = program.command('cluster').description('Ray clusters: up, down, status');
+  cluster
+    .command('up')
+    .description('bring a cluster up and keep it until it is taken down')
+    .argument('[name]', 'name of the cluster', 'local')
+    .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', Number)
+    .option('--address <host:port>', 'existing Ray cluster: its GCS')
+    .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')
+    .option('--ray-token-file <file>', 'existing Ray cluster: its token')
+    .option('--json', 'print its address as JSON')
+    .option('--no-start', 'do not start Temporal and the workers on this machine')
+    .action(up);
+  cluster
+    .command('down')
+    .description('take a cluster down; no process of it is left')
+    .argument('[name]', 'name of the cluster', 'local')
+    .option('--json', 'print what became of it as JSON')
+    .action(down);
+  cluster
+    .command('status')
+    .description('show a cluster, or all that are up')
+    .argument('[name]')
+    .option('--ray', 'also what `ray status` says')
+    .option('--json', 'print it as JSON')
+    .action(status);
+}
+
+async function up(name: string, flags: UpFlags): Promise<void> {
+  const { ensureCluster } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { startStackUnless } = await import('./prepare.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  await startStackUnless(!flags.start);
+  say(`Bringing up the cluster ${name} ...`);
+  const spec = clusterOf({ ...flags, cluster: name });
+  const { address } = await withClient((client) => ensureCluster(client, spec));
+  if (flags.json) {
+    printJson(address);
+    return;
+  }
+  print(name);
+  say(`Ray at ${address.address}, dashboard ${address.dashboardUrl}`);
+  say(`Take it down with: rankflow cluster down ${name}`);
+}
+
+async function down(name: string, { json }: { readonly json?: boolean }): Promise<void> {
+  const { stopCluster } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const stopped = await withClient((client) => stopCluster(client, name));
+  if (json) printJson({ name, stopped });
+  else print(name);
+  say(stopped ? 'The cluster is down.' : 'There was no such cluster up.');
+}
+
+async function status(name: string | undefined, flags: StatusFlags): Promise<void> {
+  const { clusterStatus, listClusters } = await import('../client/clusters.js');
+  const { ClientError } = await import('../client/errors.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const statuses = await withClient(async (client) => {
+    const names = name === undefined ? await listClusters(client) : [name];
+    const found = await Promise.all(names.map((one) => clusterStatus(client, one)));
+    return found.filter((one) => one !== undefined);
+  });
+  if (name !== undefined && statuses.length === 0) {
+    throw new ClientError('NotFound', `There is no cluster ${name}.`);
+  }
+  if (flags.json) printJson(name === undefined ? statuses : statuses[0]);
+  else if (statuses.length === 0) say('No cluster is up.');
+  else print(statuses.map(clusterText).join('\n\n'));
+  if (flags.ray) for (const one of statuses) await rayStatus(one);
+}
+
+/** A cluster and its nodes, for people. */
+export function clusterText(cluster: ClusterStatus): string {
+  const { name, state, provider, address, nodes, users, problem } = cluster;
+  const resources = (cpus: number, gpus: number): string =>
+    gpus > 0 ? `${cpus} CPUs, ${gpus} GPUs` : `${cpus} CPUs`;
+  return [
+    `${name}: ${state} (${provider})`,
+    ...(address ? [`  Ray ${address.address}, dashboard ${address.dashboardUrl}`] : []),
+    ...nodes.map((node) => {
+      const where = node.ip === undefined ? '' : ` at ${node.ip}`;
+      return `  ${node.name}${where}: ${node.state}, ${resources(node.cpus, node.gpus)}`;
+    }),
+    ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
+    ...(problem ? [`  last problem: ${problem.message}`] : []),
+  ].join('\n');
+}
+
+/** Shows what Ray itself says, through the `ray` command of the Python environment. */
+async function rayStatus({ name, address }: ClusterStatus): Promise<void> {
+  const { ClientError } = await import('../client/errors.js');
+  const { rayCommand } = await import('../client/python.js');
+  const { say } = await import('./output.js');
+  if (address === undefined) {
+    throw new ClientError('ClusterUnavailable', `The cluster ${name} has no address yet.`);
+  }
+  const { exitCode, stdout, stderr } = await rayCommand(['status'], address);
+  if (exitCode !== 0) throw new ClientError('ClusterUnavailable', stderr.trim().slice(-2000));
+  say(stdout);
+}

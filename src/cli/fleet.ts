@@ -1,0 +1,71 @@
+import type { Command } from 'commander';
+
+import type { FleetStatus } from '../contracts/workflows.js';
+
+/** `rankflow fleet status|stop`. */
+export function register(program: Command): void {
+  const fleet = program.command('fleet').description('engines of a model: status, stop');
+  fleet
+    .command('status')
+    .description('show a fleet and its engines, or all that are up')
+    .argument('[name]')
+    .option('--json', 'print it as JSON')
+    .action(status);
+  fleet
+    .command('stop')
+    .description('stop a fleet, whoever uses it')
+    .argument('<name>')
+    .option('--json', 'print what became of it as JSON')
+    .action(stop);
+}
+
+async function status(name: string | undefined, flags: { readonly json?: boolean }): Promise<void> {
+  const { fleetStatus, listFleets } = await import('../client/fleets.js');
+  const { ClientError } = await import('../client/errors.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const statuses = await withClient(async (client) => {
+    const names = name === undefined ? await listFleets(client) : [name];
+    const found = await Promise.all(names.map((one) => fleetStatus(client, one)));
+    return found.filter((one) => one !== undefined);
+  });
+  if (name !== undefined && statuses.length === 0) {
+    throw new ClientError('NotFound', `There is no fleet ${name}.`);
+  }
+  if (flags.json) printJson(name === undefined ? statuses : statuses[0]);
+  else if (statuses.length === 0) say('No fleet is up.');
+  else print(statuses.map(fleetText).join('\n\n'));
+}
+
+async function stop(name: string, { json }: { readonly json?: boolean }): Promise<void> {
+  const { stopFleet } = await import('../client/fleets.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const stopped = await withClient((client) => stopFleet(client, name));
+  if (json) printJson({ name, stopped });
+  else print(name);
+  say(stopped ? 'The fleet is stopped.' : 'There was no such fleet up.');
+}
+
+/** A fleet and its engines, for people. */
+export function fleetText(fleet: FleetStatus): string {
+  const { name, state, model, cluster, ready, desired, slots, users, problem } = fleet;
+  return [
+    `${name}: ${state}, ${ready} of ${desired} engines ready`,
+    `  model ${model}, cluster ${cluster}`,
+    ...slots.map((slot) => {
+      const parts = [
+        slot.state,
+        ...(slot.incarnation ? [`incarnation ${slot.incarnation}`] : []),
+        ...(slot.loadSeconds === undefined ? [] : [`loaded in ${Math.round(slot.loadSeconds)}s`]),
+        ...(slot.restarts > 0 ? [`restarted ${slot.restarts}x`] : []),
+        ...(slot.problem ? [slot.problem.message] : []),
+      ];
+      return `  engine ${slot.slot}: ${parts.join(', ')}`;
+    }),
+    ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
+    ...(problem ? [`  last problem: ${problem.message}`] : []),
+  ].join('\n');
+}

@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+
+import { Command, CommanderError } from 'commander';
+
+/** A module of a command: it adds itself to the program. */
+interface CommandModule {
+  register(program: Command): void;
+}
+
+/** The commands in the order of `--help`; each file is read only when it is needed. */
+const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
+  setup: () => import('./setup.js'),
+  doctor: () => import('./doctor.js'),
+  demo: () => import('./demo.js'),
+  up: () => import('./up.js'),
+  down: () => import('./down.js'),
+  ps: () => import('./ps.js'),
+  validate: () => import('./validate.js'),
+  run: () => import('./run.js'),
+  submit: () => import('./submit.js'),
+  watch: () => import('./watch.js'),
+  status: () => import('./status.js'),
+  list: () => import('./list.js'),
+  results: () => import('./results.js'),
+  cancel: () => import('./cancel.js'),
+  cluster: () => import('./cluster.js'),
+  fleet: () => import('./fleet.js'),
+};
+
+/** Commands that bring up infrastructure: an error that they do not name means that it is not there. */
+const INFRASTRUCTURE: ReadonlySet<string> = new Set(['setup', 'up', 'down', 'demo']);
+
+/** Builds the program with the command that is asked for, or with all when none is. */
+async function buildProgram(name: string | undefined): Promise<Command> {
+  const program = new Command('rankflow')
+    .description('Durable offline LLM generation: Temporal workflows that run vLLM engines on Ray.')
+    .version(version())
+    .exitOverride()
+    .showHelpAfterError('(add --help for the options)');
+  const one = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  const modules = await Promise.all((one ? [one] : Object.values(COMMANDS)).map((load) => load()));
+  for (const module of modules) module.register(program);
+  return program;
+}
+
+function version(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
+
+async function main(argv: readonly string[]): Promise<void> {
+  // A reader that has enough, such as `head`, closes the pipe: that is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  const name = argv[2];
+  try {
+    const program = await buildProgram(name);
+    await program.parseAsync(argv);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has said what is wrong; asking for help is not an error.
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      return;
+    }
+    const { asInfrastructure, exitWith } = await import('./output.js');
+    const cause = INFRASTRUCTURE.has(name ?? '') ? asInfrastructure(error) : error;
+    exitWith(cause, argv.includes('--json'));
+  }
+}
+
+await main(process.argv);

@@ -1,0 +1,56 @@
+import { type Command, InvalidArgumentError } from 'commander';
+
+interface Flags {
+  readonly rank?: number;
+  readonly errors?: boolean;
+  readonly format?: string;
+  readonly out?: string;
+  readonly store?: string;
+  readonly json?: boolean;
+}
+
+/** `rankflow results`: reads what a finished run answered. */
+export function register(program: Command): void {
+  program
+    .command('results')
+    .description('print the answers of a finished run, in input order')
+    .argument('<run-id>')
+    .option('--rank <r>', 'only the rows of this rank', rankNumber)
+    .option('--errors', 'the error lines instead')
+    .option('--format <format>', 'jsonl, or parquet with --out')
+    .option('--out <file>', 'write them here instead of standard output')
+    .option('--store <root>', 'where the run is (default: where it was started with)')
+    .option('--json', 'print problems as JSON; answers are JSON lines anyway')
+    .action(results);
+}
+
+function rankNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('Expected 0 or more.');
+  return value;
+}
+
+async function results(id: string, flags: Flags): Promise<void> {
+  const { runIdOf } = await import('../client/runs.js');
+  const { readResults, resultFormat } = await import('./outcome.js');
+  const { makeFolderOf } = await import('./prepare.js');
+  const { say } = await import('./output.js');
+
+  const runId = runIdOf(id);
+  const format = resultFormat(flags.format, flags.out);
+  const store = flags.store ?? (await storeOf(runId));
+  const { rank, errors, out } = flags;
+  await makeFolderOf(out);
+  await readResults(runId, { store, format, rank, errors, out });
+  if (out !== undefined) say(`Written to ${out}`);
+}
+
+/** The store that a run was started with: this machine's own when it is there, else what Temporal knows. */
+async function storeOf(runId: string): Promise<string> {
+  const { paths } = await import('../setup/paths.js');
+  const { storedResult } = await import('../client/stored.js');
+  if (storedResult(paths.store, runId) !== undefined) return paths.store;
+  const { withClient } = await import('../client/connection.js');
+  const { getRun, memoOf } = await import('../client/runs.js');
+  return withClient(async (client) => memoOf(await getRun(client, runId))?.store ?? paths.store);
+}

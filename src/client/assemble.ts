@@ -1,0 +1,154 @@
+import type { BatchHeartbeat, RunState } from '../contracts/run.js';
+import type {
+  ClusterStatus,
+  FleetSlotStatus,
+  FleetStatus,
+  InferenceStatus,
+  RankProgressView,
+  RunProgress,
+  RunResult,
+} from '../contracts/workflows.js';
+import type { Failure } from './errors.js';
+import type { ClusterView, EngineView, Phase, RunSnapshot } from './snapshot.js';
+
+/** How a run ended: Temporal's status, and its result or failure. */
+export interface Ended {
+  readonly status: string;
+  readonly result?: RunResult;
+  readonly failure?: Failure;
+}
+
+/** A rank whose workflow has not ended. */
+export interface LiveRank {
+  readonly progress: RankProgressView;
+  readonly heartbeats: readonly BatchHeartbeat[];
+  /** Batches in flight that were tried before. */
+  readonly retries: number;
+}
+
+/** Everything that was seen of a run at one moment; what did not exist yet is absent. */
+export interface Observation {
+  readonly runId: string;
+  readonly startedAt: number;
+  readonly at: number;
+  readonly ended?: Ended;
+  readonly inference?: InferenceStatus;
+  readonly cluster?: ClusterStatus;
+  readonly fleet?: FleetStatus;
+  readonly run?: RunProgress;
+  readonly ranks: readonly LiveRank[];
+}
+
+/** Puts one snapshot together from what was seen. Pure. */
+export function assemble(seen: Observation): RunSnapshot {
+  const { runId, startedAt, at, ended } = seen;
+  const base = { runId, startedAt, at };
+  if (ended !== undefined) return { ...base, ...endedSnapshot(ended) };
+  const { run, ranks, fleet, cluster } = seen;
+  const live = ranks.map((rank) => rank.progress);
+  const heartbeats = ranks.flatMap((rank) => rank.heartbeats);
+  const plan = run?.plan ?? seen.inference?.plan;
+  const done = run?.finished;
+  return {
+    ...base,
+    state: run?.state ?? 'validating',
+    phase: phaseOf(seen),
+    doneRows:
+      (done?.rows ?? 0) +
+      sum(live, ({ rowsDone }) => rowsDone) +
+      sum(heartbeats, ({ rowsDone }) => rowsDone),
+    failedRows: (done?.failedRows ?? 0) + sum(live, ({ rowsFailed }) => rowsFailed),
+    completionTokens:
+      (done?.completionTokens ?? 0) +
+      sum(live, ({ completionTokens }) => completionTokens) +
+      sum(heartbeats, ({ completionTokens }) => completionTokens),
+    ranks: plan?.batches.length ?? 0,
+    retries: sum(ranks, ({ retries }) => retries),
+    engines: (fleet?.slots ?? []).map((slot) => engineView(slot, heartbeats, at)),
+    ...(plan && { totalRows: plan.rows }),
+    ...(cluster && { cluster: clusterView(cluster) }),
+  };
+}
+
+const STATE_OF_STATUS: Readonly<Record<string, RunState>> = {
+  COMPLETED: 'completed',
+  CANCELLED: 'cancelled',
+  TIMED_OUT: 'expired',
+};
+
+type EndedSnapshot = Omit<RunSnapshot, 'runId' | 'startedAt' | 'at'>;
+
+function endedSnapshot({ status, result, failure }: Ended): EndedSnapshot {
+  const output = result?.output;
+  const counts = { doneRows: 0, failedRows: 0, completionTokens: 0 };
+  return {
+    ...counts,
+    state: result?.state ?? STATE_OF_STATUS[status] ?? 'failed',
+    phase: 'done',
+    ranks: 0,
+    retries: 0,
+    engines: [],
+    ...(failure && { failure }),
+    ...(output && {
+      output,
+      totalRows: output.rows,
+      doneRows: output.rows,
+      failedRows: output.failed,
+      completionTokens: output.completionTokens,
+    }),
+  };
+}
+
+const PHASES: Readonly<Record<InferenceStatus['phase'], Phase>> = {
+  preparing: 'bringing up the cluster',
+  'starting-fleet': 'loading engines',
+  running: 'generating',
+  stopping: 'taking down',
+  done: 'done',
+};
+
+function phaseOf({ inference, run }: Observation): Phase {
+  if (inference === undefined) return 'starting';
+  if (inference.phase === 'running' && run?.state === 'finalizing') return 'finalizing';
+  return PHASES[inference.phase];
+}
+
+function clusterView({ name, state, nodes, address }: ClusterStatus): ClusterView {
+  return {
+    name,
+    state,
+    nodesUp: nodes.filter((node) => node.state === 'alive').length,
+    nodesWanted: nodes.length,
+    ...(address && { dashboardUrl: address.dashboardUrl }),
+  };
+}
+
+function engineView(
+  { slot, state, since, restarts, incarnation, problem }: FleetSlotStatus,
+  heartbeats: readonly BatchHeartbeat[],
+  at: number,
+): EngineView {
+  const rowsInFlight = sum(
+    heartbeats.filter(({ engine }) => slotOf(engine) === slot),
+    ({ rows, rowsDone }) => rows - rowsDone,
+  );
+  const pid = Number(incarnation?.split('-').at(-1));
+  return {
+    slot,
+    state: state === 'ready' && rowsInFlight > 0 ? 'generating' : state,
+    rowsInFlight,
+    restarts,
+    ...(state === 'loading' && { loadingSeconds: Math.max(0, (at - Date.parse(since)) / 1000) }),
+    ...(pid > 0 && { pid }),
+    ...(state !== 'ready' && problem !== undefined && { reason: problem.message }),
+  };
+}
+
+/** The slot in an engine's name, `<fleet>/slot-<n>/<incarnation>`. */
+function slotOf(engine: string): number | undefined {
+  const slot = /\/slot-(\d+)\//u.exec(engine)?.[1];
+  return slot === undefined ? undefined : Number(slot);
+}
+
+const sum = <T>(items: readonly T[], value: (item: T) => number): number =>
+  items.reduce((total, item) => total + value(item), 0);

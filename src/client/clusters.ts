@@ -1,0 +1,87 @@
+import { type Client, WithStartWorkflowOperation } from '@temporalio/client';
+import type { Workflow } from '@temporalio/common';
+
+import { ClusterSpec } from '../contracts/cluster.js';
+import { clusterWorkflowId, CONTROL_QUEUE, UPDATE, WORKFLOW } from '../contracts/names.js';
+import type {
+  ClusterStatus,
+  ClusterWorkflowInput,
+  EnsureClusterRequest,
+  EnsuredCluster,
+  StopRequest,
+  StopResult,
+} from '../contracts/workflows.js';
+import { isRunning, queryWorkflow, runningNames } from './entities.js';
+import { ClientError } from './errors.js';
+
+/**
+ * Brings a cluster up, or finds it up. Returns when its nodes are there.
+ *
+ * @throws ClientError `Usage` for a specification that is wrong, `ClusterStartFailed`
+ */
+export async function ensureCluster(client: Client, spec: unknown): Promise<EnsuredCluster> {
+  const parsed = ClusterSpec.safeParse(spec);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map(
+      (issue) => `${issue.path.join('.')}: ${issue.message}`,
+    );
+    throw new ClientError('Usage', problems.join('\n'));
+  }
+  const input: ClusterWorkflowInput = { spec: parsed.data };
+  // No user: a cluster that a person asks for stays until a person stops it.
+  const request: EnsureClusterRequest = { spec: parsed.data };
+  const startWorkflowOperation = new WithStartWorkflowOperation(WORKFLOW.cluster, {
+    workflowId: clusterWorkflowId(parsed.data.name),
+    taskQueue: CONTROL_QUEUE,
+    args: [input],
+    workflowIdConflictPolicy: 'USE_EXISTING',
+  });
+  return client.workflow.executeUpdateWithStart<Workflow, EnsuredCluster, [EnsureClusterRequest]>(
+    UPDATE.ensureCluster,
+    { args: [request], startWorkflowOperation },
+  );
+}
+
+/**
+ * Takes a cluster down, whoever uses it: no process of it is left. An existing cluster is only forgotten.
+ *
+ * @returns false when it was not up
+ */
+export async function stopCluster(client: Client, name: string): Promise<boolean> {
+  const workflowId = clusterWorkflowId(name);
+  if (!(await isRunning(client, workflowId))) return false;
+  const handle = client.workflow.getHandle(workflowId);
+  const result = await handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, {
+    args: [{}],
+  });
+  return result.stopped;
+}
+
+/**
+ * The nodes to ask for so that a cluster that is up is used as it is: a user who names only a cluster means
+ * that one, with the nodes that it has.
+ *
+ * @returns undefined when no cluster of this name is up
+ */
+export async function nodesOfRunningCluster(
+  client: Client,
+  name: string,
+): Promise<ClusterSpec['nodes'] | undefined> {
+  if (!(await isRunning(client, clusterWorkflowId(name)))) return undefined;
+  const status = await clusterStatus(client, name);
+  if (status?.provider === 'existing' && status.address !== undefined) {
+    const { address, dashboardUrl, tokenFile } = status.address;
+    return { provider: 'existing', address, dashboardUrl, ...(tokenFile && { tokenFile }) };
+  }
+  if (status?.provider !== 'local') return undefined;
+  const workers = status.nodes.filter(({ role }) => role === 'worker').length;
+  return { provider: 'local', workers };
+}
+
+/** What a cluster is like; undefined when there was none of this name. */
+export const clusterStatus = (client: Client, name: string): Promise<ClusterStatus | undefined> =>
+  queryWorkflow<ClusterStatus>(client, clusterWorkflowId(name));
+
+/** Names of the clusters that are up or coming up. */
+export const listClusters = (client: Client): Promise<string[]> =>
+  runningNames(client, WORKFLOW.cluster, clusterWorkflowId(''));

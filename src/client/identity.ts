@@ -1,0 +1,94 @@
+import { createHash } from 'node:crypto';
+
+import { canonicalJson } from '../contracts/hash.js';
+import type { RunSpec } from '../contracts/run.js';
+import { ClientError } from './errors.js';
+import type { PreparedRun } from './inference.js';
+
+/** Parameters of a run as flat text, e.g. `model.dtype` → `"float32"`: what a run is compared by. */
+export type Parameters = Readonly<Record<string, string>>;
+
+/** Memo of an inference workflow: what the command line needs to know again. Never a prompt. */
+export interface RunMemo {
+  readonly parameters: Parameters;
+  readonly store: string;
+  readonly fleet: string;
+  readonly cluster: string;
+}
+
+/**
+ * Everything that decides what a run answers. The address of the input does not: its content does. A template
+ * may hold a user's text, so only its hash is kept.
+ */
+export function runParameters(spec: RunSpec, inputSha256: string | undefined): Parameters {
+  const { uri, template, ...input } = spec.input;
+  return flatten({
+    input: {
+      ...input,
+      ...(inputSha256 === undefined ? { uri } : { sha256: inputSha256 }),
+      template: template && createHash('sha256').update(template).digest('hex'),
+    },
+    store: spec.store,
+    model: spec.model,
+    sampling: spec.sampling,
+    ranks: spec.ranks,
+    onInvalid: spec.onInvalid,
+    batch: spec.batch,
+  });
+}
+
+function flatten(value: object, prefix = ''): Record<string, string> {
+  const flat: Record<string, string> = {};
+  for (const [key, inner] of Object.entries(value)) {
+    if (inner === undefined || inner === null) continue;
+    const name = `${prefix}${key}`;
+    if (typeof inner === 'object' && !Array.isArray(inner)) {
+      Object.assign(flat, flatten(inner as object, `${name}.`));
+    } else flat[name] = canonicalJson(inner);
+  }
+  return flat;
+}
+
+/** One line for each parameter that differs, sorted: `ranks: 2 before, 4 now`. */
+export function differences(before: Parameters, now: Parameters): string[] {
+  const names = [...new Set([...Object.keys(before), ...Object.keys(now)])].toSorted();
+  return names
+    .filter((name) => before[name] !== now[name])
+    .map((name) => `${name}: ${before[name] ?? 'not set'} before, ${now[name] ?? 'not set'} now`);
+}
+
+/** Parameters that only say how the work is cut up: an unnamed run keeps those of its plan. */
+const LAYOUT = ['ranks', 'batch.maxRows', 'batch.maxTokens'];
+
+/**
+ * Holds a run against an earlier one of the same id.
+ *
+ * A run that the user did not name is found by its content, so one that was planned with other ranks or batch
+ * limits is the same run: its plan is kept, and `run.inference` takes over its numbers. Every other difference is
+ * refused.
+ *
+ * @returns lines about what was taken over, for people
+ * @throws ClientError `RunMismatch` with the differences
+ */
+export function reconcile(run: PreparedRun, before: Parameters): string[] {
+  const now = runParameters(run.inference.run, run.inputSha256);
+  const different = differences(before, now);
+  const refused = different.filter(
+    (line) => run.named || !LAYOUT.includes(line.split(':')[0] ?? ''),
+  );
+  if (refused.length > 0) {
+    const id = run.inference.run.runId;
+    throw new ClientError(
+      'RunMismatch',
+      [`The run ${id} has other parameters:`, ...refused].join('\n  '),
+    );
+  }
+  const { run: spec } = run.inference;
+  spec.ranks = numberOr(before['ranks'], spec.ranks);
+  spec.batch.maxRows = numberOr(before['batch.maxRows'], spec.batch.maxRows);
+  spec.batch.maxTokens = numberOr(before['batch.maxTokens'], spec.batch.maxTokens);
+  return different.map((line) => `Keeping the plan that is there: ${line}`);
+}
+
+const numberOr = (text: string | undefined, otherwise: number): number =>
+  text === undefined ? otherwise : Number(text);

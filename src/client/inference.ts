@@ -1,0 +1,175 @@
+import { randomBytes } from 'node:crypto';
+import path from 'node:path';
+
+import type { z } from 'zod';
+
+import { ClusterSpec } from '../contracts/cluster.js';
+import { deriveRunId, specHash } from '../contracts/hash.js';
+import { InferenceInput } from '../contracts/inference.js';
+import type { ModelSpec } from '../contracts/model.js';
+import type { RunSpec } from '../contracts/run.js';
+import { paths } from '../setup/paths.js';
+import { ClientError, describeFailure } from './errors.js';
+import { clusterHardware, engineResources, type Hardware } from './hardware.js';
+import { inspectInput, sha256File } from './input.js';
+import { defaultFleetName, resolveModel } from './model.js';
+
+/** A value that is not checked yet: options come from people and files. */
+type Loose<T> = { readonly [K in keyof T]?: unknown };
+
+/** What a user asks for. Everything but the input and the model has a default. */
+export interface RunOptions {
+  readonly input: Loose<RunSpec['input']> & { readonly uri: string };
+  readonly model: Loose<ModelSpec> & { readonly model: string };
+  /** Engines of the fleet; default 1. */
+  readonly engines?: unknown;
+  /** Data-parallel ranks; default as many as engines. */
+  readonly ranks?: unknown;
+  readonly affinity?: unknown;
+  /** Defaults for every request body: `temperature`, `max_tokens`, … */
+  readonly sampling?: unknown;
+  readonly onInvalid?: unknown;
+  readonly batch?: Loose<RunSpec['batch']>;
+  /** Root of the store; default the data folder's. */
+  readonly store?: string;
+  /** Default: this machine, as cluster `local`. */
+  readonly cluster?: unknown;
+  /** Name of the fleet; default from the model's name and spec. */
+  readonly fleet?: string;
+  /** Default: derived from the content of the input, the model and the sampling defaults. */
+  readonly runId?: string;
+  /** Repeat the run on purpose, under a fresh id. */
+  readonly fresh?: boolean;
+  /** Leave the cluster and the fleet up afterwards. */
+  readonly keep?: boolean;
+}
+
+/** A run that is ready to be started. */
+export interface PreparedRun {
+  readonly inference: InferenceInput;
+  /** Hex sha256 of the input's bytes; absent for an input in a bucket. */
+  readonly inputSha256?: string;
+  /** Size of the input; absent for an input in a bucket. */
+  readonly inputBytes?: number;
+  /** Whether the user chose the run id. */
+  readonly named: boolean;
+}
+
+/** Names an option in a message: gets the path in {@link InferenceInput}, e.g. `run.model.dtype`. */
+export type OptionName = (path: string) => string;
+
+/**
+ * Checks what the user asks for and fills in the defaults. Starts nothing; reads the input once, to hash it.
+ *
+ * @throws ClientError `Usage` with all problems at once, `UnsupportedInput`, or `ClusterUnavailable` when an
+ *   existing cluster has to be asked for its GPUs and does not answer
+ */
+export async function prepareRun(
+  options: RunOptions,
+  nameOf: OptionName = (name) => name,
+  hardwareOf: (nodes: ClusterSpec['nodes']) => Promise<Hardware> = clusterHardware,
+): Promise<PreparedRun> {
+  const problems: string[] = [];
+  const collect = (error: unknown): undefined => {
+    problems.push(describeFailure(error).message);
+    return undefined;
+  };
+  const input = await inspectInput(options.input.uri).catch(collect);
+  let model = options.model.model;
+  try {
+    model = resolveModel(model);
+  } catch (error) {
+    collect(error);
+  }
+  const candidate = await candidateOf(options, model, hardwareOf);
+  candidate.run.input.uri = input?.uri ?? options.input.uri;
+  const parsed = InferenceInput.safeParse(candidate);
+  problems.push(...(parsed.error?.issues ?? []).map((issue) => explain(issue, nameOf)));
+  const named = options.runId !== undefined;
+  if (input?.kind === 'remote' && !named) {
+    problems.push(
+      `${nameOf('run.runId')}: an input in a bucket is not hashed here, so name the run`,
+    );
+  }
+  if (problems.length > 0 || parsed.data === undefined || input === undefined)
+    throw usage(problems);
+
+  const inference = parsed.data;
+  inference.specHash = specHash(inference.run.model);
+  inference.fleet.name = options.fleet ?? defaultFleetName(inference.run.model);
+  const inputSha256 = input.kind === 'local' ? await sha256File(input.uri) : undefined;
+  const id = options.runId ?? deriveRunId(inputSha256 ?? '', inference.run);
+  inference.run.runId = options.fresh ? `${id}-${randomBytes(3).toString('hex')}` : id;
+  return {
+    inference,
+    named,
+    ...(inputSha256 !== undefined && { inputSha256 }),
+    ...(input.kind === 'local' && { inputBytes: input.bytes }),
+  };
+}
+
+/** The input of the workflow before it is checked; ids that depend on checked values are placeholders. */
+async function candidateOf(
+  options: RunOptions,
+  model: string,
+  hardwareOf: (nodes: ClusterSpec['nodes']) => Promise<Hardware>,
+) {
+  const engines = options.engines ?? 1;
+  const cluster = options.cluster ?? { name: 'local', nodes: { provider: 'local' } };
+  return {
+    run: {
+      runId: options.runId ?? 'derived',
+      input: { ...options.input },
+      store: absoluteStore(options.store ?? paths.store),
+      model: {
+        ...(await defaultResources(options, engines, cluster, hardwareOf)),
+        ...present(options.model),
+        model,
+      },
+      sampling: options.sampling,
+      ranks: options.ranks ?? engines,
+      onInvalid: options.onInvalid,
+      batch: { ...options.batch },
+    },
+    specHash: 'derived',
+    cluster,
+    fleet: { name: options.fleet ?? 'derived', engines },
+    affinity: options.affinity,
+    keep: options.keep,
+  };
+}
+
+async function defaultResources(
+  { model }: RunOptions,
+  engines: unknown,
+  cluster: unknown,
+  hardwareOf: (nodes: ClusterSpec['nodes']) => Promise<Hardware>,
+): Promise<Partial<ReturnType<typeof engineResources>>> {
+  const { data: spec } = ClusterSpec.safeParse(cluster);
+  const given = model.gpusPerEngine !== undefined && model.cpusPerEngine !== undefined;
+  if (spec === undefined || given || model.backend === 'simulated') return {};
+  const gpusPerReplica = count(model.tensorParallelSize) * count(model.pipelineParallelSize);
+  const nodes = spec.nodes.provider === 'local' ? spec.nodes.workers : 0;
+  const shares = Math.max(count(engines), nodes);
+  return engineResources(await hardwareOf(spec.nodes), shares, gpusPerReplica);
+}
+
+const count = (value: unknown): number =>
+  typeof value === 'number' && Number.isInteger(value) && value > 0 ? value : 1;
+
+/** Leaves out what is undefined, so that it does not hide a default. */
+function present<T extends object>(values: T): Partial<T> {
+  const entries = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as Partial<T>;
+}
+
+const absoluteStore = (store: string): string =>
+  store.includes('://') ? store.replace(/^file:\/\//u, '') : path.resolve(store);
+
+function explain(issue: z.core.$ZodIssue, nameOf: OptionName): string {
+  return `${nameOf(issue.path.join('.'))}: ${issue.message}`;
+}
+
+function usage(problems: readonly string[]): ClientError {
+  return new ClientError('Usage', problems.join('\n'));
+}

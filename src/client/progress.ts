@@ -1,0 +1,158 @@
+import type { Client } from '@temporalio/client';
+import { defaultPayloadConverter } from '@temporalio/common';
+
+import {
+  clusterWorkflowId,
+  ENGINE_ACTIVITY,
+  fleetWorkflowId,
+  inferenceWorkflowId,
+  QUERY,
+  runWorkflowId,
+} from '../contracts/names.js';
+import { BatchHeartbeat } from '../contracts/run.js';
+import type {
+  ClusterStatus,
+  FleetStatus,
+  InferenceStatus,
+  RankProgressView,
+  RunProgress,
+} from '../contracts/workflows.js';
+import { queryWorkflow } from './entities.js';
+import { describeFailure, type Failure, isTransient } from './errors.js';
+import { getRun, memoOf, runResult } from './runs.js';
+import { assemble, type Ended, type LiveRank, type Observation } from './assemble.js';
+import { isOver, type RunSnapshot } from './snapshot.js';
+
+/** Rank workflows asked at once: enough to be quick, few enough not to crowd out the workflows' own tasks. */
+const RANKS_AT_ONCE = 16;
+/** Milliseconds between two looks; more ranks are looked at less often. */
+const INTERVAL_MS = 1_000;
+const INTERVAL_PER_RANK_MS = 20;
+/** A query of a workflow whose worker is away does not return by itself. */
+const LOOK_TIMEOUT_MS = 15_000;
+/** How long Temporal or its workers may be away before watching gives up: a restart takes seconds. */
+const PATIENCE_MS = 120_000;
+
+/**
+ * What a run is like now, put together from the queries of its workflows and the heartbeats of its engines.
+ *
+ * @throws ClientError `NotFound`
+ */
+export async function runSnapshot(client: Client, runId: string): Promise<RunSnapshot> {
+  const deadline = Date.now() + LOOK_TIMEOUT_MS;
+  return assemble(await client.withDeadline(deadline, () => observe(client, runId)));
+}
+
+/**
+ * Looks at a run again and again until it is over. A server or worker that is away for a while is waited for.
+ *
+ * @param signal ends the watching, not the run
+ * @param onTrouble told once when nothing can be seen, with the reason
+ */
+export async function* watchRun(
+  client: Client,
+  runId: string,
+  signal?: AbortSignal,
+  onTrouble: (failure: Failure) => void = () => {},
+): AsyncGenerator<RunSnapshot> {
+  let blindSince: number | undefined;
+  while (!signal?.aborted) {
+    let ranks = 0;
+    try {
+      const snapshot = await runSnapshot(client, runId);
+      blindSince = undefined;
+      ranks = snapshot.ranks;
+      yield snapshot;
+      if (isOver(snapshot.state)) return;
+    } catch (error) {
+      if (!isTransient(error)) throw error;
+      if (blindSince === undefined) onTrouble(describeFailure(error));
+      blindSince ??= Date.now();
+      if (Date.now() - blindSince > PATIENCE_MS) throw error;
+    }
+    await pause(INTERVAL_MS + ranks * INTERVAL_PER_RANK_MS, signal);
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(done, ms);
+    function done(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    }
+    signal?.addEventListener('abort', done);
+  });
+}
+
+async function observe(client: Client, runId: string): Promise<Observation> {
+  const description = await getRun(client, runId);
+  const base = { runId, at: Date.now(), startedAt: description.startTime.getTime() };
+  const { name } = description.status;
+  const ended = name === 'RUNNING' ? undefined : await endOf(client, runId, name);
+  const closed = description.closeTime?.getTime();
+  if (ended !== undefined) return { ...base, at: closed ?? base.at, ended, ranks: [] };
+
+  const inference = await queryWorkflow<InferenceStatus>(client, inferenceWorkflowId(runId));
+  const memo = memoOf(description);
+  const generating = inference?.phase === 'running' || inference?.phase === 'stopping';
+  const [cluster, fleet, run] = await Promise.all([
+    memo && queryWorkflow<ClusterStatus>(client, clusterWorkflowId(memo.cluster)),
+    // Before these phases, an execution of the fleet or of the run is that of an earlier try.
+    memo && inference?.phase !== 'preparing'
+      ? queryWorkflow<FleetStatus>(client, fleetWorkflowId(memo.fleet))
+      : undefined,
+    generating
+      ? queryWorkflow<RunProgress>(client, runWorkflowId(runId), QUERY.progress)
+      : undefined,
+  ]);
+  return {
+    ...base,
+    ...(inference && { inference }),
+    ranks: run === undefined ? [] : await observeRanks(client, run),
+    ...(cluster && { cluster }),
+    ...(fleet && { fleet }),
+    ...(run && { run }),
+  };
+}
+
+async function endOf(client: Client, runId: string, status: string): Promise<Ended> {
+  try {
+    return { status, result: await runResult(client, runId) };
+  } catch (error) {
+    return { status, failure: describeFailure(error) };
+  }
+}
+
+/** Ranks at work: what they committed, and the heartbeats of their batches in flight. */
+async function observeRanks(client: Client, run: RunProgress): Promise<LiveRank[]> {
+  const live = run.ranks.filter(({ state }) => state !== 'completed' && state !== 'waiting');
+  const result: LiveRank[] = [];
+  for (let start = 0; start < live.length; start += RANKS_AT_ONCE) {
+    const some = live.slice(start, start + RANKS_AT_ONCE);
+    const observed = await Promise.all(some.map((rank) => observeRank(client, rank.workflowId)));
+    result.push(...observed.filter((rank) => rank !== undefined));
+  }
+  return result;
+}
+
+async function observeRank(client: Client, workflowId: string): Promise<LiveRank | undefined> {
+  const progress = await queryWorkflow<RankProgressView>(client, workflowId, QUERY.progress);
+  if (progress === undefined) return undefined;
+  const { raw } = await client.workflow.getHandle(workflowId).describe();
+  const batches = (raw.pendingActivities ?? []).filter(
+    ({ activityType }) => activityType?.name === ENGINE_ACTIVITY.generateBatch,
+  );
+  return {
+    progress,
+    heartbeats: batches.flatMap(({ heartbeatDetails }) => {
+      const [payload] = heartbeatDetails?.payloads ?? [];
+      // A hint only: the heartbeat of an engine that loads its batch carries nothing.
+      const details =
+        payload && BatchHeartbeat.safeParse(defaultPayloadConverter.fromPayload(payload));
+      return details?.success ? [details.data] : [];
+    }),
+    retries: batches.filter(({ attempt }) => (attempt ?? 1) > 1).length,
+  };
+}

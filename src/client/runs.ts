@@ -1,0 +1,167 @@
+import {
+  type Client,
+  type WorkflowExecutionDescription,
+  type WorkflowExecutionInfo,
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
+
+import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names.js';
+import type { RunResult } from '../contracts/workflows.js';
+import { ClientError } from './errors.js';
+import { reconcile, type RunMemo, runParameters } from './identity.js';
+import type { PreparedRun } from './inference.js';
+import { hasResults, plannedParameters, storedResult, type StoredResult } from './stored.js';
+
+/** What became of a start. */
+export interface StartedRun {
+  readonly runId: string;
+  /**
+   * `started`: a new run; `continued`: one that had failed goes on from what it committed; `attached`: it is
+   * running; `finished`: its results are there and nothing is generated.
+   */
+  readonly outcome: 'started' | 'continued' | 'attached' | 'finished';
+  /** Lines for people, e.g. about parameters that were taken over from the plan. */
+  readonly notes: readonly string[];
+}
+
+/** A run as a list shows it. */
+export interface RunListing {
+  readonly runId: string;
+  /** Temporal's status of the workflow: RUNNING, COMPLETED, FAILED, … */
+  readonly status: string;
+  readonly startedAt: Date;
+  readonly closedAt?: Date;
+  readonly memo?: RunMemo;
+}
+
+/** Accepts a run id in any of the forms that Rankflow shows: `id`, `inference/id`, `run/id`. */
+export function runIdOf(text: string): string {
+  return text.replace(/^(?:inference|run)\//u, '').split('/')[0] ?? text;
+}
+
+/**
+ * The newest execution of a run, or undefined when Temporal knows none (any more).
+ */
+export async function findRun(
+  client: Client,
+  runId: string,
+): Promise<WorkflowExecutionDescription | undefined> {
+  try {
+    return await client.workflow.getHandle(inferenceWorkflowId(runId)).describe();
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return undefined;
+    throw error;
+  }
+}
+
+/** Like {@link findRun}, for commands about a run that must be there. */
+export async function getRun(client: Client, runId: string): Promise<WorkflowExecutionDescription> {
+  const description = await findRun(client, runId);
+  if (description !== undefined) return description;
+  throw new ClientError('NotFound', `There is no run ${runId}.`, {
+    wayOut: 'See `rankflow list` for the runs that there are.',
+  });
+}
+
+/** What a run was started with; undefined when another program started it. */
+export const memoOf = ({ memo }: Pick<WorkflowExecutionInfo, 'memo'>): RunMemo | undefined =>
+  memo?.['run'] as RunMemo | undefined;
+
+/**
+ * The results of a run that is finished, by what a local store says: needs no server.
+ *
+ * @throws ClientError `RunMismatch` when the id belongs to a run with other parameters
+ */
+export function finishedRun(
+  run: PreparedRun,
+): { readonly stored: StoredResult; readonly notes: readonly string[] } | undefined {
+  const { store, runId } = run.inference.run;
+  const before = plannedParameters(run);
+  const notes = before === undefined ? [] : reconcile(run, before);
+  const stored = storedResult(store, runId);
+  return stored && { stored, notes };
+}
+
+/**
+ * Starts a run, or finds the one that it is: attaches to a running one, leaves a finished one alone, continues
+ * one that failed.
+ *
+ * @throws ClientError `RunMismatch` when the id belongs to a run with other parameters
+ */
+export async function startRun(client: Client, run: PreparedRun): Promise<StartedRun> {
+  const { runId, store } = run.inference.run;
+  const earlier = await findRun(client, runId);
+  const before = (earlier && memoOf(earlier)?.parameters) ?? plannedParameters(run);
+  const notes = before === undefined ? [] : reconcile(run, before);
+  const status = earlier?.status.name;
+  if (status === 'RUNNING') return { runId, outcome: 'attached', notes };
+  if (status === 'COMPLETED' && hasResults(store, runId))
+    return { runId, outcome: 'finished', notes };
+  const memo: RunMemo = {
+    parameters: runParameters(run.inference.run, run.inputSha256),
+    store,
+    fleet: run.inference.fleet.name,
+    cluster: run.inference.cluster.name,
+  };
+  try {
+    await client.workflow.start(WORKFLOW.inference, {
+      workflowId: inferenceWorkflowId(runId),
+      taskQueue: CONTROL_QUEUE,
+      args: [run.inference],
+      memo: { run: memo },
+      staticSummary: `${run.inference.run.model.model}, ${run.inference.run.ranks} ranks`,
+      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+      workflowIdConflictPolicy: 'FAIL',
+    });
+  } catch (error) {
+    // Somebody else started the same run since we looked.
+    if (error instanceof WorkflowExecutionAlreadyStartedError) {
+      return { runId, outcome: 'attached', notes };
+    }
+    throw error;
+  }
+  return { runId, outcome: earlier === undefined ? 'started' : 'continued', notes };
+}
+
+/**
+ * Waits for a run to end.
+ *
+ * @throws the failure of the workflow; see `describeFailure`
+ */
+export async function runResult(client: Client, runId: string): Promise<RunResult> {
+  return (await client.workflow.getHandle(inferenceWorkflowId(runId)).result()) as RunResult;
+}
+
+/**
+ * Asks a run to stop. Rows in flight are given up, what is finished is kept, and rows that were never generated
+ * become error lines.
+ *
+ * @returns false when it had ended already
+ */
+export async function cancelRun(client: Client, runId: string): Promise<boolean> {
+  const { status } = await getRun(client, runId);
+  if (status.name !== 'RUNNING') return false;
+  await client.workflow.getHandle(inferenceWorkflowId(runId)).cancel();
+  return true;
+}
+
+/** The newest runs, newest first; one entry for a run, however often it was continued. */
+export async function listRuns(client: Client, limit: number): Promise<RunListing[]> {
+  const runs = new Map<string, RunListing>();
+  const query = `WorkflowType = '${WORKFLOW.inference}'`;
+  for await (const execution of client.workflow.list({ query })) {
+    const runId = runIdOf(execution.workflowId);
+    if (runs.has(runId)) continue;
+    const memo = memoOf(execution);
+    runs.set(runId, {
+      runId,
+      status: execution.status.name,
+      startedAt: execution.startTime,
+      ...(execution.closeTime && { closedAt: execution.closeTime }),
+      ...(memo && { memo }),
+    });
+    if (runs.size >= limit) break;
+  }
+  return [...runs.values()];
+}

@@ -1,0 +1,126 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { execa } from 'execa';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { toRunOptions } from '../../../src/cli/run-options.js';
+import { prepareRun } from '../../../src/client/inference.js';
+import { paths } from '../../../src/setup/paths.js';
+
+// The command as it is installed (`npm test` builds it), in a data folder in which nothing runs.
+const program = path.join(paths.packageRoot, 'dist/cli/main.js');
+let home: string;
+let input: string;
+
+beforeAll(() => {
+  home = mkdtempSync(path.join(tmpdir(), 'rankflow-cli-'));
+  input = path.join(home, 'in.jsonl');
+  writeFileSync(input, '{"prompt":"hello"}\n');
+  symlinkSync(paths.venv, path.join(home, 'venv'));
+});
+afterAll(() => rmSync(home, { recursive: true }));
+
+const rankflow = (...args: string[]) =>
+  execa(process.execPath, [program, ...args], {
+    reject: false,
+    env: {
+      RANKFLOW_HOME: home,
+      TEMPORAL_ADDRESS: undefined,
+      TEMPORAL_CONFIG_FILE: path.join(home, 'none.toml'),
+    },
+  });
+
+test('help and version are no errors', async () => {
+  const help = await rankflow('--help');
+  expect(help.exitCode).toBe(0);
+  for (const name of ['setup', 'up', 'run', 'submit', 'watch', 'results', 'cluster', 'fleet']) {
+    expect(help.stdout).toContain(`  ${name}`);
+  }
+  expect((await rankflow('--version')).stdout).toMatch(/^\d+\.\d+\.\d+$/u);
+});
+
+test.each([
+  [['nonsense']],
+  [['run']],
+  [['run', 'in.jsonl']],
+  [['run', 'in.jsonl', '--model', 'm', '--no-such-option']],
+  [['results', 'r', '--rank', '-1']],
+  [['list', '--limit', '0']],
+])('%j is a usage error', async (args) => {
+  const { exitCode, stdout, stderr } = await rankflow(...args);
+  expect([exitCode, stdout]).toEqual([2, '']);
+  expect(stderr).toMatch(/error/iu);
+});
+
+test('bad options and a missing file are told together, before anything is started', async () => {
+  const { exitCode, stdout, stderr } = await rankflow(
+    ...['run', path.join(home, 'none.jsonl'), '--model', 'org/model'],
+    ...['--dtype', 'int3', '--ranks', 'four'],
+  );
+  expect([exitCode, stdout]).toEqual([2, '']);
+  expect(stderr).toContain('none.jsonl does not exist');
+  expect(stderr).toContain('--dtype:');
+  expect(stderr).toContain('--ranks:');
+});
+
+test('with --json an error is one JSON line on standard output', async () => {
+  const { exitCode, stdout } = await rankflow('run', '/none', '--model', 'org/model', '--json');
+  expect(exitCode).toBe(2);
+  expect(JSON.parse(stdout)).toMatchObject({ event: 'error', type: 'Usage', exitCode: 2 });
+});
+
+test.each([
+  [['status', 'r']],
+  [['list']],
+  [['cancel', 'r']],
+  [['fleet', 'status']],
+  [['watch', 'r']],
+])('%j without a server says how to start one', async (args) => {
+  const { exitCode, stderr } = await rankflow(...args);
+  expect(exitCode).toBe(3);
+  expect(stderr).toContain('rankflow up');
+});
+
+test('a server that does not answer is unreachable, not a crash', async () => {
+  const { exitCode, stderr } = await execa(process.execPath, [program, 'status', 'r'], {
+    reject: false,
+    env: { RANKFLOW_HOME: home, TEMPORAL_ADDRESS: '127.0.0.1:1' },
+  });
+  expect(exitCode).toBe(3);
+  expect(stderr).toContain('127.0.0.1:1 does not answer');
+}, 20_000);
+
+test('a finished run is shown and generated no second time, with no server at all', async () => {
+  const flags = { model: 'org/model', cluster: 'local', engines: 1, runId: 'done-before' };
+  const store = path.join(home, 'store');
+  const { inference, inputSha256 } = await prepareRun(toRunOptions(input, { ...flags, store }));
+  const folder = path.join(store, 'runs', 'done-before');
+  mkdirSync(folder, { recursive: true });
+  const plan = { spec: inference.run, summary: { inputSha256 } };
+  const counts = { rows: 2, succeeded: 1, failed: 1, promptTokens: 8, completionTokens: 16 };
+  writeFileSync(path.join(folder, 'plan.json'), JSON.stringify(plan));
+  writeFileSync(
+    path.join(folder, 'manifest.json'),
+    JSON.stringify({ state: 'completed', ...counts }),
+  );
+
+  const command = ['run', input, '--model', 'org/model', '--run-id', 'done-before'];
+  const { exitCode, stdout, stderr } = await rankflow(...command);
+  expect(stdout).toBe('done-before');
+  expect(stderr).toContain('nothing is generated');
+  expect(stderr).toContain('2 rows: 1 succeeded, 1 failed');
+  expect(exitCode).toBe(1);
+
+  const other = await rankflow(...command, '--temperature', '0.5');
+  expect(other.exitCode).toBe(2);
+  expect(other.stderr).toContain('sampling.temperature: not set before, 0.5 now');
+  expect(other.stderr).toContain('--new');
+});
+
+test('results of a run that is not there are an error and print nothing', async () => {
+  const { exitCode, stdout, stderr } = await rankflow('results', 'r', '--store', home);
+  expect([exitCode, stdout]).toEqual([1, '']);
+  expect(stderr).toContain('not finished');
+}, 30_000);

@@ -1,0 +1,153 @@
+import { expect, test } from 'vitest';
+
+import { assemble, type LiveRank, type Observation } from '../../../src/client/assemble.js';
+import { sumResources } from '../../../src/client/hardware.js';
+import type { FleetStatus, RunProgress } from '../../../src/contracts/workflows.js';
+
+const BASE: Observation = { runId: 'r', startedAt: 1_000, at: 61_000, ranks: [] };
+
+const counts = { batches: 1, rows: 10, failedRows: 1, promptTokens: 50, completionTokens: 100 };
+
+const RUN: RunProgress = {
+  runId: 'r',
+  state: 'in_progress',
+  plan: {
+    runId: 'r',
+    rows: 40,
+    invalidRows: 0,
+    promptTokens: 200,
+    maxOutputTokens: 640,
+    inputBytes: 999,
+    inputSha256: 'x',
+    batches: [1, 1],
+    rowsPerRank: [10, 30],
+    finished: false,
+  },
+  finished: counts,
+  ranks: [],
+};
+
+const RANK: LiveRank = {
+  progress: {
+    rank: 1,
+    rowsTotal: 30,
+    rowsDone: 5,
+    rowsFailed: 2,
+    promptTokens: 10,
+    completionTokens: 20,
+    batchesDone: 1,
+    batchesTotal: 2,
+    inFlight: [1],
+    retries: 0,
+    salvagedRows: 0,
+  },
+  heartbeats: [{ engine: 'fleet/slot-1/abc-42', rowsDone: 4, rows: 25, completionTokens: 30 }],
+  retries: 1,
+};
+
+const FLEET: FleetStatus = {
+  name: 'fleet',
+  model: 'm',
+  specHash: 'h',
+  cluster: 'local',
+  queue: 'q',
+  state: 'ready',
+  desired: 3,
+  ready: 2,
+  users: ['r'],
+  slots: [
+    { slot: 0, state: 'ready', since: '2026-01-01T00:00:00Z', restarts: 0, incarnation: 'n-41' },
+    { slot: 1, state: 'ready', since: '2026-01-01T00:00:00Z', restarts: 2, incarnation: 'abc-42' },
+    { slot: 2, state: 'loading', since: '1970-01-01T00:00:31Z', restarts: 0 },
+  ],
+};
+
+test('rows count when committed, and those that heartbeats report on top', () => {
+  const inference = { runId: 'r', phase: 'running' as const };
+  const snapshot = assemble({ ...BASE, inference, run: RUN, ranks: [RANK], fleet: FLEET });
+  expect(snapshot).toMatchObject({
+    state: 'in_progress',
+    phase: 'generating',
+    totalRows: 40,
+    doneRows: 10 + 5 + 4,
+    failedRows: 1 + 2,
+    completionTokens: 100 + 20 + 30,
+    retries: 1,
+    ranks: 2,
+  });
+});
+
+test('each engine shows what it does: idle, generating, or loading since when', () => {
+  const { engines } = assemble({ ...BASE, fleet: FLEET, ranks: [RANK] });
+  expect(engines).toEqual([
+    { slot: 0, state: 'ready', rowsInFlight: 0, restarts: 0, pid: 41 },
+    { slot: 1, state: 'generating', rowsInFlight: 21, restarts: 2, pid: 42 },
+    { slot: 2, state: 'loading', rowsInFlight: 0, restarts: 0, loadingSeconds: 30 },
+  ]);
+});
+
+test('a run that has only just started is shown, too', () => {
+  const snapshot = assemble(BASE);
+  expect(snapshot).toMatchObject({ state: 'validating', phase: 'starting', doneRows: 0 });
+  expect(snapshot.totalRows).toBeUndefined();
+});
+
+test('nodes that are up are counted while the cluster comes up', () => {
+  const node = { role: 'worker' as const, cpus: 1, gpus: 0 };
+  const snapshot = assemble({
+    ...BASE,
+    inference: { runId: 'r', phase: 'preparing' },
+    cluster: {
+      name: 'local',
+      provider: 'local',
+      state: 'starting',
+      users: [],
+      nodes: [
+        { ...node, name: 'head', state: 'alive' },
+        { ...node, name: 'worker-1', state: 'starting' },
+      ],
+    },
+  });
+  expect(snapshot.phase).toBe('bringing up the cluster');
+  expect(snapshot.cluster).toMatchObject({ nodesUp: 1, nodesWanted: 2 });
+});
+
+test('a finished run shows its results, a failed one why', () => {
+  const output = {
+    rows: 40,
+    succeeded: 38,
+    failed: 2,
+    promptTokens: 1,
+    completionTokens: 2,
+    outputUri: '/o',
+    errorsUri: '/e',
+    manifestUri: '/m',
+  };
+  const result = { runId: 'r', state: 'completed' as const, output };
+  expect(assemble({ ...BASE, ended: { status: 'COMPLETED', result } })).toMatchObject({
+    state: 'completed',
+    phase: 'done',
+    doneRows: 40,
+    failedRows: 2,
+    output,
+  });
+  const failure = {
+    type: 'PlanCorrupt' as const,
+    message: 'why',
+    problems: [],
+    totalProblems: 0,
+    exitCode: 1,
+  };
+  const failed = assemble({ ...BASE, ended: { status: 'TERMINATED', failure } });
+  expect(failed).toMatchObject({ state: 'failed', failure: { message: 'why' } });
+});
+
+test('only nodes that are alive lend their CPUs and GPUs', () => {
+  const nodes = [
+    { state: 'ALIVE', resources_total: { CPU: 8, GPU: 2, memory: 1e9 } },
+    { state: 'ALIVE', resources_total: { CPU: 4 } },
+    { state: 'DEAD', resources_total: { CPU: 64, GPU: 8 } },
+  ];
+  expect(sumResources({ data: { result: { result: nodes } } })).toEqual({ cpus: 12, gpus: 2 });
+  expect(sumResources({})).toEqual({ cpus: 0, gpus: 0 });
+});
