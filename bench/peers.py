@@ -29,7 +29,9 @@ def engine_environment(part: int, engines: int) -> dict[str, str]:
         "USE_TF": "0",
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": f"{first}-{first + share - 1}" if share > 1 else str(first),
+        "VLLM_CPU_OMP_THREADS_BIND": f"{first}-{first + share - 1}"
+        if share > 1
+        else str(first),
     }
 
 
@@ -40,7 +42,9 @@ def split(file: Path, engines: int, folder: Path) -> list[Path]:
     parts: list[Path] = []
     for index in range(engines):
         part = folder / f"part-{index}.jsonl"
-        part.write_text("".join(f"{line}\n" for line in lines[index * size : (index + 1) * size]))
+        part.write_text(
+            "".join(f"{line}\n" for line in lines[index * size : (index + 1) * size])
+        )
         parts.append(part)
     return parts
 
@@ -50,16 +54,22 @@ def bare_part(file: Path, model: str, result: Path) -> None:
     from vllm import LLM, SamplingParams
 
     bodies = [json.loads(line)["body"] for line in file.read_text().splitlines()]
-    llm = LLM(model=model, max_model_len=MAX_MODEL_LEN, enforce_eager=True, dtype="bfloat16")
+    llm = LLM(
+        model=model, max_model_len=MAX_MODEL_LEN, enforce_eager=True, dtype="bfloat16"
+    )
     params = [
-        SamplingParams(temperature=body.get("temperature", 1.0), max_tokens=body["max_tokens"])
+        SamplingParams(
+            temperature=body.get("temperature", 1.0), max_tokens=body["max_tokens"]
+        )
         for body in bodies
     ]
     started = time.monotonic()
     outputs = llm.chat([body["messages"] for body in bodies], params, use_tqdm=False)
     seconds = time.monotonic() - started
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    result.write_text(json.dumps({"rows": len(outputs), "tokens": tokens, "generating": seconds}))
+    result.write_text(
+        json.dumps({"rows": len(outputs), "tokens": tokens, "generating": seconds})
+    )
 
 
 def measure(peer: str, file: Path, model: str, engines: int) -> dict[str, Any]:
@@ -98,10 +108,13 @@ def measure(peer: str, file: Path, model: str, engines: int) -> dict[str, Any]:
                 results.append(json.loads(output.read_text()))
             else:
                 bodies = [
-                    json.loads(line)["response"]["body"] for line in output.read_text().splitlines()
+                    json.loads(line)["response"]["body"]
+                    for line in output.read_text().splitlines()
                 ]
                 tokens = sum(body["usage"]["completion_tokens"] for body in bodies)
-                results.append({"rows": len(bodies), "tokens": tokens, "generating": None})
+                results.append(
+                    {"rows": len(bodies), "tokens": tokens, "generating": None}
+                )
         generating = [result["generating"] for result in results]
         return {
             "rows": sum(result["rows"] for result in results),
@@ -123,7 +136,11 @@ def main() -> None:
     if arguments.peer == "bare-part":
         bare_part(arguments.file, arguments.model, arguments.result)
         return
-    print(json.dumps(measure(arguments.peer, arguments.file, arguments.model, arguments.engines)))
+    print(
+        json.dumps(
+            measure(arguments.peer, arguments.file, arguments.model, arguments.engines)
+        )
+    )
 
 
 if __name__ == "__main__":

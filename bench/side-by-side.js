@@ -32,7 +32,13 @@ async function peer(name) {
   const arguments_ = [script, name, file, '--model', modelFolder, '--engines', engines];
   const { stdout } = await execa(paths.python, arguments_, { stderr: 'inherit' });
   const { rows, tokens, seconds, generating } = JSON.parse(stdout);
-  return { name: name === 'bare' ? 'bare vLLM' : 'vLLM run_batch', rows, tokens, seconds, generating };
+  return {
+    name: name === 'bare' ? 'bare vLLM' : 'vLLM run_batch',
+    rows,
+    tokens,
+    seconds,
+    generating,
+  };
 }
 
 /** The last NDJSON event of `rankflow run --json` is the result. */
@@ -62,7 +68,9 @@ async function ours(name) {
 
 const results = [await peer('bare'), await peer('run-batch'), await ours('Rankflow, cold')];
 results.push(await ours('Rankflow, warm'));
-console.log('| contender | rows | completion tokens | seconds in all | seconds generating | tokens/s |');
+console.log(
+  '| contender | rows | completion tokens | seconds in all | seconds generating | tokens/s |',
+);
 console.log('|---|---|---|---|---|---|');
 for (const { name, rows, tokens, seconds, generating } of results) {
   const rate = (tokens / (generating ?? seconds)).toFixed(0);

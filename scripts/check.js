@@ -53,9 +53,8 @@ for (const [name, command, args, cwd] of checks) {
     localDir: root,
   });
   if (bad) failed += 1;
-  console.log(
-    `${bad ? 'FAILED' : 'ok    '} ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`,
-  );
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
+  console.log(`${bad ? 'FAILED' : 'ok    '} ${String(name)} (${seconds} s)`);
   if (bad) console.log(all || 'the tool could not be started: run `npm run setup`');
 }
 if (failed > 0) {

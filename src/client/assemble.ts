@@ -9,7 +9,13 @@ import type {
   RunResult,
 } from '../contracts/workflows.js';
 import type { Failure } from './errors.js';
-import type { ClusterView, EngineView, Phase, RunSnapshot } from './snapshot.js';
+import {
+  isOver,
+  type ClusterView,
+  type EngineView,
+  type Phase,
+  type RunSnapshot,
+} from './snapshot.js';
 
 /** How a run ended: Temporal's status, and its result or failure. */
 export interface Ended {
@@ -51,7 +57,7 @@ export function assemble(seen: Observation): RunSnapshot {
   const done = run?.finished;
   return {
     ...base,
-    state: run?.state ?? 'validating',
+    state: stateOf(run),
     phase: phaseOf(seen),
     doneRows:
       (done?.rows ?? 0) +
@@ -68,6 +74,12 @@ export function assemble(seen: Observation): RunSnapshot {
     ...(plan && { totalRows: plan.rows }),
     ...(cluster && { cluster: clusterView(cluster) }),
   };
+}
+
+/** A run that has ended while the workflow around it still goes on is not over for whoever watches. */
+function stateOf(run: RunProgress | undefined): RunState {
+  if (run === undefined) return 'validating';
+  return isOver(run.state) ? 'finalizing' : run.state;
 }
 
 const STATE_OF_STATUS: Readonly<Record<string, RunState>> = {

@@ -29,10 +29,12 @@ const LOADING = {
 const CHECKING = {
   // Its worker polls all the time: only a process that is frozen or gone does not take it.
   scheduleToStartTimeout: '1 minute',
-  // A token waits for a step of the engine, seconds at most, also in a full batch.
-  startToCloseTimeout: '1 minute',
-  // Three in a row: killing an engine that is only slow costs a load and the rows in flight.
-  retry: A_FEW_TRIES,
+  // The engine itself gives up after a minute without any step, and says so.
+  startToCloseTimeout: '2 minutes',
+  // It heartbeats twice a second, from a thread that a busy engine does not hold up.
+  heartbeatTimeout: '30 seconds',
+  // Twice: killing an engine that is only slow costs a load and the rows in flight.
+  retry: { ...A_FEW_TRIES, maximumAttempts: 2 },
 } as const;
 
 /** What a canary found out about one incarnation of one slot. */

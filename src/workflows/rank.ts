@@ -38,8 +38,9 @@ const python = proxyActivities<Pick<PythonActivities, 'rankProgress'>>({
 const BATCH = {
   // Long answers of a large model take hours; a dead engine is noticed by the heartbeat instead.
   startToCloseTimeout: '6 hours',
-  // Engines heartbeat every few seconds: 30 s tolerate a busy host and still find a lost node soon.
-  heartbeatTimeout: '30 seconds',
+  // Engines heartbeat each second while they step. On a crowded CPU host one step was seen to take 30 s; a
+  // lost node is noticed within the minute.
+  heartbeatTimeout: '1 minute',
   // An engine that dies takes nothing with it but time: its finished rows are salvaged.
   retry: UNTIL_DONE,
   // A rank has ended when its batches have: what they finished until then is recorded.

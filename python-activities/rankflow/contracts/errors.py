@@ -1,7 +1,7 @@
 """The closed set of error types; the twin of ``src/contracts/errors.ts``.
 
-They travel as the ``type`` of a Temporal ``ApplicationError``. Messages and details never carry a prompt,
-an answer or a secret.
+They travel as the ``type`` of a Temporal ``ApplicationError``. Messages and details never carry a
+prompt, an answer or a secret.
 """
 
 from enum import StrEnum
@@ -44,7 +44,9 @@ class RankflowError(Exception):
     ``details`` are JSON values for the user interface, e.g. ``{"problems": [...], "total": 3}``.
     """
 
-    def __init__(self, kind: ErrorType, message: str, details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, kind: ErrorType, message: str, details: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.details = details

@@ -17,7 +17,7 @@ USAGE_STATUS = 2
 
 def _deploy(text: str) -> BaseModel:
     given = ExecuteFleetPlanInput.model_validate_json(text)
-    # Ray reads its authentication mode once, when it is imported: set later, it is refused by the head.
+    # Ray reads its authentication mode once, at import: set later, the head refuses it.
     if given.fleet.cluster.token_file is not None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = given.fleet.cluster.token_file

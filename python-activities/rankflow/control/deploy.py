@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,15 +38,31 @@ from rankflow.engine.actor import EngineActor
 DRAIN_SECONDS = 20.0
 """How long a removed engine may go on with batches in work; finished rows are kept anyway."""
 
+REACH_SECONDS = 10.0
+"""Time to open a connection to the head: generous for a distant network, short for a person."""
+
 
 def _source_root() -> str:
     """Folder that must be on an engine's PYTHONPATH."""
     return str(Path(rankflow.__file__).resolve().parent.parent)
 
 
+def _check_reachable(address: str) -> None:
+    """Raise CLUSTER_UNAVAILABLE at once where ``ray.init`` would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS):
+            return
+    except (OSError, ValueError) as error:
+        raise RankflowError(
+            ErrorType.CLUSTER_UNAVAILABLE, f"nothing answers at {address}: {error}"
+        ) from error
+
+
 @contextlib.contextmanager
 def connected(cluster: ClusterAddress) -> Generator[None]:
     """A driver connected to exactly this cluster. Raises CLUSTER_UNAVAILABLE (retryable)."""
+    _check_reachable(cluster.address)
     try:
         ray.init(
             address=cluster.address,

@@ -38,7 +38,8 @@ class EngineActor:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
-        guard_process_group()
+        if not guard_process_group():
+            log.warning("nothing ends this engine's processes if the actor is killed")
         spec = FleetSpec.model_validate(fleet)
         node = ray.get_runtime_context().get_node_id()
         self._incarnation = f"{node[:8]}-{os.getpid()}"

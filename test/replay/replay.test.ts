@@ -1,0 +1,150 @@
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { ApplicationFailure } from '@temporalio/common';
+import { Worker } from '@temporalio/worker';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+
+import {
+  SIGNAL,
+  clusterWorkflowId,
+  fleetWorkflowId,
+  inferenceWorkflowId,
+  rankWorkflowId,
+  runWorkflowId,
+} from '../../src/contracts/names.js';
+import { findTemporal } from '../../src/setup/temporal.js';
+import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
+import { ADDRESS } from '../support/fake-cluster.js';
+import { Harness, eventually } from '../support/harness.js';
+import { World } from '../support/world.js';
+
+const folder = fileURLToPath(new URL('histories', import.meta.url));
+
+interface KeptHistory {
+  readonly workflowId: string;
+  readonly history: unknown;
+}
+
+/**
+ * Workflows that run while a new version is deployed go on with it: what they did before must come out of the
+ * new code as well. Histories are recorded once and never again; new ones are added beside them.
+ */
+describe('histories that were kept', () => {
+  it.each(readdirSync(folder).filter((file) => file.endsWith('.json')))(
+    'replay %s',
+    async (file) => {
+      const kept = JSON.parse(readFileSync(path.join(folder, file), 'utf8')) as KeptHistory;
+      await Worker.runReplayHistory(
+        { workflowBundle: { codePath: inject('workflowBundle') } },
+        kept.history,
+        kept.workflowId,
+      );
+    },
+  );
+
+  it('are there for every workflow', () => {
+    const types = ['cluster', 'fleet', 'inference', 'rank', 'run'];
+    const kept = readdirSync(folder).map((file) => file.split('-')[0]);
+    expect(new Set(kept)).toEqual(new Set(types));
+  });
+});
+
+/** `RECORD_HISTORIES=1 npx vitest run test/replay` writes those that do not exist. */
+describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 }, () => {
+  let harness: Harness;
+  let world: World;
+  beforeAll(async () => {
+    harness = await Harness.start('record');
+    world = await World.start(harness);
+  });
+  afterAll(async () => {
+    await world.reset();
+    await harness.close();
+  });
+
+  /** Keeps the first run of a workflow, as Temporal's own command prints it. */
+  const keep = async (name: string, workflowId: string): Promise<void> => {
+    const file = path.join(folder, `${name}.json`);
+    if (existsSync(file)) return;
+    const handle = harness.client.workflow.getHandle(workflowId);
+    await handle.result().catch(() => undefined);
+    const { raw } = await handle.describe();
+    const runId = raw.workflowExecutionInfo?.firstRunId;
+    const temporal = await findTemporal();
+    const { stdout } = await execa(temporal?.command ?? 'temporal', [
+      ...['workflow', 'show', '--address', inject('temporalAddress'), '--namespace', 'record'],
+      ...['--workflow-id', workflowId, '--output', 'json'],
+      ...(runId ? ['--run-id', runId] : []),
+    ]);
+    const kept: KeptHistory = { workflowId, history: JSON.parse(withoutHost(JSON.parse(stdout))) };
+    writeFileSync(file, `${JSON.stringify(kept)}\n`);
+  };
+
+  it('a run with a retry', async () => {
+    world.run = new FakeRun([2, 3]);
+    world.run.onBatch = async ({ batch }, attempt) => {
+      if (batch === 1 && attempt === 1) throw ApplicationFailure.retryable('', 'EngineGone');
+    };
+    await (await world.infer('whole')).result();
+    await keep('inference-whole', inferenceWorkflowId('whole'));
+    await keep('run-whole', runWorkflowId('whole'));
+    await keep('rank-retry', rankWorkflowId('whole', 1));
+    await keep('cluster-up-and-down', clusterWorkflowId('ray'));
+    await keep('fleet-up-and-down', fleetWorkflowId('models'));
+  });
+
+  it('a run that is cancelled', async () => {
+    world.run = new FakeRun([3]);
+    world.run.onBatch = async ({ batch }) =>
+      batch === 0 ? undefined : new Promise((resolve) => setTimeout(resolve, 30_000));
+    const handle = await world.infer('cancelled');
+    await eventually(() => world.run.committed.size === 1 && world.run.inFlight === 2, 40);
+    await handle.signal(SIGNAL.cancelRun);
+    await handle.result();
+    await keep('inference-cancelled', inferenceWorkflowId('cancelled'));
+    await keep('run-cancelled', runWorkflowId('cancelled'));
+    await keep('rank-cancelled', rankWorkflowId('cancelled', 0));
+  });
+
+  it('a run with a bad input, and one that continues as new', async () => {
+    world.run = new FakeRun([1]);
+    world.run.onPlan = () => {
+      throw ApplicationFailure.nonRetryable('bad', 'InvalidInput');
+    };
+    await (await world.infer('bad')).result().catch(() => undefined);
+    await keep('inference-bad-input', inferenceWorkflowId('bad'));
+    world.run = new FakeRun([401]);
+    await (await world.infer('long')).result();
+    await keep('rank-continued', rankWorkflowId('long', 0));
+  });
+
+  it('a fleet whose engine is restarted and does not load, then', async () => {
+    world.run = new FakeRun([1]);
+    await (await world.infer('kept', true)).result();
+    const spec = { name: 'models', cluster: ADDRESS, model: fakeModel, specHash: SPEC_HASH };
+    let canaries = 0;
+    world.ray.onCanary = async () => {
+      canaries += 1;
+      if (canaries === 1) throw ApplicationFailure.nonRetryable('no memory', 'EngineLoadFailed');
+    };
+    await world.ray.crash({ ...spec, engines: 1, maxConcurrentBatches: 2 }, 0);
+    await eventually(() => canaries === 2, 150);
+    for (const [id, update] of [
+      [fleetWorkflowId('models'), 'stopFleet'],
+      [clusterWorkflowId('ray'), 'stopCluster'],
+    ] as const) {
+      await harness.client.workflow.getHandle(id).executeUpdate(update);
+    }
+    await keep('fleet-reloaded', fleetWorkflowId('models'));
+  });
+});
+
+/** Names of hosts and processes are of no use in a kept history. */
+function withoutHost(history: unknown): string {
+  return JSON.stringify(history, (key, value: unknown) =>
+    key === 'identity' || (key === 'name' && String(value).includes('@')) ? 'worker' : value,
+  );
+}

@@ -1,0 +1,131 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import type { ClusterObservation, LocalProcess } from '../../../src/contracts/activities.js';
+import type { ClusterSpec } from '../../../src/contracts/cluster.js';
+import {
+  START_PATIENCE_S,
+  describeNodes,
+  isReady,
+  localNodeNames,
+  planCluster,
+} from '../../../src/workflows/cluster-plan.js';
+import { ADDRESS, rayNode } from '../../support/fake-cluster.js';
+
+const spec = (workers: number): ClusterSpec => ({
+  name: 'ray',
+  nodes: { provider: 'local', workers },
+});
+const existing: ClusterSpec = {
+  name: 'theirs',
+  nodes: { provider: 'existing', address: 'h:1', dashboardUrl: 'http://h:2' },
+};
+const runs = (name: string, ageSeconds = 10): LocalProcess => ({ name, running: true, ageSeconds });
+const ended = (name: string): LocalProcess => ({ name, running: false, ageSeconds: 10 });
+const up = (processes: LocalProcess[], alive: string[]): ClusterObservation => ({
+  reachable: true,
+  address: ADDRESS,
+  nodes: alive.map((name) => rayNode({ name, nodeId: name, head: name === 'head' })),
+  processes,
+});
+const unreachable = (...processes: LocalProcess[]): ClusterObservation => ({
+  reachable: false,
+  nodes: [],
+  processes,
+});
+
+describe('the plan of a cluster', () => {
+  it('starts the head alone first', () => {
+    expect(planCluster(spec(2), unreachable(), 0)).toEqual({ end: [], start: ['head'] });
+  });
+
+  it('starts all missing workers together once the head answers', () => {
+    expect(planCluster(spec(2), up([runs('head')], ['head']), 0)).toEqual({
+      end: [],
+      start: ['worker-1', 'worker-2'],
+    });
+  });
+
+  it('waits for a head that is still coming up', () => {
+    expect(planCluster(spec(1), unreachable(runs('head')), 5)).toEqual({ end: [], start: [] });
+  });
+
+  it('ends the workers of a head that is lost and starts again from the head', () => {
+    const seen = unreachable(ended('head'), runs('worker-1'), runs('worker-2'));
+    expect(planCluster(spec(2), seen, 5)).toEqual({
+      end: ['worker-1', 'worker-2'],
+      start: ['head'],
+    });
+  });
+
+  it('rebuilds when a head runs without answering for too long', () => {
+    const old = START_PATIENCE_S + 1;
+    const seen = unreachable(runs('head', old), runs('worker-1', old));
+    expect(planCluster(spec(1), seen, old)).toEqual({ end: ['head', 'worker-1'], start: ['head'] });
+    expect(planCluster(spec(1), seen, 10)).toEqual({ end: [], start: [] });
+  });
+
+  it('joins a worker again that runs without Ray knowing it, but not one that is still joining', () => {
+    const stuck = up([runs('head'), runs('worker-1', START_PATIENCE_S + 1)], ['head']);
+    expect(planCluster(spec(1), stuck, 0)).toEqual({ end: ['worker-1'], start: ['worker-1'] });
+    const joining = up([runs('head'), runs('worker-1', 5)], ['head']);
+    expect(planCluster(spec(1), joining, 0)).toEqual({ end: [], start: [] });
+  });
+
+  it('does nothing when all is well, and never anything to a cluster of somebody else', () => {
+    const well = up([runs('head'), runs('worker-1')], ['head', 'worker-1']);
+    expect(planCluster(spec(1), well, 0)).toEqual({ end: [], start: [] });
+    expect(planCluster(existing, unreachable(), 1000)).toEqual({ end: [], start: [] });
+  });
+
+  it('brings any state of a host to what is wanted within three rounds', () => {
+    const name = fc.constantFrom('head', 'worker-1', 'worker-2', 'worker-3');
+    fc.assert(
+      fc.property(fc.uniqueArray(name), fc.nat(3), (initially, workers) => {
+        const running = new Set<string>(initially);
+        for (let round = 0; round < 3; round += 1) {
+          const names = [...running];
+          const processes = names.map((n) => runs(n));
+          const seen = running.has('head') ? up(processes, names) : unreachable(...processes);
+          const plan = planCluster(spec(workers), seen, 0);
+          for (const node of plan.end) running.delete(node);
+          for (const node of plan.start) {
+            expect(node === 'head' || running.has('head')).toBe(true);
+            expect(running.has(node)).toBe(false);
+            running.add(node);
+          }
+        }
+        expect([...running].toSorted()).toEqual(localNodeNames(spec(workers)).toSorted());
+      }),
+    );
+  });
+});
+
+describe('the nodes of a cluster', () => {
+  it('are shown as they are wanted, with what is known of each', () => {
+    const seen = up([runs('head'), runs('worker-1')], ['head']);
+    expect(describeNodes(spec(2), seen).map(({ name, state }) => [name, state])).toEqual([
+      ['head', 'alive'],
+      ['worker-1', 'starting'],
+      ['worker-2', 'missing'],
+    ]);
+  });
+
+  it('prefer the living one of several that had the same name', () => {
+    const seen = {
+      ...up([runs('head')], []),
+      nodes: [
+        rayNode({ name: 'head', nodeId: 'new' }),
+        rayNode({ name: 'head', nodeId: 'old', alive: false }),
+      ],
+    };
+    expect(describeNodes(spec(0), seen)[0]).toMatchObject({ state: 'alive', nodeId: 'new' });
+  });
+
+  it('are ready when all are alive; those of somebody else when any is', () => {
+    expect(isReady(spec(1), up([runs('head')], ['head']))).toBe(false);
+    expect(isReady(spec(1), up([], ['head', 'worker-1']))).toBe(true);
+    expect(isReady(existing, up([], ['anything']))).toBe(true);
+    expect(isReady(existing, unreachable())).toBe(false);
+  });
+});
