@@ -9,6 +9,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // Native workers of Temporal do not live well in worker threads.
     pool: 'forks',
-    maxWorkers: 2,
+    // One file after the other: Ray nodes and engines beside each other would starve on a small machine.
+    fileParallelism: false,
   },
 });

@@ -82,7 +82,6 @@ export function nodeArguments(placement: NodePlacement, cores: number): string[]
   const gpus = gpusOf(node, nodes);
   // Each worker has a loopback address of its own, as on a host of its own. Ray replaces 127.0.0.1 of the
   // head by this host's address, so that other hosts could reach it: the token is what guards it.
-  const ip = `127.0.0.${1 + numberOf(node)}`;
   return [
     ...['-m', 'ray.scripts.scripts', 'start', '--block', '--disable-usage-stats'],
     ...(node === HEAD ? headArguments(placement) : [`--address=${address}`]),
