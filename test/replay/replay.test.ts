@@ -1,10 +1,11 @@
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gunzipSync, gzipSync } from 'node:zlib';
 
 import { ApplicationFailure } from '@temporalio/common';
+import { temporal } from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
-import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import {
@@ -15,17 +16,22 @@ import {
   rankWorkflowId,
   runWorkflowId,
 } from '../../src/contracts/names.js';
-import { findTemporal } from '../../src/setup/temporal.js';
 import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import { ADDRESS } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
 
+const { History } = temporal.api.history.v1;
 const folder = fileURLToPath(new URL('histories', import.meta.url));
 
+/**
+ * `history` is the protobuf message, compressed, in base64: the SDK's reader of JSON histories wants the same
+ * copy of protobufjs below `@temporalio/common` and `@temporalio/proto`, which npm does not give it.
+ */
 interface KeptHistory {
   readonly workflowId: string;
-  readonly history: unknown;
+  readonly events: number;
+  readonly history: string;
 }
 
 /**
@@ -39,7 +45,7 @@ describe('histories that were kept', () => {
       const kept = JSON.parse(readFileSync(path.join(folder, file), 'utf8')) as KeptHistory;
       await Worker.runReplayHistory(
         { workflowBundle: { codePath: inject('workflowBundle') } },
-        kept.history,
+        History.decode(gunzipSync(Buffer.from(kept.history, 'base64'))),
         kept.workflowId,
       );
     },
@@ -65,7 +71,7 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await harness.close();
   });
 
-  /** Keeps the first run of a workflow, as Temporal's own command prints it. */
+  /** Keeps the first run of a workflow. */
   const keep = async (name: string, workflowId: string): Promise<void> => {
     const file = path.join(folder, `${name}.json`);
     if (existsSync(file)) return;
@@ -73,13 +79,14 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await handle.result().catch(() => undefined);
     const { raw } = await handle.describe();
     const runId = raw.workflowExecutionInfo?.firstRunId;
-    const temporal = await findTemporal();
-    const { stdout } = await execa(temporal?.command ?? 'temporal', [
-      ...['workflow', 'show', '--address', inject('temporalAddress'), '--namespace', 'record'],
-      ...['--workflow-id', workflowId, '--output', 'json'],
-      ...(runId ? ['--run-id', runId] : []),
-    ]);
-    const kept: KeptHistory = { workflowId, history: JSON.parse(withoutHost(JSON.parse(stdout))) };
+    const history = await harness.client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
+    const events = (history.events ?? []).map(withoutHost);
+    const bytes = History.encode(History.fromObject({ events })).finish();
+    const kept: KeptHistory = {
+      workflowId,
+      events: events.length,
+      history: gzipSync(bytes).toString('base64'),
+    };
     writeFileSync(file, `${JSON.stringify(kept)}\n`);
   };
 
@@ -143,8 +150,18 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
 });
 
 /** Names of hosts and processes are of no use in a kept history. */
-function withoutHost(history: unknown): string {
-  return JSON.stringify(history, (key, value: unknown) =>
-    key === 'identity' || (key === 'name' && String(value).includes('@')) ? 'worker' : value,
+function withoutHost(event: temporal.api.history.v1.IHistoryEvent): object {
+  return Object.fromEntries(
+    Object.entries(event).map(([key, value]) => [
+      key,
+      key.endsWith('EventAttributes') && value !== null
+        ? Object.assign(value as object, {
+            ...('identity' in (value as object) && { identity: 'worker' }),
+            ...('taskQueue' in (value as object) && key.startsWith('workflowTask')
+              ? { taskQueue: { name: 'queue' } }
+              : {}),
+          })
+        : value,
+    ]),
   );
 }

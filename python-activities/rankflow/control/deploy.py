@@ -59,6 +59,15 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
+def _own_address(address: str) -> dict[str, Any]:
+    """On a cluster on the loopback a driver must say that it is there too.
+
+    It looks for the raylet of its own host by address, and takes an outside one for its own.
+    """
+    host = address.rpartition(":")[0]
+    return {"_node_ip_address": host} if host.startswith("127.") else {}
+
+
 @contextlib.contextmanager
 def connected(cluster: ClusterAddress) -> Generator[None]:
     """A driver connected to exactly this cluster. Raises CLUSTER_UNAVAILABLE (retryable)."""
@@ -69,6 +78,7 @@ def connected(cluster: ClusterAddress) -> Generator[None]:
             namespace=RAY_NAMESPACE,
             logging_level=logging.ERROR,
             log_to_driver=False,
+            **_own_address(cluster.address),
         )
     except Exception as error:
         reason = str(error).partition("\n")[0]

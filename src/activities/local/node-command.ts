@@ -80,8 +80,6 @@ export const nodeIp = (node: string): string =>
 export function nodeArguments(placement: NodePlacement, cores: number): string[] {
   const { node, nodes, address } = placement;
   const gpus = gpusOf(node, nodes);
-  // Each worker has a loopback address of its own, as on a host of its own. Ray replaces 127.0.0.1 of the
-  // head by this host's address, so that other hosts could reach it: the token is what guards it.
   return [
     ...['-m', 'ray.scripts.scripts', 'start', '--block', '--disable-usage-stats'],
     ...(node === HEAD ? headArguments(placement) : [`--address=${address}`]),
