@@ -85,7 +85,8 @@ async function ensure<R>(call: EnsureCall): Promise<R> {
       staticSummary: call.summary,
     });
     const options = { args: [call.request] as [unknown], updateId, startWorkflowOperation };
-    return (await client.workflow.executeUpdateWithStart(call.update, options)) as R;
+    const result: unknown = await client.workflow.executeUpdateWithStart(call.update, options);
+    return result as R;
   });
 }
 

@@ -27,7 +27,13 @@ import type {
   StopResult,
 } from '../contracts/workflows.js';
 import { Claims } from './claims.js';
-import { describeNodes, isReady, planCluster, type ClusterPlan } from './cluster-plan.js';
+import {
+  START_PATIENCE_S,
+  describeNodes,
+  isReady,
+  planCluster,
+  type ClusterPlan,
+} from './cluster-plan.js';
 import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -140,7 +146,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     enter(everReady ? 'degraded' : 'starting');
   };
 
-  const execute = async (plan: ClusterPlan): Promise<void> => {
+  /** Returns whether all of it worked. */
+  const execute = async (plan: ClusterPlan): Promise<boolean> => {
     const end = plan.end.map((node) =>
       control.endLocalNode.executeWithOptions({ summary: `End node ${node}` }, [{ spec, node }]),
     );
@@ -150,7 +157,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
         { spec, node },
       ]),
     );
-    for (const result of await Promise.allSettled(start)) {
+    const results = await Promise.allSettled(start);
+    for (const result of results) {
       if (result.status === 'fulfilled') continue;
       if (!(result.reason instanceof ActivityFailure) || isCancellation(result.reason)) {
         throw result.reason;
@@ -160,6 +168,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       // A cluster that has never been up will not come up by trying; one that was may.
       if (!everReady) failure = problem;
     }
+    return results.every((result) => result.status === 'fulfilled');
   };
 
   const watch = async (): Promise<void> => {
@@ -167,9 +176,17 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       await look();
       const blind = unreachableSince === undefined ? 0 : (Date.now() - unreachableSince) / 1000;
       const plan = planCluster(spec, observation, blind);
+      if (spec.nodes.provider === 'existing' && !everReady && blind > START_PATIENCE_S) {
+        failure = {
+          type: 'ClusterStartFailed',
+          message: `cluster ${spec.name} does not answer: ${observation.problem ?? 'it has no nodes'}`,
+        };
+      }
       const idle = plan.end.length + plan.start.length === 0;
-      if (!idle) await execute(plan);
-      else await condition(() => stopping, state === 'ready' ? LOOK_RARELY : LOOK_SOON);
+      const progressed = !idle && (await execute(plan));
+      if (!progressed && failure === undefined) {
+        await condition(() => stopping, state === 'ready' ? LOOK_RARELY : LOOK_SOON);
+      }
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
     }

@@ -85,3 +85,25 @@ const runsStill = (
 
 export const isEmpty = ({ start, stop, restart }: FleetPlan): boolean =>
   start.length + stop.length + restart.length === 0;
+
+/** One line for people, e.g. `Start 0, 1; Stop 4`. */
+export function summaryOf({ start, stop, restart }: FleetPlan): string {
+  const part = (verb: string, slots: readonly number[]): string[] =>
+    slots.length === 0 ? [] : [`${verb} ${slots.join(', ')}`];
+  return [...part('Start', start), ...part('Stop', stop), ...part('Restart', restart)].join('; ');
+}
+
+/** Seconds between two looks while an engine is missing: actors that were just asked for come in seconds. */
+const LOOK_SOON_S = [2, 2, 4, 8, 10];
+/** When all engines answer. */
+const LOOK_RARELY_S = 30;
+
+/**
+ * How long to wait before the fleet is looked at again.
+ *
+ * @param looks looks since something was last asked of Ray
+ */
+export function secondsToNextLook(looks: number, allReady: boolean): number {
+  if (allReady) return LOOK_RARELY_S;
+  return LOOK_SOON_S[Math.min(looks, LOOK_SOON_S.length - 1)] ?? LOOK_RARELY_S;
+}

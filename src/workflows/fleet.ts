@@ -36,7 +36,14 @@ import { Canaries } from './canary.js';
 import { Claims } from './claims.js';
 import { fleetDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
-import { checkResources, isEmpty, planFleet, type FleetPlan } from './fleet-plan.js';
+import {
+  checkResources,
+  isEmpty,
+  planFleet,
+  secondsToNextLook,
+  summaryOf,
+  type FleetPlan,
+} from './fleet-plan.js';
 import { judge, markRestarted, mergeSlots } from './fleet-slots.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, otherCluster, otherModel } from './refusals.js';
@@ -64,10 +71,6 @@ const python = proxyActivities<Pick<PythonActivities, 'executeFleetPlan'>>({
   retry: A_FEW_TRIES,
 });
 
-/** Seconds between two looks while an engine is missing: actors that were just asked for come in seconds. */
-const LOOK_SOON_S = [2, 2, 4, 8, 10];
-/** When all engines answer. */
-const LOOK_RARELY_S = 30;
 /** Milliseconds between two canaries of an engine that works: a hung one is found in minutes. */
 const CANARY_EVERY_MS = 60_000;
 
@@ -224,9 +227,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       }
       everReady ||= state() === 'ready' && spec.engines > 0;
       show();
-      const soon = LOOK_SOON_S[Math.min(looks, LOOK_SOON_S.length - 1)];
-      const pause = state() === 'ready' ? LOOK_RARELY_S : (soon ?? LOOK_RARELY_S);
-      await condition(() => wake || failure !== undefined, pause * 1000);
+      const pause = secondsToNextLook(looks, state() === 'ready') * 1000;
+      await condition(() => wake || failure !== undefined, pause);
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
     }
@@ -256,10 +258,4 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     await condition(allHandlersFinished);
   });
   if (failure !== undefined) throw failureOf(failure);
-}
-
-function summaryOf({ start, stop, restart }: FleetPlan): string {
-  const part = (verb: string, slots: readonly number[]): string[] =>
-    slots.length === 0 ? [] : [`${verb} ${slots.join(', ')}`];
-  return [...part('Start', start), ...part('Stop', stop), ...part('Restart', restart)].join('; ');
 }

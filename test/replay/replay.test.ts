@@ -90,7 +90,7 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
       events: history.events?.length ?? 0,
       history: gzipSync(bytes).toString('base64'),
     };
-    writeFileSync(file, `${JSON.stringify(kept)}\n`);
+    writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
   };
 
   it('a run with a retry', async () => {

@@ -8,6 +8,8 @@ import {
   checkResources,
   isEmpty,
   planFleet,
+  secondsToNextLook,
+  summaryOf,
 } from '../../../src/workflows/fleet-plan.js';
 import { judge, markRestarted, mergeSlots } from '../../../src/workflows/fleet-slots.js';
 import { rayNode } from '../../support/fake-cluster.js';
@@ -113,6 +115,19 @@ describe('the plan of a fleet', () => {
         expect(isEmpty(planFleet(desired, after, [], NONE, NOW))).toBe(true);
       }),
     );
+  });
+});
+
+describe('a look at a fleet', () => {
+  it('comes soon after something was asked of Ray, and rarely when all engines answer', () => {
+    expect([0, 1, 2, 3, 4, 99].map((looks) => secondsToNextLook(looks, false))).toEqual([
+      2, 2, 4, 8, 10, 10,
+    ]);
+    expect(secondsToNextLook(0, true)).toBe(30);
+  });
+
+  it('says in one line what it leads to', () => {
+    expect(summaryOf({ start: [0, 1], stop: [4], restart: [] })).toBe('Start 0, 1; Stop 4');
   });
 });
 
