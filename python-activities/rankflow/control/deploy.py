@@ -34,6 +34,7 @@ from rankflow.contracts.models import (
 )
 from rankflow.contracts.names import RAY_NAMESPACE, engine_actor_name
 from rankflow.engine.actor import EngineActor
+from rankflow.faults import inherited
 
 DRAIN_SECONDS = 20.0
 """How long a removed engine may go on with batches in work; finished rows are kept anyway."""
@@ -93,7 +94,7 @@ def connected(cluster: ClusterAddress) -> Generator[None]:
 
 def _environment(spec: ModelSpec) -> dict[str, str]:
     """Variables to be set when the actor's Python starts. Readable by everyone: no secrets."""
-    variables = {"PYTHONPATH": _source_root(), "USE_TF": "0"}
+    variables = {"PYTHONPATH": _source_root(), "USE_TF": "0", **inherited()}
     # Ray runs workers at niceness 15: next to anything else that computes, an engine would starve.
     variables["RAY_worker_niceness"] = "0"
     if spec.gpus_per_engine == 0:

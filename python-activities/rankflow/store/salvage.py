@@ -6,6 +6,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from rankflow.faults import faults
 from rankflow.store.base import MissingKey, Store
 from rankflow.store.layout import attempts_prefix
 
@@ -58,6 +59,8 @@ def salvage(
     attempts finished a row, one of them is taken. Lines end with a newline.
     """
     found: dict[int, bytes] = {}
+    if not faults().salvage:
+        return found
     for key in store.list_appended(attempts_prefix(run_id, rank, batch)):
         try:
             lines = store.read_attempt(key).splitlines(keepends=True)
