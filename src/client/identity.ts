@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-import { canonicalJson } from '../contracts/hash.js';
+import { canonicalJson, servedModel } from '../contracts/hash.js';
 import type { RunSpec } from '../contracts/run.js';
 import { ClientError } from './errors.js';
 import type { PreparedRun } from './inference.js';
@@ -29,7 +29,7 @@ export function runParameters(spec: RunSpec, inputSha256: string | undefined): P
       template: template && createHash('sha256').update(template).digest('hex'),
     },
     store: spec.store,
-    model: spec.model,
+    model: servedModel(spec.model),
     sampling: spec.sampling,
     ranks: spec.ranks,
     onInvalid: spec.onInvalid,

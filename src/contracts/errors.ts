@@ -20,7 +20,8 @@ export const ERRORS = {
   },
   ImpossibleResources: {
     retryable: false,
-    wayOut: 'Ask for fewer engines or smaller ones, or add nodes to the cluster.',
+    wayOut:
+      'Ask for fewer engines or smaller ones, add nodes to the cluster, or stop a fleet whose engines are larger.',
   },
   EngineArgumentsInvalid: {
     retryable: false,

@@ -14,9 +14,15 @@ export function canonicalJson(value: unknown): string {
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
 
-/** Hex sha256 of a model spec: names the fleet's queue and is asserted by every batch. */
+/** A model spec without what one engine takes of its node, which changes no answer. */
+export function servedModel(model: ModelSpec): Omit<ModelSpec, 'cpusPerEngine' | 'gpusPerEngine'> {
+  const { cpusPerEngine: _cpus, gpusPerEngine: _gpus, ...served } = model;
+  return served;
+}
+
+/** Hex sha256 of what a model spec serves: names the fleet's queue and is asserted by every batch. */
 export function specHash(model: ModelSpec): string {
-  return sha256(canonicalJson(model));
+  return sha256(canonicalJson(servedModel(model)));
 }
 
 /**
@@ -25,7 +31,8 @@ export function specHash(model: ModelSpec): string {
  * @param inputSha256 hex sha256 of the input file's bytes
  */
 export function deriveRunId(inputSha256: string, spec: Omit<RunSpec, 'runId'>): string {
-  const { input, model, sampling, onInvalid } = spec;
+  const { input, sampling, onInvalid } = spec;
+  const model = servedModel(spec.model);
   const identity = { inputSha256, ...input, uri: undefined, model, sampling, onInvalid };
   return `run-${sha256(canonicalJson(identity)).slice(0, 16)}`;
 }

@@ -130,7 +130,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       throw failureOf(refusal);
     }
     claims.claim(request);
-    spec = { ...request.spec, engines: wanted };
+    // Its engines keep the size that they were started with: one more of another size may have no room.
+    spec = { ...request.spec, model: spec.model, engines: wanted };
     admitted = true;
     wake = true;
     return engines;

@@ -108,6 +108,20 @@ describe('a fleet', () => {
     expect(failed).toMatchObject({ type: 'ImpossibleResources' });
   });
 
+  it('keeps the size of the engines that are up, and refuses more of them than have room', async () => {
+    const sized = (engines: number, cpusPerEngine: number): FleetSpec => ({
+      ...specOf('sized', engines),
+      model: { ...fakeModel, cpusPerEngine },
+    });
+    await ensure(sized(1, 2));
+    const cause = await refusal(ensure(sized(2, 1)));
+    expect(cause).toMatchObject({ type: 'ImpossibleResources' });
+    expect((cause as Error).message).toMatch(/2 engines of 2 CPUs.*room for 1/u);
+    expect(await ensure(sized(1, 1))).toMatchObject({ engines: 1 });
+    expect(ray.executed).toEqual(['start 0']);
+    await stop('sized');
+  });
+
   it('fails with the reason when a model does not load, and kills its engines', async () => {
     ray.onCanary = async () => {
       throw ApplicationFailure.nonRetryable('no such weights', 'EngineLoadFailed');

@@ -14,9 +14,14 @@ def canonical_json(value: Any) -> str:
     )
 
 
+PLACEMENT_FIELDS = frozenset({"cpus_per_engine", "gpus_per_engine"})
+"""What one engine takes of its node: it changes no answer, so it is no part of an identity."""
+
+
 def spec_hash(model: ModelSpec) -> str:
-    """Hex sha256 of a model spec: names the fleet's queue and is asserted by every batch."""
-    fields = model.model_dump(by_alias=True, exclude_none=True, exclude={"engine_args"})
+    """Hex sha256 of what a spec serves: names the fleet's queue and is asserted by every batch."""
+    left_out = {"engine_args", *PLACEMENT_FIELDS}
+    fields = model.model_dump(by_alias=True, exclude_none=True, exclude=left_out)
     fields["engineArgs"] = model.engine_args
     return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
 

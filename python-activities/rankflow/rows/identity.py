@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import RunSpec
-from rankflow.rows.canonical import canonical_json
+from rankflow.rows.canonical import PLACEMENT_FIELDS, canonical_json
 from rankflow.rows.plan import Plan
 from rankflow.rows.source import open_input
 
@@ -41,8 +41,16 @@ def check_same_run(plan: Plan, spec: RunSpec) -> None:
 
 def _identity(spec: RunSpec) -> dict[str, Any]:
     """Everything that decides the answers, flat: ``model.dtype``, ``sampling.temperature``, …"""
-    fields = spec.model_dump(by_alias=True, exclude_none=True, exclude={"run_id", "store"})
-    fields["input"].pop("uri")
+    fields = spec.model_dump(
+        by_alias=True,
+        exclude_none=True,
+        exclude={
+            "run_id": True,
+            "store": True,
+            "input": {"uri"},
+            "model": set(PLACEMENT_FIELDS),
+        },
+    )
     return dict(_flat("", fields))
 
 

@@ -96,6 +96,14 @@ def test_another_run_under_the_same_id_is_refused_and_told_apart(
     assert "secret" not in str(caught.value)
 
 
+def test_engines_of_another_size_are_the_same_run(tmp_path: Path) -> None:
+    model = {"model": "m", "backend": "simulated", "cpusPerEngine": 2}
+    first = plan_run(spec(tmp_path, rows(3), model=model))
+    again = spec(tmp_path, rows(3), model=model | {"cpusPerEngine": 1, "gpusPerEngine": 0.5})
+    assert plan_run(again) == first
+    assert load_plan(open_store(again.store), "run-1").spec_hash == spec_hash(again.model)
+
+
 def test_other_content_under_the_same_id_is_refused(tmp_path: Path) -> None:
     plan_run(spec(tmp_path, rows(3)))
     with pytest.raises(RankflowError, match="sha256") as caught:

@@ -88,6 +88,14 @@ test('engines share the cores of a machine without GPUs, and get whole GPUs wher
   expect(onGpus.inference.run.model).toMatchObject({ cpusPerEngine: 1, gpusPerEngine: 2 });
 });
 
+test('another number of engines is the same run on the same fleet', async () => {
+  const [one, two] = [await prepare({ engines: 1, ranks: 2 }), await prepare({ engines: 2 })];
+  expect(one.inference.run.model.cpusPerEngine).not.toBe(two.inference.run.model.cpusPerEngine);
+  expect(two.inference.run.runId).toBe(one.inference.run.runId);
+  expect(two.inference.fleet.name).toBe(one.inference.fleet.name);
+  expect(reconcile(two, runParameters(one.inference.run, one.inputSha256))).toEqual([]);
+});
+
 test('ranks default to the engines, and what is given wins over defaults', async () => {
   const { run, fleet } = (await prepare({ engines: 2 })).inference;
   expect([run.ranks, fleet.engines]).toEqual([2, 2]);
