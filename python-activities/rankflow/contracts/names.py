@@ -6,6 +6,8 @@ CONTROL_QUEUE: Final = "rankflow-control"
 PYTHON_QUEUE: Final = "rankflow-python"
 RAY_NAMESPACE: Final = "rankflow"
 
+RANK_WORKFLOW: Final = "rankWorkflow"
+
 PLAN_RUN: Final = "planRun"
 RANK_PROGRESS: Final = "rankProgress"
 FINALIZE_RUN: Final = "finalizeRun"

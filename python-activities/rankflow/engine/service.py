@@ -20,6 +20,7 @@ from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.canary import CanaryActivity
 from rankflow.engine.host import BackendFactory, EngineHost
 from rankflow.engine.lease import Contact
+from rankflow.engine.predecessor import give_back
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class EngineService:
         self._slot = slot
         self._incarnation = incarnation
         self._target = target
-        name = f"{fleet.name}/slot-{slot}/{incarnation}"
+        self._slot_name = f"{fleet.name}/slot-{slot}"
+        name = f"{self._slot_name}/{incarnation}"
         self.served = Served(name, fleet.spec_hash)
         self._host = EngineHost(factory)
         self._contact = Contact()
@@ -73,6 +75,8 @@ class EngineService:
                 group.create_task(probes.run()),
                 group.create_task(self._contact.keep(client)),
             ]
+            # Before the model is loaded: other engines take up what this one was killed with.
+            await give_back(client, self._slot_name, self.served.name)
             await self._life(client, canary, group, tasks)
             for task in tasks:
                 task.cancel()

@@ -51,7 +51,8 @@ test('workers and activities have the same names in both languages', () => {
 from rankflow.contracts import names
 print(json.dumps({k: v for k, v in vars(names).items() if k.isupper() and isinstance(v, str)}))`,
   ) as Record<string, string>;
-  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, ...activities } = constants;
+  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, RANK_WORKFLOW, ...activities } = constants;
+  expect(RANK_WORKFLOW).toBe(names.WORKFLOW.rank);
   expect({ CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE }).toEqual({
     CONTROL_QUEUE: names.CONTROL_QUEUE,
     PYTHON_QUEUE: names.PYTHON_QUEUE,
