@@ -25,6 +25,7 @@ import type {
   StopRequest,
   StopResult,
 } from '../contracts/workflows.js';
+import { shortName } from '../text.js';
 
 /** Well within the 30 s after which these activities are thought to be lost. */
 const HEARTBEAT_MS = 5_000;
@@ -61,7 +62,7 @@ export async function ensureFleet(request: EnsureFleetRequest): Promise<EnsuredF
     update: UPDATE.ensureFleet,
     start: { spec },
     request,
-    summary: `Engines of ${spec.model.model} on cluster ${spec.cluster.name}`,
+    summary: `Engines of ${shortName(spec.model.model)} on cluster ${spec.cluster.name}`,
   });
 }
 

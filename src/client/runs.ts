@@ -9,6 +9,7 @@ import {
 import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names.js';
 import type { RunResult } from '../contracts/workflows.js';
 import { ClientError } from './errors.js';
+import { counted, shortName } from '../text.js';
 import { reconcile, type RunMemo, runParameters } from './identity.js';
 import type { PreparedRun } from './inference.js';
 import { hasResults, plannedParameters, storedResult, type StoredResult } from './stored.js';
@@ -110,7 +111,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
       taskQueue: CONTROL_QUEUE,
       args: [run.inference],
       memo: { run: memo },
-      staticSummary: `${run.inference.run.model.model}, ${run.inference.run.ranks} ranks`,
+      staticSummary: `${shortName(run.inference.run.model.model)}, ${counted(run.inference.run.ranks, 'rank')}`,
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       workflowIdConflictPolicy: 'FAIL',
     });

@@ -19,6 +19,7 @@ import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, runWorkflowId } from '../contracts/names.js';
 import type { PlanSummary } from '../contracts/run.js';
 import type { InferenceStatus, Problem, RunResult } from '../contracts/workflows.js';
+import { counted, shortName } from '../text.js';
 import { table } from './details.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -72,7 +73,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
         [
           ['Phase', status.phase],
           ['Model', run.model.model],
-          ['Fleet', `${fleet.name}, ${fleet.engines} engines`],
+          ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
           ['Cluster', cluster.name],
           ...(status.problem === undefined ? [] : [['Problem', status.problem.message]]),
         ],
@@ -122,7 +123,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       const { name, engines, maxConcurrentBatches } = fleet;
       const spec = { name, cluster: address, model: run.model, specHash, engines };
       await entities.ensureFleet.executeWithOptions(
-        { summary: `Load ${engines} engines of fleet ${name}` },
+        { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
         [{ spec: { ...spec, maxConcurrentBatches }, user, keep }],
       );
     }
@@ -134,7 +135,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
       // Whatever ends this workflow, the output of the run is to be assembled.
       parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
-      staticSummary: `${plan.rows} rows on ${fleet.engines} engines of ${run.model.model}`,
+      staticSummary: `${counted(plan.rows, 'row')} on ${counted(fleet.engines, 'engine')} of ${shortName(run.model.model)}`,
       staticDetails: `Fleet \`${fleet.name}\` on cluster \`${cluster.name}\``,
     });
   };

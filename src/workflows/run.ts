@@ -26,6 +26,7 @@ import type {
   RunResult,
   RunWorkflowInput,
 } from '../contracts/workflows.js';
+import { counted } from '../text.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { UNTIL_DONE } from './options.js';
 import { rankWorkflow } from './rank.js';
@@ -106,7 +107,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
         cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         // A rank holds nothing that the store does not: a run that is gone leaves no work behind.
         parentClosePolicy: ParentClosePolicy.TERMINATE,
-        staticSummary: `Rank ${rank} of ${ranks.length}: ${rows} rows in ${batches} batches`,
+        staticSummary: `Rank ${rank} of ${ranks.length}: ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}`,
         staticDetails: `Run \`${runId}\`, fleet \`${input.fleet.name}\``,
       });
       setRank(completedRank(summary, result));
