@@ -2,8 +2,8 @@
 
 ``python bench/peers.py bare|run-batch FILE --model DIR --engines N`` splits FILE (OpenAI Batch JSONL, chat
 rows) into N contiguous parts, answers each in a process of its own with its share of the cores, and prints one
-JSON line: rows, completion tokens, seconds in all, and seconds of generation (``null`` where the peer does not
-tell). Settings that decide speed (dtype, context, eager mode, KV cache) are those of Rankflow's engines.
+JSON line: rows, completion tokens, seconds in all, and seconds of generation (of run_batch: from the time that
+its first answer carries, in whole seconds, to the output file). Settings that decide speed (dtype, context, eager mode, KV cache) are those of Rankflow's engines.
 """
 
 import argparse
@@ -91,6 +91,7 @@ def measure(peer: str, file: Path, model: str, engines: int) -> dict[str, Any]:
                     *("-i", str(part), "-o", str(output), "--model", model),
                     *("--max-model-len", str(MAX_MODEL_LEN), "--enforce-eager"),
                     *("--dtype", "bfloat16"),
+                    *("--served-model-name", Path(model).name),
                 ]
             )
             process = subprocess.Popen(
@@ -112,15 +113,17 @@ def measure(peer: str, file: Path, model: str, engines: int) -> dict[str, Any]:
                     for line in output.read_text().splitlines()
                 ]
                 tokens = sum(body["usage"]["completion_tokens"] for body in bodies)
-                results.append(
-                    {"rows": len(bodies), "tokens": tokens, "generating": None}
+                generating = output.stat().st_mtime - min(
+                    body["created"] for body in bodies
                 )
-        generating = [result["generating"] for result in results]
+                results.append(
+                    {"rows": len(bodies), "tokens": tokens, "generating": generating}
+                )
         return {
             "rows": sum(result["rows"] for result in results),
             "tokens": sum(result["tokens"] for result in results),
             "seconds": time.monotonic() - started,
-            "generating": None if None in generating else max(generating),
+            "generating": max(result["generating"] for result in results),
         }
 
 
