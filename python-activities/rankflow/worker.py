@@ -106,17 +106,26 @@ async def finalize_run(given: FinalizeRunInput) -> FinalizeRunResult:
         )
 
 
+_good_arguments: dict[str, CheckEngineArgumentsResult] = {}
+"""Specs that vLLM accepted since this worker started: an import of vLLM costs 13 s and more."""
+
+
 @activity.defn(name=CHECK_ENGINE_ARGUMENTS)
 async def check_engine_arguments(given: CheckEngineArgumentsInput) -> CheckEngineArgumentsResult:
-    """Have vLLM check a model spec without starting an engine."""
+    """Have vLLM check a model spec without starting an engine; one that it accepted stays good."""
+    key = given.model_dump_json()
+    if key in _good_arguments:
+        return _good_arguments[key]
     with activity_errors():
-        return await run_child(
+        result = await run_child(
             ["rankflow.control", "check-engine-args"],
             given,
             CheckEngineArgumentsResult,
             otherwise=ErrorType.ENGINE_ARGUMENTS_INVALID,
             beat=activity.heartbeat,
         )
+    _good_arguments[key] = result
+    return result
 
 
 @activity.defn(name=EXECUTE_FLEET_PLAN)
