@@ -24,6 +24,7 @@ import {
   ensureToken,
   forgetCluster,
   forgetNode,
+  gcsFolder,
   localAddress,
   logFile,
   readNode,
@@ -75,6 +76,10 @@ async function launch(
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   mkdirSync(clusterFolder(name), { recursive: true, mode: 0o700 });
+  // State without a head's record is that of a cluster long gone.
+  if (node === HEAD && before === undefined)
+    rmSync(gcsFolder(name), { recursive: true, force: true });
+  mkdirSync(gcsFolder(name), { recursive: true, mode: 0o700 });
 
   const ports = node === HEAD ? await headPorts(before) : undefined;
   const placement: NodePlacement = {
@@ -82,6 +87,7 @@ async function launch(
     nodes,
     temporaryFolder: folder,
     tokenFile: ensureToken(name),
+    gcsFolder: gcsFolder(name),
     address: ports ? `${nodeIp(HEAD)}:${ports.gcs}` : headAddress(name).address,
     dashboardPort: ports?.dashboard ?? 0,
     clientPort: ports?.client ?? 0,

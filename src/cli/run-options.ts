@@ -25,6 +25,7 @@ export interface RunFlags {
   readonly ranks?: unknown;
   readonly affinity?: string;
   readonly nodes?: unknown;
+  readonly gcsStorage?: string;
   readonly cluster: string;
   readonly fleet?: string;
   readonly address?: string;
@@ -135,6 +136,7 @@ export function addPlacementOptions(command: Command): Command {
     .option('--engines <n>', 'engines to keep up', numeric, 1)
     .option('--affinity <rule>', 'pull: any engine with room; rank: a rank stays with its engine')
     .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', numeric)
+    .option('--gcs-storage <kind>', 'memory, or rocksdb: local engines outlive a lost head')
     .option('--cluster <name>', 'name of the cluster', 'local')
     .option('--fleet <name>', 'name of the fleet (default: from the model)')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
@@ -145,11 +147,15 @@ export function addPlacementOptions(command: Command): Command {
 
 /** The cluster that flags describe: local, unless an address or a dashboard is given. */
 export function clusterOf(
-  flags: Pick<RunFlags, 'cluster' | 'nodes' | 'address' | 'dashboardUrl' | 'rayTokenFile'>,
+  flags: Pick<
+    RunFlags,
+    'cluster' | 'nodes' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
+  >,
 ): unknown {
   const { cluster: name, address, dashboardUrl, rayTokenFile: tokenFile } = flags;
   if (address === undefined && dashboardUrl === undefined && tokenFile === undefined) {
-    return { name, nodes: { provider: 'local', workers: flags.nodes } };
+    const { nodes: workers, gcsStorage } = flags;
+    return { name, nodes: { provider: 'local', workers, gcsStorage } };
   }
   return { name, nodes: { provider: 'existing', address, dashboardUrl, tokenFile } };
 }

@@ -9,6 +9,10 @@ export const LocalProvider = z
     workers: z.int().nonnegative().default(0).describe('Worker nodes; 0 puts engines on the head'),
     cpusPerNode: z.number().positive().optional().describe('Logical CPUs Ray may place per node'),
     gpusPerNode: z.number().nonnegative().optional(),
+    gcsStorage: z
+      .enum(['memory', 'rocksdb'])
+      .optional()
+      .describe('rocksdb (alpha in Ray): engines outlive a lost head; default memory'),
   })
   .meta({ id: 'LocalProvider' });
 

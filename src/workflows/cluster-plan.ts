@@ -24,7 +24,7 @@ export function localNodeNames({ nodes }: ClusterSpec): string[] {
 
 /**
  * Compares a cluster with its specification. The head comes first: without it the others cannot join, and those
- * of a head that is gone end with it. A worker that Ray does not know in time is started afresh.
+ * of a head that is gone end with it, unless its state is on disk. A worker that Ray does not know in time is started afresh.
  *
  * @param unreachableSeconds how long the state API has not answered; 0 when it does
  */
@@ -41,7 +41,11 @@ export function planCluster(
     !reachable &&
     unreachableSeconds > START_PATIENCE_S &&
     (head?.ageSeconds ?? 0) > START_PATIENCE_S;
-  if (head === undefined || headHangs) return { end: [...running.keys()], start: [HEAD] };
+  if (head === undefined || headHangs) {
+    // With its state on disk a new head knows the nodes and engines of the lost one, and they wait for it.
+    const lost = spec.nodes.gcsStorage === 'rocksdb' ? [HEAD] : [...running.keys()];
+    return { end: lost.filter((name) => running.has(name)), start: [HEAD] };
+  }
   if (!reachable) return { end: [], start: [] };
 
   const workers = wanted.filter((name) => name !== HEAD);

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 
 import type { ClusterSpec } from '../../src/contracts/cluster.js';
 
@@ -20,7 +20,7 @@ const { endLocalNode, removeLocalCluster, startLocalNode } =
 const { clusterFolder, clusterHash, readNode, temporaryRoot } =
   await import('../../src/activities/local/node-state.js');
 const { markedProcesses } = await import('../../src/activities/local/marked-processes.js');
-const { isReady } = await import('../../src/workflows/cluster-plan.js');
+const { isReady, planCluster } = await import('../../src/workflows/cluster-plan.js');
 
 const spec: ClusterSpec = {
   name: 'test',
@@ -30,6 +30,9 @@ const pause = async (ms: number): Promise<void> =>
   new Promise((resolve) => {
     setTimeout(resolve, ms);
   });
+
+/** Nodes that lost their head look for it every few seconds. */
+const SOON = { timeout: 60_000, interval: 1_000 };
 
 /** A detached actor like an engine, created by a driver that ends. */
 const DRIVER = `
@@ -85,7 +88,8 @@ describe('a local cluster', { timeout: 300_000 }, () => {
   it('answers `ray status`', async () => {
     const { address } = await observeCluster({ spec });
     if (address === undefined) throw new Error('no address');
-    expect(await rayStatus(address)).toMatch(/0\.0\/2\.0 CPU/u);
+    // A node that has just joined is counted at the autoscaler's next look.
+    await expect.poll(async () => rayStatus(address), SOON).toMatch(/0\.0\/2\.0 CPU/u);
   });
 
   it('takes a driver of this host, and places its actors on the worker', async () => {
@@ -127,6 +131,32 @@ describe('a local cluster', { timeout: 300_000 }, () => {
     await endLocalNode({ spec, node: 'head' });
     await startLocalNode({ spec, node: 'head' }, pause);
     expect((await observeCluster({ spec })).address).toEqual(address);
+  });
+
+  it('keeps its nodes and engines when the head is lost, if its state is on disk', async () => {
+    const durable: ClusterSpec = {
+      name: 'durable',
+      nodes: { provider: 'local', workers: 1, cpusPerNode: 2, gcsStorage: 'rocksdb' },
+    };
+    onTestFinished(async () => removeLocalCluster({ name: durable.name }));
+    await startLocalNode({ spec: durable, node: 'head' }, pause);
+    await startLocalNode({ spec: durable, node: 'worker-1' }, pause);
+    const { address } = await observeCluster({ spec: durable });
+    if (address === undefined) throw new Error('no address');
+    await execa(paths.python, ['-c', DRIVER, address.address], {
+      env: rayAuthEnvironment(address.tokenFile),
+    });
+    const [engine] = await listActors(address);
+    process.kill(-(readNode(durable.name, 'head')?.process.pid ?? 0), 'SIGKILL');
+    await pause(1000);
+    const lost = await observeCluster({ spec: durable });
+    expect(planCluster(durable, lost, 0)).toEqual({ end: [], start: ['head'] });
+
+    await startLocalNode({ spec: durable, node: 'head' }, pause);
+    await expect
+      .poll(async () => isReady(durable, await observeCluster({ spec: durable })), SOON)
+      .toBe(true);
+    expect(await listActors(address)).toEqual([engine]);
   });
 
   it('leaves no process, folder or token behind', async () => {

@@ -256,6 +256,13 @@ class LocalProvider(BaseModel):
         ),
     ] = None
     gpus_per_node: Annotated[float | None, Field(alias="gpusPerNode", ge=0.0)] = None
+    gcs_storage: Annotated[
+        Literal["memory", "rocksdb"] | None,
+        Field(
+            alias="gcsStorage",
+            description="rocksdb (alpha in Ray): engines outlive a lost head; default memory",
+        ),
+    ] = None
 
 
 class ObservedEngine(BaseModel):

@@ -13,6 +13,8 @@ export interface NodePlacement {
   readonly nodes: LocalNodes;
   readonly temporaryFolder: string;
   readonly tokenFile: string;
+  /** Folder of the GCS state when it is to outlive the head. */
+  readonly gcsFolder: string;
   /** GCS address of the head, `host:port`. */
   readonly address: string;
   /** Of the head: ports of its dashboard and of the Ray client server. */
@@ -127,6 +129,10 @@ export function nodeEnvironment(
     // Ray runs its workers at niceness 15: next to anything else that computes, an engine would starve.
     RAY_worker_niceness: '0',
     RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: String(DRAIN_SECONDS),
+    ...(placement.nodes.gcsStorage === 'rocksdb' && {
+      RAY_gcs_storage: 'rocksdb',
+      RAY_gcs_storage_path: placement.gcsFolder,
+    }),
     ...(gpus !== undefined && { CUDA_VISIBLE_DEVICES: gpus }),
   };
 }

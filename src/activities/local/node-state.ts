@@ -29,6 +29,8 @@ export const logFile = (cluster: string, node: string): string =>
   path.join(clusterFolder(cluster), `${node}.log`);
 const recordFile = (cluster: string, node: string): string =>
   path.join(clusterFolder(cluster), `${node}.json`);
+/** State of the GCS, for a cluster whose head may be lost: beside the records, as temporary folders go with a node. */
+export const gcsFolder = (cluster: string): string => path.join(clusterFolder(cluster), 'gcs');
 const tokenFile = (cluster: string): string => path.join(clusterFolder(cluster), 'token');
 
 /** Tells the clusters of this host apart, also those of other data folders. */
@@ -108,5 +110,6 @@ export function ensureToken(cluster: string): string {
 export function forgetCluster(cluster: string): void {
   for (const node of recordedNodes(cluster)) forgetNode(cluster, node);
   rmSync(tokenFile(cluster), { force: true });
+  rmSync(gcsFolder(cluster), { recursive: true, force: true });
   rmSync(temporaryRoot(cluster), { recursive: true, force: true });
 }

@@ -21,6 +21,7 @@ const placement: NodePlacement = {
   nodes,
   temporaryFolder: '/tmp/rf-1/h',
   tokenFile: '/secret/token',
+  gcsFolder: '/state/gcs',
   address: '127.0.0.2:6399',
   dashboardPort: 8265,
   clientPort: 10001,

@@ -58,6 +58,20 @@ describe('the plan of a cluster', () => {
     });
   });
 
+  it('leaves the workers of a lost head alone when its state is on disk: they wait for the next', () => {
+    const durable: ClusterSpec = {
+      name: 'ray',
+      nodes: { provider: 'local', workers: 1, gcsStorage: 'rocksdb' },
+    };
+    const lost = unreachable(ended('head'), runs('worker-1'));
+    expect(planCluster(durable, lost, 5)).toEqual({ end: [], start: ['head'] });
+    const hung = unreachable(runs('head', 500), runs('worker-1', 500));
+    expect(planCluster(durable, hung, START_PATIENCE_S + 1)).toEqual({
+      end: ['head'],
+      start: ['head'],
+    });
+  });
+
   it('rebuilds when a head runs without answering for too long', () => {
     const old = START_PATIENCE_S + 1;
     const seen = unreachable(runs('head', old), runs('worker-1', old));
