@@ -157,11 +157,28 @@ class Plan:
 
 def find_plan(store: Store, run_id: str) -> Plan | None:
     """The plan of a run, or None when it has none. Raises PLAN_CORRUPT."""
-    key = plan_key(run_id)
     try:
-        data = store.read(key)
+        data = store.read(plan_key(run_id))
     except MissingKey:
         return None
+    return _parse(store, run_id, data)
+
+
+def load_plan(store: Store, run_id: str) -> Plan:
+    """The plan of a run. Raises PLAN_CORRUPT when there is none.
+
+    Plans never change, so one that was read keeps its tables; but a run whose folder was deleted
+    may be planned anew under its id, so the small document is read each time.
+    """
+    plan = find_plan(store, run_id)
+    if plan is None:
+        raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} has no plan in {store.root}")
+    return plan
+
+
+@lru_cache(maxsize=64)
+def _parse(store: Store, run_id: str, data: bytes) -> Plan:
+    key = plan_key(run_id)
     try:
         document = PlanDocument.model_validate_json(data)
     except ValidationError as error:
@@ -172,12 +189,3 @@ def find_plan(store: Store, run_id: str) -> Plan | None:
             f"{key} has version {document.version}, this Rankflow reads {PLAN_VERSION}",
         )
     return Plan(store, document)
-
-
-@lru_cache(maxsize=64)
-def load_plan(store: Store, run_id: str) -> Plan:
-    """The plan of a run; kept, as plans never change. Raises PLAN_CORRUPT when there is none."""
-    plan = find_plan(store, run_id)
-    if plan is None:
-        raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} has no plan in {store.root}")
-    return plan

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,18 @@ def test_planning_again_returns_the_same_plan(tmp_path: Path) -> None:
     assert store.list("runs") == before
     store.put(manifest_key("run-1"), b"{}")
     assert plan_run(asked).finished
+
+
+def test_a_run_that_was_deleted_and_planned_anew_is_read_anew(tmp_path: Path) -> None:
+    asked = spec(tmp_path, rows(3))
+    plan_run(asked)
+    store = open_store(asked.store)
+    old = load_plan(store, "run-1")
+    assert load_plan(store, "run-1") is old
+    shutil.rmtree(Path(asked.store) / "runs" / "run-1")
+    plan_run(spec(tmp_path, rows(4)))
+    new = load_plan(store, "run-1")
+    assert len(new.read_requests(new.batch(0, 0))) == 4
 
 
 def test_a_planned_run_goes_on_when_its_input_is_gone(tmp_path: Path) -> None:
