@@ -3,6 +3,7 @@ import pc from 'picocolors';
 
 import type { Client } from '@temporalio/client';
 
+import { EXIT } from '../../client/errors.js';
 import { watchRun } from '../../client/progress.js';
 import { isOver, type RunSnapshot } from '../../client/snapshot.js';
 import { printJson, say } from '../output.js';
@@ -31,9 +32,14 @@ export async function followRun(
   json: boolean,
 ): Promise<RunSnapshot | undefined> {
   const detach = new AbortController();
-  const onInterrupt = (): void => detach.abort();
-  process.once('SIGINT', onInterrupt);
-  process.once('SIGTERM', onInterrupt);
+  const onInterrupt = (): void => {
+    // The second time somebody does not want to wait for an answer that may not come.
+    if (detach.signal.aborted) process.exit(EXIT.interrupted);
+    detach.abort();
+  };
+  // Not `once`: a listener that is gone when the others are called lets the cursor's restorer end the process.
+  process.on('SIGINT', onInterrupt);
+  process.on('SIGTERM', onInterrupt);
   const display = json ? jsonDisplay() : process.stderr.isTTY ? barDisplay() : lineDisplay();
   const window = new RateWindow();
   try {
