@@ -29,6 +29,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   EngineArgumentsInvalid: EXIT.usage,
   ModelMismatch: EXIT.usage,
   UnsupportedInput: EXIT.usage,
+  NoResults: EXIT.usage,
   Usage: EXIT.usage,
   NotFound: EXIT.usage,
   StoreUnavailable: EXIT.unreachable,

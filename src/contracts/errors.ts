@@ -40,6 +40,10 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'The stored plan or its requests were changed; start over with --new.',
   },
+  NoResults: {
+    retryable: false,
+    wayOut: 'See `rankflow status` for how far the run is; `rankflow watch` waits for its end.',
+  },
   UnsupportedInput: {
     retryable: false,
     wayOut: 'Use OpenAI Batch JSONL, simple JSONL, CSV or Parquet, on a file:// or s3:// address.',

@@ -112,7 +112,7 @@ test('the rows of each rank can be read alone, and together they are the whole',
   expect(perRank.map((ids) => ids.length)).toEqual(Array(RANKS).fill(requestIds.length / RANKS));
   expect(perRank.flat()).toEqual(requestIds);
   const missing = await folder.rankflow(['results', runId, '--rank', String(RANKS)]);
-  expect([missing.exitCode, missing.stdout]).toEqual([1, '']);
+  expect([missing.exitCode, missing.stdout]).toEqual([2, '']);
 });
 
 test(

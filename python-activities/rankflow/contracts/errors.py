@@ -20,6 +20,7 @@ class ErrorType(StrEnum):
     ENGINE_LOAD_FAILED = "EngineLoadFailed"
     MODEL_MISMATCH = "ModelMismatch"
     PLAN_CORRUPT = "PlanCorrupt"
+    NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"

@@ -19,14 +19,14 @@ _PARQUET_ROWS = 1024
 def show_run(store: Store, run_id: str) -> dict[str, Any]:
     """The manifest of a finished run, else its plan in numbers, each with a ``state``.
 
-    Raises PLAN_CORRUPT when the store holds neither.
+    Raises NO_RESULTS when the store holds neither.
     """
     manifest = read_manifest(store, run_id)
     if manifest is not None:
         return manifest.model_dump(by_alias=True)
     plan = find_plan(store, run_id)
     if plan is None:
-        raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} is not in {store.root}")
+        raise RankflowError(ErrorType.NO_RESULTS, f"the run {run_id} is not in {store.root}")
     return {"state": "in_progress", **plan.summary.model_dump(by_alias=True)}
 
 
@@ -56,13 +56,13 @@ def write_results(
     """Write the answers (or the error lines) of a run or of one rank to a file or to stdout.
 
     Raises:
-        RankflowError: PLAN_CORRUPT when the run is not finished or has no such rank;
+        RankflowError: NO_RESULTS when the run is not finished or has no such rank;
             UNSUPPORTED_INPUT for Parquet to stdout; STORE_UNAVAILABLE when out is not writable.
     """
     manifest = read_manifest(store, run_id)
     if manifest is None:
         raise RankflowError(
-            ErrorType.PLAN_CORRUPT, f"the run {run_id} is not finished: it has no results yet"
+            ErrorType.NO_RESULTS, f"the run {run_id} is not finished: it has no results yet"
         )
     chunks = _chunks(store, manifest, rank, errors)
     if kind == "jsonl":
@@ -82,7 +82,9 @@ def _chunks(store: Store, manifest: Manifest, rank: int | None, errors: bool) ->
     if rank is not None:
         if not 0 <= rank < len(manifest.ranks):
             raise RankflowError(
-                ErrorType.PLAN_CORRUPT, f"the run {manifest.run_id} has no rank {rank}"
+                ErrorType.NO_RESULTS,
+                f"the run {manifest.run_id} has no rank {rank}: "
+                f"its ranks are 0 to {len(manifest.ranks) - 1}",
             )
         part = manifest.ranks[rank]
         offset = part.errors_offset if errors else part.output_offset

@@ -222,11 +222,25 @@ def test_results_of_an_unfinished_run_are_refused(tmp_path: Path) -> None:
     store, plan = planned(tmp_path)
     with (
         (tmp_path / "out").open("wb") as stdout,
-        pytest.raises(RankflowError, match="not finished"),
+        pytest.raises(RankflowError, match="not finished") as caught,
     ):
         write_results(store, plan.run_id, stdout)
+    # Nothing is wrong with its plan: nobody may be told to start over.
+    assert caught.value.kind is ErrorType.NO_RESULTS
     with pytest.raises(RankflowError, match="is not in"):
         show_run(store, "nobody")
+
+
+def test_a_rank_that_a_run_does_not_have_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    store, plan = planned(tmp_path, ranks=3)
+    finish_all(store, plan)
+    finalize_run(store, plan.run_id)
+    with (
+        (tmp_path / "out").open("wb") as stdout,
+        pytest.raises(RankflowError, match="no rank 3: its ranks are 0 to 2") as caught,
+    ):
+        write_results(store, plan.run_id, stdout, rank=3)
+    assert caught.value.kind is ErrorType.NO_RESULTS
 
 
 def test_parquet_results_have_text_and_usage_as_columns(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ test('a finished run is shown and generated no second time, with no server at al
 
 test('results of a run that is not there are an error and print nothing', async () => {
   const { exitCode, stdout, stderr } = await rankflow('results', 'r', '--store', home);
-  expect([exitCode, stdout]).toEqual([1, '']);
+  expect([exitCode, stdout]).toEqual([2, '']);
   expect(stderr).toContain('not finished');
+  expect(stderr).toContain('rankflow watch');
 }, 30_000);
