@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 
 import type { ClusterStatus } from '../contracts/workflows.js';
-import { clusterOf } from './run-options.js';
+import { clusterOf, flagOf, numeric } from './run-options.js';
 
 interface UpFlags {
   readonly nodes?: unknown;
@@ -25,7 +25,7 @@ export function register(program: Command): void {
     .command('up')
     .description('bring a cluster up and keep it until it is taken down')
     .argument('[name]', 'name of the cluster', 'local')
-    .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', Number)
+    .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', numeric)
     .option('--gcs-storage <kind>', 'memory, or rocksdb: engines outlive a lost head')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')
@@ -49,14 +49,16 @@ export function register(program: Command): void {
 }
 
 async function up(name: string, flags: UpFlags): Promise<void> {
-  const { ensureCluster } = await import('../client/clusters.js');
+  const { checkClusterSpec, ensureCluster } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { startStackUnless } = await import('./prepare.js');
   const { print, printJson, say } = await import('./output.js');
 
+  const spec = checkClusterSpec(clusterOf({ ...flags, cluster: name }), (path) =>
+    path === 'cluster.name' ? 'name' : flagOf(path),
+  );
   await startStackUnless(!flags.start);
   say(`Bringing up the cluster ${name} ...`);
-  const spec = clusterOf({ ...flags, cluster: name });
   const { address } = await withClient((client) => ensureCluster(client, spec));
   if (flags.json) {
     printJson(address);

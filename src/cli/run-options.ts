@@ -51,7 +51,7 @@ export interface RunFlags {
 }
 
 /** A number, or the text as it was typed: the schema names every option that is wrong, not just the first. */
-const numeric = (text: string): unknown => {
+export const numeric = (text: string): unknown => {
   const value = Number(text);
   return text.trim() === '' || Number.isNaN(value) ? text : value;
 };

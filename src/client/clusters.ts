@@ -13,25 +13,34 @@ import type {
 } from '../contracts/workflows.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 import { ClientError } from './errors.js';
+import type { OptionName } from './inference.js';
+
+/**
+ * Checks what a user asks for.
+ *
+ * @param nameOf names an option in a message: gets a path such as `cluster.nodes.workers`
+ * @throws ClientError `Usage` with all problems at once
+ */
+export function checkClusterSpec(spec: unknown, nameOf: OptionName = (name) => name): ClusterSpec {
+  const { data, error } = ClusterSpec.safeParse(spec);
+  if (data !== undefined) return data;
+  const problems = error.issues.map(
+    ({ path, message }) => `${nameOf(['cluster', ...path].join('.'))}: ${message}`,
+  );
+  throw new ClientError('Usage', problems.join('\n'));
+}
 
 /**
  * Brings a cluster up, or finds it up. Returns when its nodes are there.
  *
- * @throws ClientError `Usage` for a specification that is wrong, `ClusterStartFailed`
+ * @throws the failure of the workflow, `ClusterStartFailed` or `ClusterMismatch`; see `describeFailure`
  */
-export async function ensureCluster(client: Client, spec: unknown): Promise<EnsuredCluster> {
-  const parsed = ClusterSpec.safeParse(spec);
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map(
-      (issue) => `${issue.path.join('.')}: ${issue.message}`,
-    );
-    throw new ClientError('Usage', problems.join('\n'));
-  }
-  const input: ClusterWorkflowInput = { spec: parsed.data };
+export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<EnsuredCluster> {
+  const input: ClusterWorkflowInput = { spec };
   // No user: a cluster that a person asks for stays until a person stops it.
-  const request: EnsureClusterRequest = { spec: parsed.data };
+  const request: EnsureClusterRequest = { spec };
   const startWorkflowOperation = new WithStartWorkflowOperation(WORKFLOW.cluster, {
-    workflowId: clusterWorkflowId(parsed.data.name),
+    workflowId: clusterWorkflowId(spec.name),
     taskQueue: CONTROL_QUEUE,
     args: [input],
     workflowIdConflictPolicy: 'USE_EXISTING',

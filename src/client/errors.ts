@@ -25,6 +25,7 @@ export const EXIT = {
 const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   InvalidInput: EXIT.usage,
   RunMismatch: EXIT.usage,
+  ClusterMismatch: EXIT.usage,
   ImpossibleResources: EXIT.usage,
   EngineArgumentsInvalid: EXIT.usage,
   ModelMismatch: EXIT.usage,

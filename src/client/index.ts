@@ -31,5 +31,11 @@ export {
   type Phase,
   type RunSnapshot,
 } from './snapshot.js';
-export { clusterStatus, ensureCluster, listClusters, stopCluster } from './clusters.js';
+export {
+  checkClusterSpec,
+  clusterStatus,
+  ensureCluster,
+  listClusters,
+  stopCluster,
+} from './clusters.js';
 export { fleetStatus, listFleets, stopFleet } from './fleets.js';

@@ -18,6 +18,11 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'Use another --run-id, or --new to start a fresh run with these parameters.',
   },
+  ClusterMismatch: {
+    retryable: false,
+    wayOut:
+      'Ask for what is up, stop it (`rankflow cluster down`, `rankflow fleet stop`), or name another one.',
+  },
   ImpossibleResources: {
     retryable: false,
     wayOut:

@@ -115,7 +115,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
         if (stopping || failure !== undefined)
           throw failureOf(beingStopped(`cluster ${spec.name}`));
         if (sameValue(request.spec, spec)) return;
-        throw failureOf(otherNodes(spec.name));
+        throw failureOf(otherNodes(spec, request.spec));
       },
     },
   );

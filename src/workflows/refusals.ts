@@ -1,3 +1,4 @@
+import type { ClusterSpec } from '../contracts/cluster.js';
 import type { FleetSpec } from '../contracts/fleet.js';
 import type { Problem } from '../contracts/workflows.js';
 
@@ -7,10 +8,21 @@ export const beingStopped = (what: string): Problem => ({
   message: `${what} is being stopped`,
 });
 
-export const otherNodes = (cluster: string): Problem => ({
-  type: 'RunMismatch',
-  message: `cluster ${cluster} is up with other nodes: stop it first, or use another name`,
+export const otherNodes = ({ name, nodes }: ClusterSpec, asked: ClusterSpec): Problem => ({
+  type: 'ClusterMismatch',
+  message: `cluster ${name} is up as ${nodesText(nodes)}, and ${nodesText(asked.nodes)} is asked for`,
 });
+
+function nodesText(nodes: ClusterSpec['nodes']): string {
+  if (nodes.provider === 'existing') return `the existing cluster at ${nodes.address}`;
+  const { workers, cpusPerNode, gpusPerNode } = nodes;
+  const parts = [
+    workers === 0 ? 'a head node alone' : `a head node with ${workers} worker nodes`,
+    ...(cpusPerNode === undefined ? [] : [`${cpusPerNode} CPUs each`]),
+    ...(gpusPerNode === undefined ? [] : [`${gpusPerNode} GPUs each`]),
+  ];
+  return parts.join(', ');
+}
 
 export const otherModel = ({ name, model, specHash }: FleetSpec): Problem => ({
   type: 'ModelMismatch',
@@ -18,6 +30,6 @@ export const otherModel = ({ name, model, specHash }: FleetSpec): Problem => ({
 });
 
 export const otherCluster = ({ name, cluster }: FleetSpec): Problem => ({
-  type: 'RunMismatch',
-  message: `fleet ${name} is on cluster ${cluster.name}: stop it first, or use another name`,
+  type: 'ClusterMismatch',
+  message: `fleet ${name} is on cluster ${cluster.name}`,
 });

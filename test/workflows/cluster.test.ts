@@ -109,7 +109,10 @@ describe('a cluster', () => {
 
   it('refuses other nodes under its name', async () => {
     await ensure(local('taken', 0));
-    expect(await refusal(ensure(local('taken', 1)))).toMatchObject({ type: 'RunMismatch' });
+    expect(await refusal(ensure(local('taken', 1)))).toMatchObject({
+      type: 'ClusterMismatch',
+      message: expect.stringMatching(/up as a head node alone, and a head node with 1 worker/u),
+    });
     await stop('taken');
   });
 

@@ -15,6 +15,7 @@ class ErrorType(StrEnum):
 
     INVALID_INPUT = "InvalidInput"
     RUN_MISMATCH = "RunMismatch"
+    CLUSTER_MISMATCH = "ClusterMismatch"
     IMPOSSIBLE_RESOURCES = "ImpossibleResources"
     ENGINE_ARGUMENTS_INVALID = "EngineArgumentsInvalid"
     ENGINE_LOAD_FAILED = "EngineLoadFailed"

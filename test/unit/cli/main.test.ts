@@ -65,6 +65,16 @@ test('bad options and a missing file are told together, before anything is start
   expect(stderr).toContain('--ranks:');
 });
 
+test('wrong options of a cluster are told together, before anything is started', async () => {
+  const local = await rankflow('cluster', 'up', 'Not-A-Name', '--nodes', 'two');
+  expect([local.exitCode, local.stdout]).toEqual([2, '']);
+  expect(local.stderr).toMatch(/name: .*\n--nodes: .*received string/u);
+  expect(local.stderr).not.toMatch(/starting|Bringing/u);
+  const existing = await rankflow('cluster', 'up', '--address', 'host:6379');
+  expect(existing.exitCode).toBe(2);
+  expect(existing.stderr).toContain('--dashboard-url:');
+});
+
 test('with --json an error is one JSON line on standard output', async () => {
   const { exitCode, stdout } = await rankflow('run', '/none', '--model', 'org/model', '--json');
   expect(exitCode).toBe(2);
