@@ -1,17 +1,13 @@
 import { readFile } from 'node:fs/promises';
 
-import { execa } from 'execa';
 import { z } from 'zod';
 
 import type { RayNode } from '../contracts/activities.js';
 import type { ClusterAddress } from '../contracts/cluster.js';
 import { RAY_NAMESPACE } from '../contracts/names.js';
-import { paths } from '../setup/paths.js';
 
 /** Ray's state API answers in well under a second, on a busy head in a few. */
 const ANSWER_MS = 10_000;
-/** `ray status` imports Ray first: 5 s, on a busy host a minute. */
-const STATUS_MS = 90_000;
 /** The most that the state API gives at once (RAY_MAX_LIMIT_FROM_API_SERVER). */
 const LIMIT = 10_000;
 
@@ -111,20 +107,6 @@ async function get<T extends z.ZodType>(
 async function authorization(tokenFile: string | undefined): Promise<Record<string, string>> {
   if (tokenFile === undefined) return {};
   return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
-}
-
-/**
- * What `ray status` prints: nodes, resources in use and demands that wait.
- *
- * @throws ExecaError when the cluster does not answer; its `stderr` says why
- */
-export async function rayStatus(cluster: ClusterAddress): Promise<string> {
-  const args = ['-m', 'ray.scripts.scripts', 'status', '--address', cluster.address];
-  const { stdout } = await execa(paths.python, args, {
-    env: rayAuthEnvironment(cluster.tokenFile),
-    timeout: STATUS_MS,
-  });
-  return stdout;
 }
 
 /** Why a request failed, in one line: `fetch failed` alone helps nobody. */

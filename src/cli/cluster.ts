@@ -94,15 +94,20 @@ async function status(name: string | undefined, flags: StatusFlags): Promise<voi
   if (name !== undefined && statuses.length === 0) {
     throw new ClientError('NotFound', `There is no cluster ${name}.`);
   }
-  if (flags.json) printJson(name === undefined ? statuses : statuses[0]);
-  else if (statuses.length === 0) say('No cluster is up.');
-  else print(statuses.map(clusterText).join('\n\n'));
-  if (flags.ray) for (const one of statuses) await rayStatus(one);
+  const shown = flags.ray ? await Promise.all(statuses.map(withRayStatus)) : statuses;
+  if (flags.json) printJson(name === undefined ? shown : shown[0]);
+  else if (shown.length === 0) say('No cluster is up.');
+  else print(shown.map(clusterText).join('\n\n'));
+}
+
+interface ShownCluster extends ClusterStatus {
+  /** What `ray status` says, when it was asked for. */
+  readonly ray?: string;
 }
 
 /** A cluster and its nodes, for people. */
-export function clusterText(cluster: ClusterStatus): string {
-  const { name, state, provider, address, nodes, users, problem } = cluster;
+export function clusterText(cluster: ShownCluster): string {
+  const { name, state, provider, address, nodes, users, problem, ray } = cluster;
   const resources = (cpus: number, gpus: number): string =>
     gpus > 0 ? `${cpus} CPUs, ${gpus} GPUs` : `${cpus} CPUs`;
   return [
@@ -114,18 +119,17 @@ export function clusterText(cluster: ClusterStatus): string {
     }),
     ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
     ...(problem ? [`  last problem: ${problem.message}`] : []),
+    ...(ray === undefined ? [] : [ray]),
   ].join('\n');
 }
 
-/** Shows what Ray itself says, through the `ray` command of the Python environment. */
-async function rayStatus({ name, address }: ClusterStatus): Promise<void> {
+/** Adds what Ray itself says. */
+async function withRayStatus(cluster: ClusterStatus): Promise<ShownCluster> {
   const { ClientError } = await import('../client/errors.js');
-  const { rayCommand } = await import('../client/python.js');
-  const { say } = await import('./output.js');
+  const { rayStatus } = await import('../client/python.js');
+  const { name, address } = cluster;
   if (address === undefined) {
     throw new ClientError('ClusterUnavailable', `The cluster ${name} has no address yet.`);
   }
-  const { exitCode, stdout, stderr } = await rayCommand(['status'], address);
-  if (exitCode !== 0) throw new ClientError('ClusterUnavailable', stderr.trim().slice(-2000));
-  say(stdout);
+  return { ...cluster, ray: await rayStatus(address) };
 }

@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 
 import { execa } from 'execa';
@@ -61,25 +60,25 @@ export async function runPython(
   };
 }
 
+/** `ray status` imports Ray first: 5 s, on a busy host a minute. */
+const RAY_STATUS_MS = 90_000;
+
 /**
- * Runs the `ray` command of the Python environment against one cluster. The address is always given: with two
+ * What `ray status` prints: nodes, resources in use and demands that wait. The address is always given: with two
  * clusters on a machine Ray would not know which is meant.
+ *
+ * @throws ClientError `ClusterUnavailable` with what Ray says when it does not answer
  */
-export async function rayCommand(
-  args: readonly string[],
-  cluster: ClusterAddress,
-): Promise<PythonResult> {
-  const result = await execa(
-    path.join(paths.venv, 'bin', 'ray'),
-    [...args, '--address', cluster.address],
-    {
-      reject: false,
-      env: cluster.tokenFile
-        ? { RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: cluster.tokenFile }
-        : {},
-    },
-  );
-  return { exitCode: result.exitCode ?? 1, stdout: result.stdout, stderr: result.stderr };
+export async function rayStatus({ address, tokenFile }: ClusterAddress): Promise<string> {
+  const args = ['-m', 'ray.scripts.scripts', 'status', '--address', address];
+  const { failed, stdout, stderr, shortMessage } = await execa(paths.python, args, {
+    reject: false,
+    timeout: RAY_STATUS_MS,
+    env: tokenFile ? { RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: tokenFile } : {},
+  });
+  if (!failed) return stdout;
+  const said = stderr.trim().split('\n').slice(-5).join('\n');
+  throw new ClientError('ClusterUnavailable', said === '' ? (shortMessage ?? '') : said);
 }
 
 /** An error is one JSON line: output up to this many bytes waits for the exit code. */

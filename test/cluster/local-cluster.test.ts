@@ -13,8 +13,8 @@ const { paths } = await import('../../src/setup/paths.js');
 Object.assign(paths, { home, clusters: path.join(home, 'clusters') });
 
 const { enginesOf, observeCluster } = await import('../../src/activities/observe.js');
-const { listActors, rayAuthEnvironment, rayStatus } =
-  await import('../../src/activities/ray-state.js');
+const { listActors, rayAuthEnvironment } = await import('../../src/activities/ray-state.js');
+const { rayStatus } = await import('../../src/client/python.js');
 const { endLocalNode, removeLocalCluster, startLocalNode } =
   await import('../../src/activities/local-cluster.js');
 const { clusterFolder, clusterHash, readNode, temporaryRoot } =

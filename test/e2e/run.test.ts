@@ -169,6 +169,18 @@ test('an input with mistakes is refused with all of its lines, and nothing is ge
   expect(attempts()).toEqual(before);
 }, 120_000);
 
+test("a cluster's status and what `ray status` says are there for people and for scripts", async () => {
+  const people = await folder.rankflow(['cluster', 'status', 'local', '--ray']);
+  expect([people.exitCode, people.stderr]).toEqual([0, '']);
+  expect(people.stdout).toMatch(/^local: ready/u);
+  expect(people.stdout).toContain('2.0/2.0 CPU');
+  const { stdout } = await folder.rankflow(['cluster', 'status', 'local', '--ray', '--json']);
+  expect(JSON.parse(stdout)).toMatchObject({
+    state: 'ready',
+    ray: expect.stringContaining('2.0/2.0 CPU'),
+  });
+}, 240_000);
+
 async function fleet(): Promise<FleetStatus> {
   const { stdout } = await folder.rankflow(['fleet', 'status', FLEET, '--json']);
   return JSON.parse(stdout) as FleetStatus;
