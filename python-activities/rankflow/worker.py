@@ -20,6 +20,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import (
     CheckEngineArgumentsInput,
     CheckEngineArgumentsResult,
+    CheckStoreRoomInput,
     ExecuteFleetPlanInput,
     ExecuteFleetPlanResult,
     FinalizeRunInput,
@@ -28,9 +29,11 @@ from rankflow.contracts.models import (
     PlanSummary,
     RankProgress,
     RankProgressInput,
+    StoreRoom,
 )
 from rankflow.contracts.names import (
     CHECK_ENGINE_ARGUMENTS,
+    CHECK_STORE_ROOM,
     EXECUTE_FLEET_PLAN,
     FINALIZE_RUN,
     PLAN_RUN,
@@ -41,6 +44,7 @@ from rankflow.control.process import run_child
 from rankflow.failures import activity_errors
 from rankflow.rows.progress import rank_progress
 from rankflow.store import open_store
+from rankflow.store.room import check_room
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +110,21 @@ async def finalize_run(given: FinalizeRunInput) -> FinalizeRunResult:
         )
 
 
+@activity.defn(name=CHECK_STORE_ROOM)
+async def check_store_room(given: CheckStoreRoomInput) -> StoreRoom:
+    """Look whether a full store has room again.
+
+    Temporal repeats this activity until it has, so here STORE_FULL is worth another try.
+    """
+    with activity_errors():
+        store = open_store(given.store)
+        try:
+            free = await asyncio.to_thread(check_room, store, given.run_id, given.needed_bytes)
+        except RankflowError as error:
+            raise error.as_application_error(retryable=True) from error
+        return StoreRoom(free_bytes=free)
+
+
 _good_arguments: dict[str, CheckEngineArgumentsResult] = {}
 """Specs that vLLM accepted since this worker started: an import of vLLM costs 13 s and more."""
 
@@ -145,6 +164,7 @@ ACTIVITIES = [
     plan_run,
     progress_of_rank,
     finalize_run,
+    check_store_room,
     check_engine_arguments,
     execute_fleet_plan,
 ]

@@ -34,6 +34,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   Usage: EXIT.usage,
   NotFound: EXIT.usage,
   StoreUnavailable: EXIT.unreachable,
+  StoreFull: EXIT.unreachable,
   ClusterUnavailable: EXIT.unreachable,
   ClusterStartFailed: EXIT.unreachable,
   Unreachable: EXIT.unreachable,

@@ -14,6 +14,7 @@ import type {
   ObservedEngine,
 } from './fleet.js';
 import type {
+  CheckStoreRoomInput,
   FinalizeRunInput,
   FinalizeRunResult,
   GenerateBatchInput,
@@ -22,6 +23,7 @@ import type {
   PlanSummary,
   RankProgress,
   RankProgressInput,
+  StoreRoom,
 } from './run.js';
 import type {
   EnsureClusterRequest,
@@ -36,6 +38,8 @@ export interface PythonActivities {
   planRun(input: PlanRunInput): Promise<PlanSummary>;
   rankProgress(input: RankProgressInput): Promise<RankProgress>;
   finalizeRun(input: FinalizeRunInput): Promise<FinalizeRunResult>;
+  /** Fails with a `StoreFull` that is worth another try while there is no room. */
+  checkStoreRoom(input: CheckStoreRoomInput): Promise<StoreRoom>;
   checkEngineArguments(input: CheckEngineArgumentsInput): Promise<CheckEngineArgumentsResult>;
   executeFleetPlan(input: ExecuteFleetPlanInput): Promise<ExecuteFleetPlanResult>;
 }

@@ -57,7 +57,12 @@ export const ERRORS = {
   LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },
   StoreUnavailable: {
     retryable: true,
-    wayOut: 'Check that the store is reachable and has free space; work goes on by itself.',
+    wayOut: 'Check that the store is reachable and may be written to; work goes on by itself.',
+  },
+  StoreFull: {
+    // Not by Temporal: the workflow pauses, looks whether there is room again, and goes on.
+    retryable: false,
+    wayOut: 'Free some space in the store or raise its quota; the run goes on by itself.',
   },
   ClusterUnavailable: {
     retryable: true,

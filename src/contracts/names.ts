@@ -60,6 +60,7 @@ export const PYTHON_ACTIVITY = {
   planRun: 'planRun',
   rankProgress: 'rankProgress',
   finalizeRun: 'finalizeRun',
+  checkStoreRoom: 'checkStoreRoom',
   checkEngineArguments: 'checkEngineArguments',
   executeFleetPlan: 'executeFleetPlan',
 } as const;
@@ -78,4 +79,4 @@ export const UPDATE = {
   stopFleet: 'stopFleet',
 } as const;
 export const QUERY = { status: 'status', progress: 'progress' } as const;
-export const SIGNAL = { cancelRun: 'cancelRun' } as const;
+export const SIGNAL = { cancelRun: 'cancelRun', rankPaused: 'rankPaused' } as const;

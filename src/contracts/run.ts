@@ -109,6 +109,27 @@ export const BatchRange = z
   .meta({ id: 'BatchRange' });
 export type BatchRange = z.infer<typeof BatchRange>;
 
+/** Asks whether a store has room again. */
+export const CheckStoreRoomInput = z
+  .strictObject({
+    store: z.string(),
+    runId: z.string(),
+    neededBytes: z
+      .int()
+      .nonnegative()
+      .optional()
+      .describe('Free space that is waited for, when it is known'),
+  })
+  .meta({ id: 'CheckStoreRoomInput' });
+export type CheckStoreRoomInput = z.infer<typeof CheckStoreRoomInput>;
+
+export const StoreRoom = z
+  .strictObject({
+    freeBytes: z.int().nonnegative().optional().describe('Absent where nobody can tell: a bucket'),
+  })
+  .meta({ id: 'StoreRoom' });
+export type StoreRoom = z.infer<typeof StoreRoom>;
+
 /** What the commits of a rank say: totals and the batches that are still missing. */
 export const RankProgress = z
   .strictObject({
@@ -159,6 +180,7 @@ export const BatchHeartbeat = z
     rowsDone: z.int().nonnegative(),
     rows: z.int().nonnegative(),
     completionTokens: z.int().nonnegative(),
+    trouble: z.string().optional().describe('What the attempt waits for, such as the store'),
   })
   .meta({ id: 'BatchHeartbeat' });
 export type BatchHeartbeat = z.infer<typeof BatchHeartbeat>;

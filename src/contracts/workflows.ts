@@ -11,6 +11,8 @@ import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } fro
 export interface Problem {
   readonly type: ErrorType | 'Unknown';
   readonly message: string;
+  /** What the user can do about this very one; absent where the type says all there is to say. */
+  readonly wayOut?: string;
 }
 
 /**
@@ -172,6 +174,15 @@ export interface RankSummary {
   readonly done?: RowCounts;
   readonly salvagedRows?: number;
   readonly retries?: number;
+  /** Why it pauses; absent while it does not. */
+  readonly paused?: Problem;
+}
+
+/** Argument of the signal `rankPaused`, which a rank sends its run when it pauses and when it goes on. */
+export interface RankPaused {
+  readonly rank: number;
+  /** Absent when it goes on. */
+  readonly problem?: Problem;
 }
 
 /** Result of the query `progress` of a run: exact for ranks that are completed; ask the others themselves. */
@@ -239,5 +250,7 @@ export interface InferenceStatus {
   /** `preparing`: plan, cluster, engine arguments; `stopping`: takes down what it brought up. */
   readonly phase: 'preparing' | 'starting-fleet' | 'running' | 'stopping' | 'done';
   readonly plan?: PlanSummary;
+  /** Why planning pauses; a run that generates tells its own pauses. */
+  readonly paused?: Problem;
   readonly problem?: Problem;
 }

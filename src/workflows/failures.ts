@@ -4,7 +4,7 @@ import { ERRORS, type ErrorType } from '../contracts/errors.js';
 import type { Problem } from '../contracts/workflows.js';
 
 /** The error and its causes, outermost first; bounded, as a cause may be its own ancestor. */
-function causes(error: unknown): Error[] {
+export function causes(error: unknown): Error[] {
   const chain: Error[] = [];
   let current = error;
   while (current instanceof Error && chain.length < 32) {

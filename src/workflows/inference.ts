@@ -24,6 +24,7 @@ import { table } from './details.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { cancelRunSignal, runWorkflow } from './run.js';
+import { StoreRoom } from './store-room.js';
 
 export const inferenceStatusQuery = defineQuery<InferenceStatus>(QUERY.status);
 
@@ -65,23 +66,19 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   const claimed = { cluster: false, fleet: false };
   let status: InferenceStatus = { runId: run.runId, phase: 'preparing' };
 
+  let paused: Problem | undefined;
+  const present = (): InferenceStatus => ({ ...status, ...(paused && { paused }) });
+  const show = (): void => setCurrentDetails(inferenceDetails(input, present()));
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
-    setCurrentDetails(
-      table(
-        ['Run', run.runId],
-        [
-          ['Phase', status.phase],
-          ['Model', run.model.model],
-          ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
-          ['Cluster', cluster.name],
-          ...(status.problem === undefined ? [] : [['Problem', status.problem.message]]),
-        ],
-      ),
-    );
+    show();
   };
+  const room = new StoreRoom({ runId: run.runId, store: run.store }, (problem) => {
+    paused = problem;
+    show();
+  });
   const work = new CancellationScope();
-  setHandler(inferenceStatusQuery, () => status);
+  setHandler(inferenceStatusQuery, present);
   setHandler(cancelRunSignal, () => work.cancel());
   enter({});
 
@@ -91,9 +88,11 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     return scope.run(async () => {
       claimed.cluster = true;
       const tasks = [
-        python.planRun.executeWithOptions({ summary: 'Validate and plan the input' }, [
-          { spec: run },
-        ]),
+        room.waitedFor(async () =>
+          python.planRun.executeWithOptions({ summary: 'Validate and plan the input' }, [
+            { spec: run },
+          ]),
+        ),
         entities.ensureCluster.executeWithOptions(
           { summary: `Bring up Ray cluster ${cluster.name}` },
           [{ spec: cluster, user, keep }],
@@ -169,4 +168,23 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   } finally {
     await CancellationScope.nonCancellable(giveBack);
   }
+}
+
+/** Markdown for the Temporal UI. */
+function inferenceDetails(
+  { run, fleet, cluster }: InferenceInput,
+  status: InferenceStatus,
+): string {
+  const problem = status.paused ?? status.problem;
+  return table(
+    ['Run', run.runId],
+    [
+      ['Phase', status.paused === undefined ? status.phase : `${status.phase}, paused`],
+      ['Model', run.model.model],
+      ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
+      ['Cluster', cluster.name],
+      ...(problem === undefined ? [] : [['Problem', problem.message]]),
+      ...(problem?.wayOut === undefined ? [] : [['Way out', problem.wayOut]]),
+    ],
+  );
 }

@@ -5,17 +5,26 @@ import {
   TimeoutFailure,
   continueAsNew,
   defineQuery,
+  defineSignal,
+  getExternalWorkflowHandle,
   proxyActivities,
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
 
 import type { EngineActivities, PythonActivities } from '../contracts/activities.js';
-import { PYTHON_QUEUE, QUERY, fleetQueue, slotQueue } from '../contracts/names.js';
+import { PYTHON_QUEUE, QUERY, SIGNAL, fleetQueue, slotQueue } from '../contracts/names.js';
 import type { GenerateBatchResult } from '../contracts/run.js';
-import type { RankProgressView, RankResult, RankWorkflowInput } from '../contracts/workflows.js';
+import type {
+  Problem,
+  RankPaused,
+  RankProgressView,
+  RankResult,
+  RankWorkflowInput,
+} from '../contracts/workflows.js';
 import { workflowFailure } from './failures.js';
 import { UNTIL_DONE } from './options.js';
+import { StoreRoom } from './store-room.js';
 import {
   NOTHING_DONE,
   addCounts,
@@ -26,6 +35,7 @@ import {
 } from './window.js';
 
 export const rankProgressQuery = defineQuery<RankProgressView>(QUERY.progress);
+export const rankPausedSignal = defineSignal<[RankPaused]>(SIGNAL.rankPaused);
 
 const python = proxyActivities<Pick<PythonActivities, 'rankProgress'>>({
   taskQueue: PYTHON_QUEUE,
@@ -76,6 +86,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   );
   done = progress.committed;
 
+  const room = new StoreRoom({ runId, store }, async (problem) => tellRun(rank, problem));
   const pending = batchNumbers(progress.pending);
   const budget = batchesPerHistory(rank);
   let taken = 0;
@@ -91,7 +102,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   const place = async (): Promise<void> => {
     for (let batch = take(); batch !== undefined; batch = take()) {
       inFlight.add(batch);
-      const result = await generate(input, batch);
+      const result = await room.waitedFor(async () => generate(input, batch));
       inFlight.delete(batch);
       done = addCounts(done, countsOf(result));
       salvagedRows += result.salvagedRows;
@@ -109,6 +120,14 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     await continueAsNew<typeof rankWorkflow>({ ...input, carried: { salvagedRows, retries } });
   }
   return { rank, done, salvagedRows, retries };
+}
+
+/** Once for a pause and once for its end, however many batches of the rank wait. */
+async function tellRun(rank: number, problem: Problem | undefined): Promise<void> {
+  const { parent } = workflowInfo();
+  if (parent === undefined) return;
+  const run = getExternalWorkflowHandle(parent.workflowId, parent.runId);
+  await run.signal(rankPausedSignal, { rank, ...(problem && { problem }) });
 }
 
 /** Waits for all places; the first failure (or a cancellation) ends the others, which record what they have. */

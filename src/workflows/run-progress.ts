@@ -1,6 +1,6 @@
-import type { PlanSummary } from '../contracts/run.js';
+import type { PlanSummary, RunState } from '../contracts/run.js';
 import { rankWorkflowId } from '../contracts/names.js';
-import type { RankResult, RankSummary, RunProgress } from '../contracts/workflows.js';
+import type { Problem, RankResult, RankSummary, RunProgress } from '../contracts/workflows.js';
 import { table } from './details.js';
 import { NOTHING_DONE, addCounts } from './window.js';
 
@@ -14,6 +14,19 @@ export function ranksOf(runId: string, plan: PlanSummary): RankSummary[] {
     batches,
     ...(batches === 0 && { done: NOTHING_DONE }),
   }));
+}
+
+/** Why a run that generates pauses: one rank that waits for the store holds all of it up in the end. */
+export function pauseOf(state: RunState, ranks: readonly RankSummary[]): Problem | undefined {
+  return state === 'in_progress'
+    ? ranks.find(({ paused }) => paused !== undefined)?.paused
+    : undefined;
+}
+
+/** The entry of a rank that pauses, or goes on when there is no problem. */
+export function withPause(summary: RankSummary, problem: Problem | undefined): RankSummary {
+  const { paused: _before, ...rest } = summary;
+  return { ...rest, ...(problem && { paused: problem }) };
 }
 
 /** The entry of a rank whose workflow has returned. */
@@ -46,6 +59,7 @@ export function runDetails(progress: RunProgress): string {
             ['Completion tokens', finished.completionTokens],
           ] as const)),
       ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
+      ...(problem?.wayOut === undefined ? [] : ([['Way out', problem.wayOut]] as const)),
     ],
   );
 }

@@ -29,8 +29,16 @@ import type {
 import { counted } from '../text.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { UNTIL_DONE } from './options.js';
-import { rankWorkflow } from './rank.js';
-import { completedRank, finishedCounts, ranksOf, runDetails } from './run-progress.js';
+import { rankPausedSignal, rankWorkflow } from './rank.js';
+import {
+  completedRank,
+  finishedCounts,
+  pauseOf,
+  ranksOf,
+  runDetails,
+  withPause,
+} from './run-progress.js';
+import { StoreRoom } from './store-room.js';
 
 export const runProgressQuery = defineQuery<RunProgress>(QUERY.progress);
 export const cancelRunSignal = defineSignal(SIGNAL.cancelRun);
@@ -53,36 +61,53 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   let ranks: RankSummary[] = [];
   let output: FinalizeRunResult | undefined;
   let problem: Problem | undefined;
+  let ownPause: Problem | undefined;
 
-  const progress = (): RunProgress => ({
-    runId,
-    state,
-    finished: finishedCounts(ranks),
-    ranks,
-    ...(plan && { plan }),
-    ...(output && { output }),
-    ...(problem && { problem }),
-  });
+  const progress = (): RunProgress => {
+    const pause = ownPause ?? pauseOf(state, ranks);
+    const shown = pause ?? problem;
+    return {
+      runId,
+      state: pause === undefined ? state : 'paused',
+      finished: finishedCounts(ranks),
+      ranks,
+      ...(plan && { plan }),
+      ...(output && { output }),
+      ...(shown && { problem: shown }),
+    };
+  };
+  const show = (): void => setCurrentDetails(runDetails(progress()));
   const enter = (next: RunState): void => {
     state = next;
-    setCurrentDetails(runDetails(progress()));
+    show();
   };
   const setRank = (summary: RankSummary): void => {
     ranks = ranks.with(summary.rank, summary);
-    setCurrentDetails(runDetails(progress()));
+    show();
   };
+  const room = new StoreRoom({ runId, store }, (pause) => {
+    ownPause = pause;
+    show();
+  });
 
   const work = new CancellationScope();
   setHandler(runProgressQuery, progress);
   setHandler(cancelRunSignal, () => {
     if (state === 'validating' || state === 'in_progress') work.cancel();
   });
+  setHandler(rankPausedSignal, ({ rank, problem: paused }) => {
+    const summary = ranks[rank];
+    if (summary?.state === 'running') setRank(withPause(summary, paused));
+  });
   enter('validating');
 
   const assemble = async (missing: FinalizeRunInput['missing']): Promise<FinalizeRunResult> =>
-    python.finalizeRun.executeWithOptions({ summary: 'Check every row and assemble the output' }, [
-      { runId, store, missing },
-    ]);
+    room.waitedFor(async () =>
+      python.finalizeRun.executeWithOptions(
+        { summary: 'Check every row and assemble the output' },
+        [{ runId, store, missing }],
+      ),
+    );
 
   const generateRank = async (summary: RankSummary): Promise<void> => {
     const { rank, rows, batches, workflowId } = summary;
@@ -134,9 +159,11 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
 
   try {
     await work.run(async () => {
-      plan = await python.planRun.executeWithOptions({ summary: 'Validate and plan the input' }, [
-        { spec: input.spec },
-      ]);
+      plan = await room.waitedFor(async () =>
+        python.planRun.executeWithOptions({ summary: 'Validate and plan the input' }, [
+          { spec: input.spec },
+        ]),
+      );
       if (plan.finished) return;
       ranks = ranksOf(runId, plan);
       enter('in_progress');

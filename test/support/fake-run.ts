@@ -3,6 +3,7 @@ import { ApplicationFailure } from '@temporalio/common';
 
 import type { PythonActivities } from '../../src/contracts/activities.js';
 import type {
+  CheckStoreRoomInput,
   FinalizeRunInput,
   FinalizeRunResult,
   GenerateBatchInput,
@@ -25,6 +26,10 @@ export class FakeRun {
   /** Called at the start of each batch; may throw or wait. */
   onBatch: (input: GenerateBatchInput, attempt: number) => Promise<void> = async () => {};
   onPlan: () => void = () => {};
+  onFinalize: () => void = () => {};
+  /** Whether the store has no room: only looks notice by themselves. */
+  full = false;
+  readonly looks: CheckStoreRoomInput[] = [];
 
   constructor(readonly batches: readonly number[]) {}
 
@@ -52,7 +57,15 @@ export class FakeRun {
     },
     checkEngineArguments: async () => ({ maxModelLen: 2048, architecture: 'Fake' }),
     rankProgress: async ({ rank }) => this.progressOf(rank),
-    finalizeRun: async ({ missing }) => this.finalize(missing),
+    finalizeRun: async ({ missing }) => {
+      this.onFinalize();
+      return this.finalize(missing);
+    },
+    checkStoreRoom: async (input) => {
+      this.looks.push(input);
+      if (this.full) throw ApplicationFailure.retryable('no room yet', 'StoreFull');
+      return {};
+    },
   };
 
   readonly generateBatch = async (input: GenerateBatchInput): Promise<GenerateBatchResult> => {

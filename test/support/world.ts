@@ -105,6 +105,8 @@ export class World {
         this.run.python.rankProgress(input),
       finalizeRun: async (input: Parameters<Python['finalizeRun']>[0]) =>
         this.run.python.finalizeRun(input),
+      checkStoreRoom: async (input: Parameters<Python['checkStoreRoom']>[0]) =>
+        this.run.python.checkStoreRoom(input),
     };
   }
 }

@@ -26,6 +26,7 @@ class ErrorType(StrEnum):
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
     STORE_UNAVAILABLE = "StoreUnavailable"
+    STORE_FULL = "StoreFull"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     CLUSTER_START_FAILED = "ClusterStartFailed"
 
@@ -53,9 +54,8 @@ class RankflowError(Exception):
         self.kind = kind
         self.details = details
 
-    def as_application_error(self) -> ApplicationError:
-        """The same error as Temporal carries it, marked retryable or not."""
+    def as_application_error(self, retryable: bool | None = None) -> ApplicationError:
+        """The same error as Temporal carries it, retryable or not: as its kind is, unless told."""
         details = [] if self.details is None else [self.details]
-        return ApplicationError(
-            str(self), *details, type=self.kind.value, non_retryable=self.kind not in RETRYABLE
-        )
+        again = self.kind in RETRYABLE if retryable is None else retryable
+        return ApplicationError(str(self), *details, type=self.kind.value, non_retryable=not again)

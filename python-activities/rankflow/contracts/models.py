@@ -18,6 +18,9 @@ class BatchHeartbeat(BaseModel):
     rows_done: Annotated[int, Field(alias="rowsDone", ge=0)]
     rows: Annotated[int, Field(ge=0)]
     completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+    trouble: Annotated[
+        str | None, Field(description="What the attempt waits for, such as the store")
+    ] = None
 
 
 class BatchLimits(BaseModel):
@@ -67,6 +70,23 @@ class CheckEngineArgumentsResult(BaseModel):
     )
     max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
     architecture: str
+
+
+class CheckStoreRoomInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    store: str
+    run_id: Annotated[str, Field(alias="runId")]
+    needed_bytes: Annotated[
+        int | None,
+        Field(
+            alias="neededBytes",
+            description="Free space that is waited for, when it is known",
+            ge=0,
+        ),
+    ] = None
 
 
 class ClusterAddress(BaseModel):
@@ -374,6 +394,21 @@ class SecretRef(BaseModel):
     file: Annotated[
         str | None,
         Field(description="File (mode 0600) on the engine node", min_length=1),
+    ] = None
+
+
+class StoreRoom(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    free_bytes: Annotated[
+        int | None,
+        Field(
+            alias="freeBytes",
+            description="Absent where nobody can tell: a bucket",
+            ge=0,
+        ),
     ] = None
 
 

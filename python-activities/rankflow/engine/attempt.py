@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from types import TracebackType
 from typing import NamedTuple
 
-from rankflow.contracts.errors import RankflowError
+from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import Appender, Store
 from rankflow.store.layout import attempt_key
 from rankflow.store.salvage import AttemptLine
 
 log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 600.0
+"""How long an attempt keeps finished rows for a bucket that cannot be reached, and goes on."""
 
 
 class RowTotals(NamedTuple):
@@ -32,15 +36,20 @@ class AttemptFile:
         """Rows of this attempt so far, by row number."""
         self._store = store
         self._appender = appender
+        self.trouble: str | None = None
+        """Why finished rows are not durable yet; None when nothing stands in the way."""
         self._waiting: list[bytes] = []
+        self._failing_since: float | None = None
+        self._patient = True
         self._closing = asyncio.Event()
         self._flusher = asyncio.create_task(self._flush_until_closing())
+        self._closer: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
         cls, store: Store, run_id: str, rank: int, batch: int, token: str
     ) -> AttemptFile:
-        """Start the file. Raises LEASE_LOST when it exists already, STORE_UNAVAILABLE."""
+        """Start the file. Raises LEASE_LOST when it is there, STORE_UNAVAILABLE, STORE_FULL."""
         key = attempt_key(run_id, rank, batch, token)
         return cls(store, key, await asyncio.to_thread(store.append, key))
 
@@ -53,9 +62,10 @@ class AttemptFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # An attempt that failed or was cancelled tries once more, and keeps nobody waiting.
+        self._patient = error is None
         try:
-            # Shielded: a cancelled attempt keeps its finished rows for the next one to salvage.
-            await asyncio.shield(asyncio.ensure_future(self._close()))
+            await self._closed()
         except RankflowError:
             if error is None:
                 raise
@@ -64,39 +74,66 @@ class AttemptFile:
     def add(self, line: AttemptLine, data: bytes | None = None) -> None:
         """Record one finished row; ``data`` are the bytes of a salvaged line, kept as they are.
 
-        Durable after the next flush. Raises what a flush in the background raised:
-        STORE_UNAVAILABLE.
+        Durable after the next flush. Raises like :meth:`check`.
         """
-        if self._flusher.done():
-            self._flusher.result()
+        self.check()
         self.rows[line.row] = RowTotals(line.failed, line.prompt_tokens, line.completion_tokens)
         self._waiting.append(data if data is not None else line.encode())
 
+    def check(self) -> None:
+        """Raise what ended the flushes: STORE_UNAVAILABLE, STORE_FULL, LEASE_LOST."""
+        if self._flusher.done():
+            self._flusher.result()
+
     async def finish(self) -> str:
         """Make the whole file durable, close it and return its hex sha256."""
-        await self._close()
+        await self._closed()
         return self._appender.sha256
 
+    async def _closed(self) -> None:
+        # Shielded: a cancelled attempt keeps its finished rows for the next one to salvage, and the
+        # thread of a flush that is under way must not race with another.
+        if self._closer is None:
+            self._closer = asyncio.create_task(self._close())
+        await asyncio.shield(self._closer)
+
     async def _close(self) -> None:
-        # Not cancelled: the thread of a flush that is under way would race with the last write.
         self._closing.set()
-        await self._flusher
-        await asyncio.to_thread(self._put, self._take())
-        await asyncio.to_thread(self._appender.close)
+        try:
+            await self._flusher
+            await self._flush()
+            while self.trouble is not None and self._patient:
+                await asyncio.sleep(self._store.flush_seconds)
+                await self._flush()
+        finally:
+            await asyncio.to_thread(self._appender.close)
 
     async def _flush_until_closing(self) -> None:
         while not self._closing.is_set():
             try:
                 await asyncio.wait_for(self._closing.wait(), self._store.flush_seconds)
             except TimeoutError:
-                if self._waiting:
-                    await asyncio.to_thread(self._put, self._take())
+                await self._flush()
 
-    def _take(self) -> bytes:
+    async def _flush(self) -> None:
+        """Make what was added durable, or note the trouble of a bucket that may come back."""
+        if not self._waiting and self.trouble is None:
+            return
         lines, self._waiting = self._waiting, []
-        return b"".join(lines)
+        try:
+            await asyncio.to_thread(self._put, b"".join(lines))
+        except RankflowError as error:
+            now = time.monotonic()
+            since = self._failing_since = self._failing_since or now
+            passing = error.kind is ErrorType.STORE_UNAVAILABLE and not self._appender.broken
+            if not passing or now - since > PATIENCE_SECONDS:
+                raise
+            log.warning("%s: %s", self.key, error)
+            self.trouble = str(error)
+        else:
+            self.trouble = self._failing_since = None
 
     def _put(self, data: bytes) -> None:
         if data:
             self._appender.write(data)
-            self._appender.flush()
+        self._appender.flush()

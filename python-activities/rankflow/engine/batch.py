@@ -21,7 +21,7 @@ from rankflow.engine.host import EngineHost
 from rankflow.engine.lease import Contact, Lease
 from rankflow.engine.lines import answered, recorded_error
 from rankflow.engine.supersede import AttemptName, superseded
-from rankflow.engine.watch import Watch
+from rankflow.engine.watch import TICK_SECONDS, Watch
 from rankflow.failures import activity_errors
 from rankflow.rows.plan import BatchSlice, Plan, load_plan
 from rankflow.store import open_store
@@ -30,8 +30,6 @@ from rankflow.store.salvage import AttemptLine, salvage
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 1.0
-"""How often an attempt heartbeats; the SDK throttles to 0.8 of the heartbeat time-out."""
 SUPERSEDED_SECONDS = 10.0
 """How often an attempt looks for a commit or a newer attempt: two calls to the store."""
 
@@ -63,7 +61,8 @@ class BatchActivities:
 
         Raises (as Temporal errors) MODEL_MISMATCH and PLAN_CORRUPT, which are final, and
         ENGINE_GONE, LEASE_LOST and STORE_UNAVAILABLE, after which another attempt goes on from
-        what was finished.
+        what was finished. STORE_FULL is final for this activity: the rank pauses until there is
+        room, and then starts another.
         """
         started = time.monotonic()
         with activity_errors():
@@ -84,34 +83,36 @@ class BatchActivities:
         self._assert_spec(given.spec_hash)
         store = open_store(given.store)
         where = (given.run_id, given.rank, given.batch)
-        commit = await asyncio.to_thread(read_commit, store, *where)
+        info = activity.info()
+        timeout = info.heartbeat_timeout
+        lease = Lease(self._contact, timeout.total_seconds() if timeout is not None else None)
+        watch = Watch(self._host, lease, self._served.name)
+        commit = await watch.through_store(asyncio.to_thread(read_commit, store, *where))
         if commit is not None:
             return _committed(given, commit, started)
-        plan = await asyncio.to_thread(load_plan, store, given.run_id)
+        plan = await watch.through_store(asyncio.to_thread(load_plan, store, given.run_id))
         if plan.spec_hash != given.spec_hash:
             raise RankflowError(
                 ErrorType.MODEL_MISMATCH, f"the run {given.run_id} was planned for another model"
             )
-        part = await asyncio.to_thread(plan.batch, given.rank, given.batch)
-        name = AttemptName.of(activity.info())
-        info = activity.info()
-        timeout = info.heartbeat_timeout
-        lease = Lease(self._contact, timeout.total_seconds() if timeout is not None else None)
-        watch = Watch(self._host, lease, self._served.name, part.rows)
-        watch.beat({})
-        taken, requests = await asyncio.gather(
+        part = await watch.through_store(asyncio.to_thread(plan.batch, given.rank, given.batch))
+        name = AttemptName.of(info)
+        watch.rows = part.rows
+        reading = asyncio.gather(
             asyncio.to_thread(salvage, store, *where, part.row_range),
             asyncio.to_thread(plan.read_requests, part),
         )
-        async with await AttemptFile.start(store, *where, name.token) as attempt:
+        taken, requests = await watch.through_store(reading)
+        starting = AttemptFile.start(store, *where, name.token)
+        async with await watch.through_store(starting) as attempt:
+            watch.attempt = attempt
             for data in taken.values():
                 attempt.add(AttemptLine.model_validate_json(data), data)
             missing = [row for row in part.row_range if row not in attempt.rows]
             await self._answer_all(plan, part, requests, missing, attempt, watch, name)
-            watch.touch()
-            sha256 = await attempt.finish()
+            sha256 = await watch.through_store(attempt.finish())
         own = self._own_commit(attempt, part, name.token, sha256)
-        winner = await asyncio.to_thread(try_commit, store, *where, own)
+        winner = await watch.through_store(asyncio.to_thread(try_commit, store, *where, own))
         if winner.token != own.token:
             return _committed(given, winner, started)
         result = _committed(given, own, started)
@@ -180,34 +181,39 @@ class BatchActivities:
 
         with _first_error():
             async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(self._watch(plan, part, attempt, watch, name))
+                watchers = [
+                    group.create_task(self._watch(attempt, watch)),
+                    group.create_task(self._look_for_others(plan, part, name)),
+                ]
                 rows = [group.create_task(answer(row)) for row in missing]
                 if rows:
                     await asyncio.wait(rows)
-                watcher.cancel()
+                for watcher in watchers:
+                    watcher.cancel()
         if troubles:
             raise RankflowError(
                 ErrorType.ENGINE_GONE,
                 f"{len(troubles)} of {part.rows} rows got no answer ({troubles[0]})",
             )
 
-    async def _watch(
-        self,
-        plan: Plan,
-        part: BatchSlice,
-        attempt: AttemptFile,
-        watch: Watch,
-        name: AttemptName,
-    ) -> None:
-        looked = time.monotonic()
+    async def _watch(self, attempt: AttemptFile, watch: Watch) -> None:
         while True:
-            watch.beat(attempt.rows)
+            watch.beat()
+            attempt.check()
             await asyncio.sleep(TICK_SECONDS)
-            if time.monotonic() - looked > SUPERSEDED_SECONDS:
-                where = (plan.run_id, part.rank, part.batch)
+
+    async def _look_for_others(self, plan: Plan, part: BatchSlice, name: AttemptName) -> None:
+        where = (plan.run_id, part.rank, part.batch)
+        while True:
+            await asyncio.sleep(SUPERSEDED_SECONDS)
+            try:
                 if await asyncio.to_thread(superseded, plan.store, *where, name):
                     raise _CommittedElsewhere
-                looked = time.monotonic()
+            except RankflowError as error:
+                # A look that fails ends no attempt that works: what it writes itself decides.
+                if error.kind is not ErrorType.STORE_UNAVAILABLE:
+                    raise
+                log.warning("%s-%s of %s: %s", part.rank, part.batch, plan.run_id, error)
 
 
 def _committed(given: GenerateBatchInput, commit: Commit, started: float) -> GenerateBatchResult:

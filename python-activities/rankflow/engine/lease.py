@@ -57,6 +57,10 @@ class Lease:
         self._seconds = seconds
         self._checked = time.monotonic()
 
+    def renew(self) -> None:
+        """Begin anew after a time in which there was nothing to let go of."""
+        self._checked = time.monotonic()
+
     def check(self) -> None:
         """Raise LEASE_LOST (retryable) when another engine may have been given the batch."""
         now = time.monotonic()

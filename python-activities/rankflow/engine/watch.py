@@ -2,58 +2,92 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from temporalio import activity
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import BatchHeartbeat
-from rankflow.engine.attempt import RowTotals
+from rankflow.engine.attempt import AttemptFile
 from rankflow.engine.host import EngineHost
 from rankflow.engine.lease import Lease
 
+TICK_SECONDS = 1.0
+"""How often an attempt heartbeats; the SDK throttles to 0.8 of the heartbeat time-out."""
 QUIET_SECONDS = 30.0
 """Without progress for this long an attempt stops heartbeating; live engines step faster."""
 STALLED_SECONDS = 120.0
 """Without progress for this long the engine counts as hung and the batch goes back."""
+STORE_SECONDS = 900.0
+"""A call to the store that takes longer hangs, as a mount does that lost its server: another node
+may do better. Longer than an attempt's own patience with a bucket."""
+
+T = TypeVar("T")
 
 
 class Watch:
     """Watches one attempt; ``beat`` is called about once a second."""
 
-    def __init__(self, host: EngineHost, lease: Lease, engine: str, rows: int) -> None:
+    def __init__(self, host: EngineHost, lease: Lease, engine: str) -> None:
         self._host = host
         self._lease = lease
         self._engine = engine
-        self._rows = rows
+        self.rows = 0
+        """Rows of the batch, once they are known."""
+        self.attempt: AttemptFile | None = None
+        """The attempt's file, once it was started."""
         self._seen = -1
         self._since = time.monotonic()
 
-    def touch(self) -> None:
-        """Count something else than decoding as progress: a store call that returned."""
-        self._since = time.monotonic()
+    async def through_store(self, call: Awaitable[T]) -> T:
+        """Wait for the store, heartbeating: a slow store is no reason to take the batch away.
 
-    def beat(self, done: Mapping[int, RowTotals]) -> None:
+        The engine need not step meanwhile, nor is there anything to give up: before the first
+        request nothing was paid for, and after the last one all of it was.
+
+        Raises STORE_UNAVAILABLE when the call does not return, and what the call raises.
+        """
+        task = asyncio.ensure_future(call)
+        started = time.monotonic()
+        while not (await asyncio.wait({task}, timeout=TICK_SECONDS))[0]:
+            waited = time.monotonic() - started
+            if waited > STORE_SECONDS:
+                raise RankflowError(
+                    ErrorType.STORE_UNAVAILABLE, f"the store has not answered for {waited:.0f} s"
+                )
+            self._heartbeat()
+        self._since = time.monotonic()
+        self._lease.renew()
+        return task.result()
+
+    def beat(self) -> None:
         """Heartbeat if there is progress. Raises LEASE_LOST or ENGINE_GONE, both retryable."""
         self._lease.check()
         if self._host.dead:
             raise RankflowError(ErrorType.ENGINE_GONE, f"the engine {self._engine} died")
         if self._host.progress != self._seen:
             self._seen = self._host.progress
-            self.touch()
+            self._since = time.monotonic()
         quiet = time.monotonic() - self._since
         if quiet > STALLED_SECONDS:
             raise RankflowError(
                 ErrorType.ENGINE_GONE, f"the engine {self._engine} made no step for {quiet:.0f} s"
             )
         if quiet <= QUIET_SECONDS:
-            completion = sum(totals.completion_tokens for totals in done.values())
-            activity.heartbeat(
-                BatchHeartbeat(
-                    engine=self._engine,
-                    rows_done=len(done),
-                    rows=self._rows,
-                    completion_tokens=completion,
-                )
+            self._heartbeat()
+
+    def _heartbeat(self) -> None:
+        attempt = self.attempt
+        done = attempt.rows if attempt is not None else {}
+        activity.heartbeat(
+            BatchHeartbeat(
+                engine=self._engine,
+                rows_done=len(done),
+                rows=self.rows,
+                completion_tokens=sum(totals.completion_tokens for totals in done.values()),
+                trouble=attempt.trouble if attempt is not None else None,
             )
+        )

@@ -29,6 +29,7 @@ from rankflow.store.layout import (
     output_key,
     success_key,
 )
+from rankflow.store.room import require_room
 from rankflow.store.salvage import row_of, salvage
 
 MANIFEST_VERSION = 1
@@ -63,7 +64,7 @@ def finalize_run(store: Store, run_id: str, missing: Missing = "refuse") -> Fina
 
     Raises:
         RankflowError: PLAN_CORRUPT when commits, attempts and plan do not hold the same rows, or a
-            batch is missing and ``missing`` is ``refuse``; STORE_UNAVAILABLE.
+            batch is missing and ``missing`` is ``refuse``; STORE_UNAVAILABLE, STORE_FULL.
     """
     manifest = read_manifest(store, run_id)
     if manifest is None:
@@ -82,6 +83,7 @@ def _assemble(store: Store, plan: Plan, missing: Missing) -> Manifest:
     check_commits(plan, commits)
     if missing == "refuse":
         _refuse_missing(plan, commits)
+    _require_room(store, commits)
     # A folder of its own: two finalizers never write one file, the manifest names the winner's.
     token = secrets.token_hex(8)
     output_path = final_key(run_id, token, "output.jsonl")
@@ -141,6 +143,12 @@ def _assemble(store: Store, plan: Plan, missing: Missing) -> Manifest:
     if winner is None:
         raise RankflowError(ErrorType.STORE_UNAVAILABLE, "the manifest is there and cannot be read")
     return winner
+
+
+def _require_room(store: Store, commits: Commits) -> None:
+    """Raise STORE_FULL unless there is room: the output holds about what the attempts hold."""
+    if store.space() is not None:
+        require_room(store, sum(store.size(commit.path) for commit in commits.values()))
 
 
 def _refuse_missing(plan: Plan, commits: Commits) -> None:

@@ -18,6 +18,7 @@ from rankflow.rows.readers import detect_format
 from rankflow.rows.source import InputFile, open_input
 from rankflow.store import Store, open_store
 from rankflow.store.layout import manifest_key, plan_key, rank_table_key, requests_key
+from rankflow.store.room import require_room
 
 _ROW_OVERHEAD_BYTES = 700
 _TOKEN_BYTES = 5
@@ -52,7 +53,7 @@ def plan_run(spec: RunSpec) -> PlanSummary:
 
     Raises:
         RankflowError: INVALID_INPUT with all problems, RUN_MISMATCH, ENGINE_ARGUMENTS_INVALID,
-            UNSUPPORTED_INPUT, STORE_UNAVAILABLE.
+            UNSUPPORTED_INPUT, STORE_UNAVAILABLE, STORE_FULL.
     """
     store = open_store(spec.store)
     plan = find_plan(store, spec.run_id)
@@ -62,6 +63,8 @@ def plan_run(spec: RunSpec) -> PlanSummary:
     token = secrets.token_hex(8)
     key = requests_key(spec.run_id, token)
     with open_input(spec.input.uri) as source, store.writer(key) as requests:
+        if spec.input.limit is None:
+            require_room(store, source.size)
         sizes = _check(spec, source, lambda row: requests.write(row.line))
         requests.commit()
     tables = [

@@ -1,11 +1,14 @@
 """What every store can do, whatever it is made of.
 
 All calls block; asynchronous code goes through ``asyncio.to_thread``. Keys are relative, separated
-by ``/``. Trouble with the medium is ``RankflowError(STORE_UNAVAILABLE)``, which is retryable.
+by ``/``. Trouble with the medium is ``RankflowError(STORE_UNAVAILABLE)``, which is retryable; no
+room is STORE_FULL, after which the workflow waits until there is some.
 """
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -26,9 +29,21 @@ class MissingKey(RankflowError):
         self.key = key
 
 
-def unavailable(key: str, cause: Exception) -> RankflowError:
-    """The retryable error for trouble with the medium, naming the key and the system's reason."""
-    reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says when a disk or a quota is used up."""
+
+
+def unavailable(
+    key: str, cause: Exception, *, reason: str | None = None, full: bool = False
+) -> RankflowError:
+    """The error for trouble with the medium, naming the key and the system's reason.
+
+    STORE_FULL when the medium has no room, which the system's error number or ``full`` says; else
+    STORE_UNAVAILABLE.
+    """
+    reason = reason or getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
+    if full or getattr(cause, "errno", None) in _FULL:
+        return RankflowError(ErrorType.STORE_FULL, f"the store has no room for {key}: {reason}")
     return RankflowError(ErrorType.STORE_UNAVAILABLE, f"the store cannot serve {key}: {reason}")
 
 
@@ -44,6 +59,14 @@ def check_key(key: str) -> str:
     return key
 
 
+@dataclass(frozen=True)
+class Space:
+    """Room on the medium, in bytes: what may still be written, and the size of all of it."""
+
+    free: int
+    total: int
+
+
 class Appender(ABC):
     """An attempt file that grows. Only what was flushed survives a crash; one thread at a time."""
 
@@ -56,6 +79,14 @@ class Appender(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Make everything written so far durable. Does nothing when nothing was written since."""
+
+    @property
+    @abstractmethod
+    def broken(self) -> bool:
+        """Whether a flush that failed was the last: a file may hold half a line now.
+
+        When not, what failed to be flushed is part of the next flush.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -132,6 +163,10 @@ class Store(ABC):
     def uri(self, key: str) -> str:
         """Address of a key that users and other tools can open."""
         return f"{self.root.rstrip('/')}/{key}"
+
+    @abstractmethod
+    def space(self) -> Space | None:
+        """How much room there is; None where nobody can tell, as in a bucket."""
 
     @abstractmethod
     def read(self, key: str) -> bytes:

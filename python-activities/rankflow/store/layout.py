@@ -93,6 +93,11 @@ def success_key(run_id: str) -> str:
     return f"{run_prefix(run_id)}/_SUCCESS"
 
 
+def room_probe_key(run_id: str) -> str:
+    """A file that is there only while a look at a full store writes it."""
+    return f"{run_prefix(run_id)}/room-probe"
+
+
 def _checked(token: str) -> str:
     if _TOKEN.fullmatch(token) is None or ".." in token:
         raise RankflowError(ErrorType.PLAN_CORRUPT, f"{token!r} is not an attempt token")

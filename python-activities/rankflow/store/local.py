@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.store.base import CHUNK_BYTES, Appender, Keys, Store, Writer, check_key
+from rankflow.store.base import CHUNK_BYTES, Appender, Keys, Space, Store, Writer, check_key
 from rankflow.store.local_files import (
     TEMPORARY,
     LocalAppender,
@@ -44,6 +44,12 @@ class LocalStore(Store):
     def path(self, key: str) -> Path:
         """Path of a key. Raises PLAN_CORRUPT for a key that would leave the folder."""
         return self.folder / check_key(key)
+
+    def space(self) -> Space | None:
+        with medium("its folder"):
+            make_folder(self.folder)
+            status = os.statvfs(self.folder)
+        return Space(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
     def read(self, key: str) -> bytes:
         with medium(key):

@@ -135,6 +135,10 @@ class LocalAppender(Appender):
         self._broken = False
         self._pending.clear()
 
+    @property
+    def broken(self) -> bool:
+        return self._broken
+
     def close(self) -> None:
         if self._descriptor < 0:
             return

@@ -6,8 +6,10 @@ Credentials and endpoint come from the environment, as the cloud's own tools rea
 
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Generator, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -19,6 +21,7 @@ from rankflow.store.base import (
     Appender,
     Keys,
     MissingKey,
+    Space,
     Store,
     Writer,
     check_key,
@@ -28,9 +31,25 @@ from rankflow.store.base import (
 if TYPE_CHECKING:
     from obstore import WritableFile
     from obstore.store import ObjectStore as Bucket
+    from obstore.store import RetryConfig
 
-_CONFLICT_TRIES = 5
-"""S3 may answer racing conditional puts with a 409, which asks for another try."""
+RETRIES: "RetryConfig" = {
+    # Some 6 s in all, for answers such as 503. What lasts longer is told and tried again above:
+    # by the attempt, by Temporal, where people see it.
+    "max_retries": 6,
+    "retry_timeout": timedelta(minutes=1),
+}
+MAX_COPY_BYTES = 5 << 30
+"""S3 copies no larger object in one request."""
+_CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between tries: S3 may answer racing conditional puts with a 409, which asks for more."""
+_FULL = re.compile(
+    r"status code: 507|"
+    r"<Code>(?:QuotaExceeded|XMinioAdminBucketQuotaExceeded|XMinioStorageFull|InsufficientStorage)<"
+)
+"""How servers say that there is no room: a 507, Ceph's and MinIO's codes. AWS has no such limit."""
+_ANSWER = re.compile(r"status code: (\d+ [\w -]+):.*?<Code>(\w+)<", re.DOTALL)
+"""Status and error code in the client's long account of a request that was refused."""
 
 
 @contextlib.contextmanager
@@ -38,15 +57,18 @@ def _medium(key: str) -> Generator[None]:
     """Turn the client's errors into the store's."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise MissingKey(key) from error
     except (BaseError, OSError, TimeoutError, ValueError) as error:
-        raise unavailable(key, error) from error
+        raise _trouble(key, error) from error
 
 
-def _is_conflict(error: Exception) -> bool:
+def _trouble(key: str, error: Exception) -> RankflowError:
     text = str(error)
-    return "409" in text or "ConditionalRequestConflict" in text
+    # A bucket that is missing, or whose name is wrong, is more than a missing key.
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+        return MissingKey(key)
+    answer = _ANSWER.search(text)
+    reason = None if answer is None else f"{answer[1]} ({answer[2]})"
+    return unavailable(key, error, reason=reason, full=_FULL.search(text) is not None)
 
 
 class BucketStore(Store):
@@ -58,6 +80,9 @@ class BucketStore(Store):
     def __init__(self, root: str, bucket: "Bucket") -> None:
         super().__init__(root)
         self._bucket: Any = bucket
+
+    def space(self) -> Space | None:
+        return None
 
     def read(self, key: str) -> bytes:
         with _medium(key):
@@ -98,16 +123,18 @@ class BucketStore(Store):
 
     def create(self, key: str, data: bytes) -> bool:
         check_key(key)
-        for attempt in range(_CONFLICT_TRIES):
+        for pause in (*_CONFLICT_PAUSES, None):
             try:
                 obstore.put(self._bucket, key, data, mode="create", use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                # The client repeats a put whose answer was lost and then meets our own object.
-                return self.read(key) == data
             except (BaseError, OSError) as error:
-                if not _is_conflict(error) or attempt == _CONFLICT_TRIES - 1:
-                    raise unavailable(key, error) from error
-                time.sleep(0.1 * 2**attempt)
+                # The client calls a 409 and a 412 by one name, and repeats a put whose answer was
+                # lost until it meets our own object. What is there tells which it was.
+                with contextlib.suppress(MissingKey):
+                    return self.read(key) == data
+                conflict = isinstance(error, (AlreadyExistsError, PreconditionError))
+                if pause is None or not conflict:
+                    raise _trouble(key, error) from error
+                time.sleep(pause)
             else:
                 return True
         raise AssertionError("the last try returns or raises")
@@ -132,6 +159,12 @@ class BucketStore(Store):
             return _BucketWriter(key, obstore.open_writer(self._bucket, check_key(key)))
 
     def publish(self, source: str, key: str) -> None:
+        if self.size(source) > MAX_COPY_BYTES:
+            with self.writer(key) as writer:
+                for chunk in self.stream(source):
+                    writer.write(chunk)
+                writer.commit()
+            return
         with _medium(source):
             obstore.copy(self._bucket, check_key(source), check_key(key))
 
@@ -189,6 +222,7 @@ class _SegmentAppender(Appender):
         self._store = store
         self._segment = 0
         self._pending: list[bytes] = []
+        self._sending = b""
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -198,12 +232,21 @@ class _SegmentAppender(Appender):
         self._size += len(data)
 
     def flush(self) -> None:
-        if not self._pending:
-            return
-        if not self._store.create(f"{self.key}/{self._segment:06d}", b"".join(self._pending)):
-            raise RankflowError(ErrorType.LEASE_LOST, f"another attempt already writes {self.key}")
-        self._segment += 1
-        self._pending.clear()
+        while self._sending or self._pending:
+            # A segment whose put failed may be there all the same: it is put again as it was.
+            if not self._sending:
+                self._sending = b"".join(self._pending)
+                self._pending.clear()
+            if not self._store.create(f"{self.key}/{self._segment:06d}", self._sending):
+                raise RankflowError(
+                    ErrorType.LEASE_LOST, f"another attempt already writes {self.key}"
+                )
+            self._segment += 1
+            self._sending = b""
+
+    @property
+    def broken(self) -> bool:
+        return False
 
     def close(self) -> None:
         self.flush()

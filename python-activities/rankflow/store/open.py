@@ -31,10 +31,10 @@ def open_store(root: str) -> Store:
     # Not at the top: a worker with a local store needs no cloud client.
     from obstore.store import from_url
 
-    from rankflow.store.object import BucketStore
+    from rankflow.store.object import RETRIES, BucketStore
 
     try:
-        return BucketStore(root, from_url(root))
+        return BucketStore(root, from_url(root, retry_config=RETRIES))
     except Exception as error:
         raise RankflowError(
             ErrorType.UNSUPPORTED_INPUT,

@@ -37,7 +37,7 @@ def test_every_create_is_fsynced_with_its_folder(
         assert str(folder) in synced
 
 
-def test_a_full_disk_is_the_retryable_store_error_and_leaves_no_half_object(
+def test_a_full_disk_is_told_apart_and_leaves_no_half_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = LocalStore(tmp_path)
@@ -54,7 +54,7 @@ def test_a_full_disk_is_the_retryable_store_error_and_leaves_no_half_object(
     for call in (store.create, store.put):
         with pytest.raises(RankflowError, match="No space left") as caught:
             call("runs/plan.json", b"long enough")
-        assert caught.value.kind is ErrorType.STORE_UNAVAILABLE
+        assert caught.value.kind is ErrorType.STORE_FULL
     attempt.write(b"22222222\n")
     with pytest.raises(RankflowError, match="No space left"):
         attempt.flush()
