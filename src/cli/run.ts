@@ -104,6 +104,7 @@ function finishedSnapshot(runId: string) {
     completionTokens: 0,
     ranks: 0,
     retries: 0,
+    troubles: [],
     engines: [],
   };
 }

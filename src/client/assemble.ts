@@ -8,13 +8,15 @@ import type {
   RunProgress,
   RunResult,
 } from '../contracts/workflows.js';
-import type { Failure } from './errors.js';
+import { ERRORS } from '../contracts/errors.js';
+import { type Failure, isErrorType } from './errors.js';
 import {
   isOver,
   type ClusterView,
   type EngineView,
   type Phase,
   type RunSnapshot,
+  type Trouble,
 } from './snapshot.js';
 
 /** How a run ended: Temporal's status, and its result or failure. */
@@ -32,6 +34,12 @@ export interface LiveRank {
   readonly retries: number;
 }
 
+/** The last failure of an activity that is being tried again. */
+export interface PendingFailure {
+  readonly type: string;
+  readonly message: string;
+}
+
 /** Everything that was seen of a run at one moment; what did not exist yet is absent. */
 export interface Observation {
   readonly runId: string;
@@ -43,6 +51,8 @@ export interface Observation {
   readonly fleet?: FleetStatus;
   readonly run?: RunProgress;
   readonly ranks: readonly LiveRank[];
+  /** Of all its workflows. */
+  readonly failures: readonly PendingFailure[];
 }
 
 /** Puts one snapshot together from what was seen. Pure. */
@@ -57,7 +67,7 @@ export function assemble(seen: Observation): RunSnapshot {
   const done = run?.finished;
   return {
     ...base,
-    state: stateOf(run),
+    state: stateOf(seen),
     phase: phaseOf(seen),
     doneRows:
       (done?.rows ?? 0) +
@@ -70,6 +80,7 @@ export function assemble(seen: Observation): RunSnapshot {
       sum(heartbeats, ({ completionTokens }) => completionTokens),
     ranks: plan?.batches.length ?? 0,
     retries: sum(ranks, ({ retries }) => retries),
+    troubles: troublesOf(seen, heartbeats),
     engines: (fleet?.slots ?? []).map((slot) => engineView(slot, heartbeats, at)),
     ...(plan && { totalRows: plan.rows }),
     ...(cluster && { cluster: clusterView(cluster) }),
@@ -77,9 +88,43 @@ export function assemble(seen: Observation): RunSnapshot {
 }
 
 /** A run that has ended while the workflow around it still goes on is not over for whoever watches. */
-function stateOf(run: RunProgress | undefined): RunState {
-  if (run === undefined) return 'validating';
+function stateOf({ run, inference }: Observation): RunState {
+  if (run === undefined) return inference?.paused === undefined ? 'validating' : 'paused';
   return isOver(run.state) ? 'finalizing' : run.state;
+}
+
+function troublesOf(
+  { run, inference, ranks, failures }: Observation,
+  heartbeats: readonly BatchHeartbeat[],
+): Trouble[] {
+  const pause = run?.state === 'paused' ? run.problem : inference?.paused;
+  if (pause !== undefined) {
+    return [
+      {
+        ...pause,
+        count: Math.max(
+          1,
+          sum(ranks, ({ progress }) => progress.inFlight.length),
+        ),
+      },
+    ];
+  }
+  // An attempt that keeps its rows for a store that is away has not failed: only its heartbeats tell.
+  const waiting = heartbeats.flatMap(({ trouble }) =>
+    trouble === undefined ? [] : [{ type: 'StoreUnavailable', message: trouble }],
+  );
+  const troubles = new Map<string, Trouble>();
+  for (const { type, message } of [...failures, ...waiting]) {
+    // Alike but for the row, the key or the time that each of them names.
+    const kind = type + message.replaceAll(/[\w./-]*\d[\w./-]*/gu, '');
+    const known = troubles.get(kind);
+    const wayOut = isErrorType(type) ? ERRORS[type].wayOut : undefined;
+    troubles.set(kind, {
+      ...(known ?? { type, message, ...(wayOut !== undefined && { wayOut }) }),
+      count: (known?.count ?? 0) + 1,
+    });
+  }
+  return [...troubles.values()].toSorted((a, b) => b.count - a.count);
 }
 
 const STATE_OF_STATUS: Readonly<Record<string, RunState>> = {
@@ -99,6 +144,7 @@ function endedSnapshot({ status, result, failure }: Ended): EndedSnapshot {
     phase: 'done',
     ranks: 0,
     retries: 0,
+    troubles: [],
     engines: [],
     ...(failure && { failure }),
     ...(output && {

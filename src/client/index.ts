@@ -30,6 +30,7 @@ export {
   isOver,
   type Phase,
   type RunSnapshot,
+  type Trouble,
 } from './snapshot.js';
 export {
   checkClusterSpec,

@@ -1,4 +1,8 @@
-import type { Client } from '@temporalio/client';
+import {
+  type Client,
+  type WorkflowExecutionDescription,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 
 import {
@@ -20,7 +24,13 @@ import type {
 import { queryWorkflow } from './entities.js';
 import { describeFailure, type Failure, isTransient } from './errors.js';
 import { getRun, memoOf, runResult } from './runs.js';
-import { assemble, type Ended, type LiveRank, type Observation } from './assemble.js';
+import {
+  assemble,
+  type Ended,
+  type LiveRank,
+  type Observation,
+  type PendingFailure,
+} from './assemble.js';
 import { isOver, type RunSnapshot } from './snapshot.js';
 
 /** Rank workflows asked at once: enough to be quick, few enough not to crowd out the workflows' own tasks. */
@@ -92,12 +102,14 @@ async function observe(client: Client, runId: string): Promise<Observation> {
   const { name } = description.status;
   const ended = name === 'RUNNING' ? undefined : await endOf(client, runId, name);
   const closed = description.closeTime?.getTime();
-  if (ended !== undefined) return { ...base, at: closed ?? base.at, ended, ranks: [] };
+  if (ended !== undefined) {
+    return { ...base, at: closed ?? base.at, ended, ranks: [], failures: [] };
+  }
 
   const inference = await queryWorkflow<InferenceStatus>(client, inferenceWorkflowId(runId));
   const memo = memoOf(description);
   const generating = inference?.phase === 'running' || inference?.phase === 'stopping';
-  const [cluster, fleet, run] = await Promise.all([
+  const [cluster, fleet, run, runFailures] = await Promise.all([
     memo && queryWorkflow<ClusterStatus>(client, clusterWorkflowId(memo.cluster)),
     // Before these phases, an execution of the fleet or of the run is that of an earlier try.
     memo && inference?.phase !== 'preparing'
@@ -106,15 +118,46 @@ async function observe(client: Client, runId: string): Promise<Observation> {
     generating
       ? queryWorkflow<RunProgress>(client, runWorkflowId(runId), QUERY.progress)
       : undefined,
+    generating ? failuresOf(client, runWorkflowId(runId)) : [],
   ]);
+  const ranks = run === undefined ? [] : await observeRanks(client, run);
   return {
     ...base,
     ...(inference && { inference }),
-    ranks: run === undefined ? [] : await observeRanks(client, run),
+    ranks: ranks.map(({ rank }) => rank),
+    failures: [
+      ...pendingFailures(description),
+      ...runFailures,
+      ...ranks.flatMap(({ failures }) => failures),
+    ],
     ...(cluster && { cluster }),
     ...(fleet && { fleet }),
     ...(run && { run }),
   };
+}
+
+/** Failures of a workflow's activities; none when there is no such workflow. */
+async function failuresOf(client: Client, workflowId: string): Promise<PendingFailure[]> {
+  try {
+    return pendingFailures(await client.workflow.getHandle(workflowId).describe());
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return [];
+    throw error;
+  }
+}
+
+/** Temporal tries activities again silently: what failed last says why nothing moves. */
+function pendingFailures({ raw }: WorkflowExecutionDescription): PendingFailure[] {
+  return (raw.pendingActivities ?? []).flatMap(({ lastFailure }) =>
+    lastFailure?.message
+      ? [
+          {
+            type: lastFailure.applicationFailureInfo?.type ?? 'Unknown',
+            message: lastFailure.message,
+          },
+        ]
+      : [],
+  );
 }
 
 async function endOf(client: Client, runId: string, status: string): Promise<Ended> {
@@ -125,10 +168,15 @@ async function endOf(client: Client, runId: string, status: string): Promise<End
   }
 }
 
+interface ObservedRank {
+  readonly rank: LiveRank;
+  readonly failures: readonly PendingFailure[];
+}
+
 /** Ranks at work: what they committed, and the heartbeats of their batches in flight. */
-async function observeRanks(client: Client, run: RunProgress): Promise<LiveRank[]> {
+async function observeRanks(client: Client, run: RunProgress): Promise<ObservedRank[]> {
   const live = run.ranks.filter(({ state }) => state !== 'completed' && state !== 'waiting');
-  const result: LiveRank[] = [];
+  const result: ObservedRank[] = [];
   for (let start = 0; start < live.length; start += RANKS_AT_ONCE) {
     const some = live.slice(start, start + RANKS_AT_ONCE);
     const observed = await Promise.all(some.map((rank) => observeRank(client, rank.workflowId)));
@@ -137,22 +185,20 @@ async function observeRanks(client: Client, run: RunProgress): Promise<LiveRank[
   return result;
 }
 
-async function observeRank(client: Client, workflowId: string): Promise<LiveRank | undefined> {
+async function observeRank(client: Client, workflowId: string): Promise<ObservedRank | undefined> {
   const progress = await queryWorkflow<RankProgressView>(client, workflowId, QUERY.progress);
   if (progress === undefined) return undefined;
-  const { raw } = await client.workflow.getHandle(workflowId).describe();
-  const batches = (raw.pendingActivities ?? []).filter(
+  const description = await client.workflow.getHandle(workflowId).describe();
+  const batches = (description.raw.pendingActivities ?? []).filter(
     ({ activityType }) => activityType?.name === ENGINE_ACTIVITY.generateBatch,
   );
-  return {
-    progress,
-    heartbeats: batches.flatMap(({ heartbeatDetails }) => {
-      const [payload] = heartbeatDetails?.payloads ?? [];
-      // A hint only: the heartbeat of an engine that loads its batch carries nothing.
-      const details =
-        payload && BatchHeartbeat.safeParse(defaultPayloadConverter.fromPayload(payload));
-      return details?.success ? [details.data] : [];
-    }),
-    retries: batches.filter(({ attempt }) => (attempt ?? 1) > 1).length,
-  };
+  const heartbeats = batches.flatMap(({ heartbeatDetails }) => {
+    const [payload] = heartbeatDetails?.payloads ?? [];
+    // A hint only: the heartbeat of an engine that loads its batch carries nothing.
+    const details =
+      payload && BatchHeartbeat.safeParse(defaultPayloadConverter.fromPayload(payload));
+    return details?.success ? [details.data] : [];
+  });
+  const retries = batches.filter(({ attempt }) => (attempt ?? 1) > 1).length;
+  return { rank: { progress, heartbeats, retries }, failures: pendingFailures(description) };
 }

@@ -26,6 +26,17 @@ export interface EngineView {
   readonly reason?: string;
 }
 
+/** Why nothing moves, or not everything does. */
+export interface Trouble {
+  /** Of the contract's error types when it is known. */
+  readonly type: string;
+  readonly message: string;
+  /** What the user can do, one sentence. */
+  readonly wayOut?: string;
+  /** How many activities it holds up. */
+  readonly count: number;
+}
+
 export interface ClusterView {
   readonly name: string;
   readonly state: string;
@@ -51,6 +62,8 @@ export interface RunSnapshot {
   readonly ranks: number;
   /** Batches that are being tried again. */
   readonly retries: number;
+  /** What is being tried again, what holds up most first; when the run pauses, why it does. */
+  readonly troubles: readonly Trouble[];
   readonly cluster?: ClusterView;
   readonly engines: readonly EngineView[];
   /** When the run is over and wrote results. */

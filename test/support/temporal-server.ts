@@ -29,6 +29,7 @@ export const NAMESPACES = [
   'inference',
   'record',
   'client',
+  'store-full',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */

@@ -28,6 +28,8 @@ beforeAll(async () => {
   await harness.serve(PYTHON_QUEUE, {
     rankProgress: async (input: Parameters<typeof run.python.rankProgress>[0]) =>
       run.python.rankProgress(input),
+    checkStoreRoom: async (input: Parameters<typeof run.python.checkStoreRoom>[0]) =>
+      run.python.checkStoreRoom(input),
   });
   await harness.serve(fleetQueue('fleet', SPEC_HASH), {
     generateBatch: async (input: Parameters<typeof run.generateBatch>[0]) =>

@@ -28,6 +28,8 @@ beforeAll(async () => {
     rankProgress: async (input: Parameters<Fake['rankProgress']>[0]) =>
       run.python.rankProgress(input),
     finalizeRun: async (input: Parameters<Fake['finalizeRun']>[0]) => run.python.finalizeRun(input),
+    checkStoreRoom: async (input: Parameters<Fake['checkStoreRoom']>[0]) =>
+      run.python.checkStoreRoom(input),
   });
   await harness.serve(fleetQueue('fleet', SPEC_HASH), {
     generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>

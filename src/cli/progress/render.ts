@@ -41,6 +41,7 @@ export function renderProgress(
     ...engineLines(snapshot.engines, columns, paint),
     ...(snapshot.totalRows === undefined ? [] : [bar(snapshot, columns, paint)]),
     ...numbersLine(snapshot, rates, columns, paint),
+    ...troubleLines(snapshot, columns, paint),
   ];
   return lines.join('\n');
 }
@@ -56,6 +57,9 @@ export function renderLine(snapshot: RunSnapshot, rates: Rates): string {
   if (rates.tokensPerSecond > 0) parts.push(`${Math.round(rates.tokensPerSecond)} tokens/s`);
   const eta = etaSeconds(totalRows, snapshot.doneRows, rates.rowsPerSecond);
   if (eta !== undefined && !isOver(snapshot.state)) parts.push(`${formatSeconds(eta)} left`);
+  const [worst] = snapshot.troubles;
+  if (worst !== undefined)
+    parts.push(troubleText(snapshot), ...(worst.wayOut ? [worst.wayOut] : []));
   return parts.join(' | ');
 }
 
@@ -67,8 +71,10 @@ export function newsKey({
   failedRows,
   retries,
   engines,
+  troubles,
 }: RunSnapshot): string {
-  return JSON.stringify([state, phase, doneRows, failedRows, retries, countStates(engines)]);
+  const kinds = troubles.map(({ type }) => type).toSorted();
+  return JSON.stringify([state, phase, doneRows, failedRows, retries, countStates(engines), kinds]);
 }
 
 function phaseText({ phase, startedAt, at, state }: RunSnapshot): string {
@@ -139,6 +145,24 @@ function numbersLine(
   ];
   const text = cut(parts.join(', '), columns);
   return [failedRows > 0 ? paint.red(text) : paint.dim(text)];
+}
+
+/** The worst trouble and its way out, and how many kinds there are more. */
+function troubleLines(snapshot: RunSnapshot, columns: number, paint: Paint): string[] {
+  const [worst, ...more] = snapshot.troubles;
+  if (worst === undefined) return [];
+  const others = more.length === 0 ? '' : ` (and ${more.length} more)`;
+  return [
+    paint.yellow(cut(`${troubleText(snapshot)}${others}`, columns)),
+    ...(worst.wayOut === undefined ? [] : [paint.dim(cut(`way out: ${worst.wayOut}`, columns))]),
+  ];
+}
+
+/** `paused: the store has no room for …`, or `retrying 3x: the store cannot serve …`. */
+function troubleText({ state, troubles: [worst] }: RunSnapshot): string {
+  if (worst === undefined) return '';
+  const times = worst.count > 1 ? ` ${worst.count}x` : '';
+  return `${state === 'paused' ? 'paused' : `retrying${times}`}: ${worst.message}`;
 }
 
 function etaText({ totalRows, doneRows, state }: RunSnapshot, rates: Rates | undefined): string[] {

@@ -23,6 +23,7 @@ const GENERATING: RunSnapshot = {
   completionTokens: 1600,
   ranks: 4,
   retries: 1,
+  troubles: [],
   cluster: { name: 'local', state: 'ready', nodesUp: 2, nodesWanted: 2 },
   engines: [
     { slot: 0, state: 'generating', rowsInFlight: 64, restarts: 0 },
@@ -128,4 +129,23 @@ test.each([
   [3725, '1h02m'],
 ])('%d seconds are %s', (seconds, text) => {
   expect(formatSeconds(seconds)).toBe(text);
+});
+
+test('a pause is shown with its way out, and what is tried again with its reason', () => {
+  const full = { type: 'StoreFull', message: 'no room in /store', wayOut: 'Free some.', count: 6 };
+  const paused: RunSnapshot = { ...GENERATING, state: 'paused', troubles: [full] };
+  expect(renderProgress(paused, RATES, 80).split('\n').slice(-2)).toEqual([
+    'paused: no room in /store',
+    'way out: Free some.',
+  ]);
+  expect(renderLine(paused, RATES)).toContain('paused: no room in /store | Free some.');
+  const away = { type: 'StoreUnavailable', message: 'the store cannot serve x', count: 3 };
+  const gone = { type: 'EngineGone', message: 'it died', count: 1 };
+  expect(renderProgress({ ...GENERATING, troubles: [away, gone] }, RATES, 80)).toContain(
+    'retrying 3x: the store cannot serve x (and 1 more)',
+  );
+  expect(newsKey({ ...GENERATING, troubles: [away] })).not.toBe(newsKey(GENERATING));
+  expect(newsKey({ ...GENERATING, troubles: [away] })).toBe(
+    newsKey({ ...GENERATING, troubles: [{ ...away, count: 4, message: 'the same, other key' }] }),
+  );
 });

@@ -4,7 +4,7 @@ import { assemble, type LiveRank, type Observation } from '../../../src/client/a
 import { sumResources } from '../../../src/client/hardware.js';
 import type { FleetStatus, RunProgress } from '../../../src/contracts/workflows.js';
 
-const BASE: Observation = { runId: 'r', startedAt: 1_000, at: 61_000, ranks: [] };
+const BASE: Observation = { runId: 'r', startedAt: 1_000, at: 61_000, ranks: [], failures: [] };
 
 const counts = { batches: 1, rows: 10, failedRows: 1, promptTokens: 50, completionTokens: 100 };
 
@@ -150,4 +150,47 @@ test('only nodes that are alive lend their CPUs and GPUs', () => {
   ];
   expect(sumResources({ data: { result: { result: nodes } } })).toEqual({ cpus: 12, gpus: 2 });
   expect(sumResources({})).toEqual({ cpus: 0, gpus: 0 });
+});
+
+test('a paused run says why and what to do, whether it plans or generates', () => {
+  const problem = { type: 'StoreFull', message: 'no room', wayOut: 'Free some.' } as const;
+  const generating = assemble({
+    ...BASE,
+    run: { ...RUN, state: 'paused', problem },
+    ranks: [RANK],
+    failures: [{ type: 'StoreFull', message: 'no room yet' }],
+  });
+  expect(generating).toMatchObject({ state: 'paused', troubles: [{ ...problem, count: 1 }] });
+  expect(generating.troubles).toHaveLength(1);
+  const inference = { runId: 'r', phase: 'preparing', paused: problem } as const;
+  expect(assemble({ ...BASE, inference })).toMatchObject({
+    state: 'paused',
+    troubles: [{ ...problem, count: 1 }],
+  });
+});
+
+test('what is silently tried again is told, alike failures once, the most frequent first', () => {
+  const away = (key: string) => ({
+    type: 'StoreUnavailable',
+    message: `the store cannot serve ${key}: 503 Service Unavailable (SlowDown)`,
+  });
+  const waiting = { ...RANK.heartbeats[0]!, trouble: away('runs/r/attempts/0-7').message };
+  const { troubles } = assemble({
+    ...BASE,
+    run: RUN,
+    ranks: [{ ...RANK, heartbeats: [waiting] }],
+    failures: [
+      { type: 'EngineGone', message: 'the engine f/slot-0/abc-1 died' },
+      away('runs/r/commits/0-1.json'),
+      away('runs/r/commits/0-2.json'),
+    ],
+  });
+  expect(troubles.map(({ type, count }) => [type, count])).toEqual([
+    ['StoreUnavailable', 3],
+    ['EngineGone', 1],
+  ]);
+  expect(troubles[0]).toMatchObject({
+    message: expect.stringContaining('SlowDown'),
+    wayOut: expect.stringContaining('reachable'),
+  });
 });
