@@ -55,7 +55,7 @@ class PlannedRun:
     given: GenerateBatchInput
 
 
-def write_plan(root: Path, lines: list[dict[str, Any]], model: ModelSpec) -> PlannedRun:
+def write_plan(root: Path | str, lines: list[dict[str, Any]], model: ModelSpec) -> PlannedRun:
     """Write requests, a table of one batch and the plan, as planning does."""
     store = open_store(str(root))
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)

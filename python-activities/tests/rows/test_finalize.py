@@ -19,8 +19,10 @@ from rankflow.rows.planner import plan_run
 from rankflow.rows.progress import rank_progress
 from rankflow.rows.results import list_runs, show_run, write_results
 from rankflow.store import Store, open_store
+from rankflow.store.base import Space
 from rankflow.store.commits import Commit, try_commit
 from rankflow.store.layout import manifest_key, success_key
+from rankflow.store.local import LocalStore
 from tests.rows.support import attempt, chat, finish, jsonl, spec
 
 
@@ -273,3 +275,23 @@ def test_runs_of_a_store_are_listed_with_their_state(tmp_path: Path) -> None:
     store.put(manifest_key("half"), b"{}")
     with pytest.raises(RankflowError, match="not a manifest"):
         list_runs(store)
+
+
+def test_without_room_for_the_output_nothing_is_written_and_it_says_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plan = planned(tmp_path)
+    finish_all(store, plan)
+    before = store.list("runs")
+    monkeypatch.setattr(LocalStore, "space", lambda _: Space(free=100, total=1 << 30))
+    with pytest.raises(RankflowError) as caught:
+        finalize_run(store, plan.run_id)
+    assert caught.value.kind is ErrorType.STORE_FULL
+    assert caught.value.details is not None
+    needed = caught.value.details["neededBytes"]
+    assert store.list("runs") == before
+    monkeypatch.setattr(LocalStore, "space", lambda _: Space(free=needed, total=1 << 30))
+    finalize_run(store, plan.run_id)
+    manifest = read_manifest(store, plan.run_id)
+    assert manifest is not None
+    assert manifest.output.size + manifest.errors.size <= needed

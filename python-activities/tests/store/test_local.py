@@ -8,7 +8,9 @@ import pytest
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import local_files, open_store
+from rankflow.store.base import Space
 from rankflow.store.local import LocalStore
+from rankflow.store.room import RESERVE_BYTES, check_room
 
 
 def test_addresses_that_are_no_absolute_path_are_refused(tmp_path: Path) -> None:
@@ -88,3 +90,49 @@ def test_a_file_where_a_folder_should_be_is_the_store_error(tmp_path: Path) -> N
     with pytest.raises(RankflowError) as caught:
         LocalStore(tmp_path).put("runs/a/plan.json", b"x")
     assert caught.value.kind is ErrorType.STORE_UNAVAILABLE
+
+
+def test_a_system_that_takes_few_bytes_at_once_gets_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: original(descriptor, data[:3]))
+    store = LocalStore(tmp_path)
+    store.put("a", b"0123456789")
+    with store.append("b") as attempt:
+        attempt.write(b"0123456789\n")
+    assert (store.read("a"), store.read_attempt("b")) == (b"0123456789", b"0123456789\n")
+
+
+def test_room_is_a_reserve_or_what_the_work_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    space = Space(free=RESERVE_BYTES - 1, total=1 << 40)
+    monkeypatch.setattr(LocalStore, "space", lambda _: space)
+    with pytest.raises(RankflowError, match=r"64.0 MiB are needed and 64.0 MiB are free") as caught:
+        check_room(store, "r")
+    assert caught.value.kind is ErrorType.STORE_FULL
+    space = Space(free=RESERVE_BYTES, total=1 << 40)
+    assert check_room(store, "r") == RESERVE_BYTES
+    with pytest.raises(RankflowError) as caught:
+        check_room(store, "r", needed=3 * RESERVE_BYTES)
+    assert caught.value.details == {"neededBytes": 3 * RESERVE_BYTES}
+    # A small disk is not asked for more than a share of it.
+    space = Space(free=1 << 20, total=10 << 20)
+    assert check_room(store, "r") == 1 << 20
+    assert store.list("runs") == []
+
+
+def test_a_quota_that_no_number_shows_is_found_by_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quota(descriptor: int, data: bytes) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("rankflow.store.local.write_all", quota)
+    with pytest.raises(RankflowError, match="quota") as caught:
+        check_room(LocalStore(tmp_path), "r")
+    assert caught.value.kind is ErrorType.STORE_FULL
+    monkeypatch.undo()
+    assert check_room(LocalStore(tmp_path), "r")
