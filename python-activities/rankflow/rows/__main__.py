@@ -19,6 +19,7 @@ from rankflow.rows.finalize import finalize_run
 from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
 from rankflow.rows.progress import rank_progress
 from rankflow.rows.results import list_runs, show_run, write_results
+from rankflow.rows.verify import verify_run
 from rankflow.store import open_store
 
 EXIT_ERROR = 2
@@ -82,6 +83,8 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
             )
         case "show":
             return show_run(open_store(options.store), options.run_id)
+        case "verify":
+            return verify_run(open_store(options.store), options.run_id).as_json()
         case _:
             return list_runs(open_store(options.store))
 
@@ -99,9 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
     results.add_argument("--out", type=Path)
     show = commands.add_parser("show", help="the manifest, or the plan in numbers")
-    for command in (results, show):
+    verify = commands.add_parser("verify", help="check a finished run again, file by file")
+    for command in (results, show, verify):
         command.add_argument("--run-id", required=True)
-    for command in (results, show, commands.add_parser("list", help="all runs of a store")):
+    for command in (results, show, verify, commands.add_parser("list", help="all runs of a store")):
         command.add_argument("--store", required=True)
     return parser
 

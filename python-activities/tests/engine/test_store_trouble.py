@@ -22,7 +22,8 @@ from rankflow.contracts.models import BatchHeartbeat
 from rankflow.engine import batch, watch
 from rankflow.engine.lease import Contact
 from rankflow.engine.simulated import SimulatedBackend
-from rankflow.store import local_files, object
+from rankflow.store import local_files
+from rankflow.store import object as bucket
 from rankflow.store.commits import read_commit
 from rankflow.store.object import BucketStore
 from tests.bucket_server import BucketServer, Fault
@@ -159,7 +160,7 @@ async def test_a_write_that_fails_costs_no_row_that_was_durable(
 async def test_a_bucket_that_is_away_for_a_while_costs_no_attempt(
     s3: str, server: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(object.RETRIES, "max_retries", 0)
+    monkeypatch.setitem(bucket.RETRIES, "max_retries", 0)
     monkeypatch.setattr(BucketStore, "flush_seconds", 0.1)
     quick_ticks(monkeypatch)
     run = write_plan(s3, [chat(n) for n in range(12)], simulated_model(tokens_per_second=15))
@@ -172,7 +173,7 @@ async def test_a_bucket_that_is_away_for_a_while_costs_no_attempt(
     server.proxy.faults += away
     environment = attempt_environment()
     beats: list[BatchHeartbeat] = []
-    environment.on_heartbeat = lambda beat: beats.append(beat)
+    environment.on_heartbeat = beats.append
     result = await environment.run(engine.generate_batch, run.given)
     assert [fault.times for fault in away] == [0, 0, 0]
     assert (result.generated_rows, result.salvaged_rows) == (12, 0)
@@ -184,7 +185,7 @@ async def test_a_bucket_that_is_away_for_a_while_costs_no_attempt(
 async def test_a_batch_cut_off_from_its_bucket_goes_back_in_the_end(
     s3: str, server: BucketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(object.RETRIES, "max_retries", 0)
+    monkeypatch.setitem(bucket.RETRIES, "max_retries", 0)
     monkeypatch.setattr(BucketStore, "flush_seconds", 0.1)
     monkeypatch.setattr("rankflow.engine.attempt.PATIENCE_SECONDS", 0.5)
     run = write_plan(s3, [chat(n) for n in range(3)], simulated_model())

@@ -283,14 +283,18 @@ def test_without_room_for_the_output_nothing_is_written_and_it_says_how_much(
     store, plan = planned(tmp_path)
     finish_all(store, plan)
     before = store.list("runs")
-    monkeypatch.setattr(LocalStore, "space", lambda _: Space(free=100, total=1 << 30))
+    free = 100
+
+    def space(_: LocalStore) -> Space:
+        return Space(free, total=1 << 30)
+
+    monkeypatch.setattr(LocalStore, "space", space)
     with pytest.raises(RankflowError) as caught:
         finalize_run(store, plan.run_id)
     assert caught.value.kind is ErrorType.STORE_FULL
     assert caught.value.details is not None
-    needed = caught.value.details["neededBytes"]
+    free = needed = caught.value.details["neededBytes"]
     assert store.list("runs") == before
-    monkeypatch.setattr(LocalStore, "space", lambda _: Space(free=needed, total=1 << 30))
     finalize_run(store, plan.run_id)
     manifest = read_manifest(store, plan.run_id)
     assert manifest is not None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.store import MissingKey, object, open_store
+from rankflow.store import MissingKey, open_store
+from rankflow.store import object as bucket
 from rankflow.store.commits import Commit, read_commit, try_commit
 from rankflow.store.room import check_room
 from tests.bucket_server import BucketServer, Fault
@@ -63,7 +64,7 @@ def test_whoever_lost_a_race_does_not_win_it_by_a_lost_answer(
 
 def test_every_create_is_conditional_on_the_server(s3: str, server: BucketServer) -> None:
     open_store(s3).create("only/once", b"x")
-    sent = [headers for method, path, headers in server.proxy.requests if "only/once" in path]
+    sent = [headers for _, path, headers in server.proxy.requests if "only/once" in path]
     assert [headers.get("if-none-match") for headers in sent] == ["*"]
 
 
@@ -84,7 +85,7 @@ def test_an_answer_that_asks_for_another_try_gets_one(
 def test_a_server_that_stays_in_conflict_is_unavailable(
     s3: str, server: BucketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object, "_CONFLICT_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(bucket, "_CONFLICT_PAUSES", (0.0, 0.0))
     server.proxy.faults.append(
         Fault("status", path="/c/2", times=99, status=409, code="OperationAborted")
     )
@@ -104,7 +105,7 @@ def test_a_server_that_stays_in_conflict_is_unavailable(
 def test_a_bucket_without_room_is_told_from_one_that_is_away(
     s3: str, server: BucketServer, monkeypatch: pytest.MonkeyPatch, status: int, code: str
 ) -> None:
-    monkeypatch.setitem(object.RETRIES, "max_retries", 1)
+    monkeypatch.setitem(bucket.RETRIES, "max_retries", 1)
     fault = Fault("status", times=99, status=status, code=code)
     server.proxy.faults.append(fault)
     store = open_store(s3)
@@ -168,7 +169,7 @@ def test_a_large_object_survives_lost_parts_and_a_lost_completion(
 def test_what_is_too_large_for_one_copy_is_published_all_the_same(
     s3: str, server: BucketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object, "MAX_COPY_BYTES", 1000)
+    monkeypatch.setattr(bucket, "MAX_COPY_BYTES", 1000)
     store = open_store(s3)
     store.put("final/out", b"x" * 1001)
     store.publish("final/out", "out.jsonl")
@@ -180,7 +181,7 @@ def test_what_is_too_large_for_one_copy_is_published_all_the_same(
 def test_a_flush_that_failed_is_made_up_for_by_the_next_one(
     s3: str, server: BucketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(object.RETRIES, "max_retries", 0)
+    monkeypatch.setitem(bucket.RETRIES, "max_retries", 0)
     store = open_store(s3)
     attempt = store.append("attempts/t.jsonl")
     attempt.write(b"1\n")

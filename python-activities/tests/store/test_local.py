@@ -96,7 +96,11 @@ def test_a_system_that_takes_few_bytes_at_once_gets_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: original(descriptor, data[:3]))
+
+    def few(descriptor: int, data: bytes) -> int:
+        return original(descriptor, data[:3])
+
+    monkeypatch.setattr(os, "write", few)
     store = LocalStore(tmp_path)
     store.put("a", b"0123456789")
     with store.append("b") as attempt:
@@ -109,7 +113,11 @@ def test_room_is_a_reserve_or_what_the_work_needs(
 ) -> None:
     store = LocalStore(tmp_path / "store")
     space = Space(free=RESERVE_BYTES - 1, total=1 << 40)
-    monkeypatch.setattr(LocalStore, "space", lambda _: space)
+
+    def present(_: LocalStore) -> Space:
+        return space
+
+    monkeypatch.setattr(LocalStore, "space", present)
     with pytest.raises(RankflowError, match=r"64.0 MiB are needed and 64.0 MiB are free") as caught:
         check_room(store, "r")
     assert caught.value.kind is ErrorType.STORE_FULL
