@@ -39,7 +39,6 @@ def planned(root: str, folder: Path) -> tuple[Store, Plan]:
     rows[9]["custom_id"] = "id-4"
     asked = spec(folder, jsonl(rows), store=root, ranks=2, batch={"maxRows": 4}, onInvalid="record")
     plan_run(asked)
-    load_plan.cache_clear()
     store = open_store(root)
     return store, load_plan(store, RUN)
 

@@ -174,11 +174,11 @@ test('what is silently tried again is told, alike failures once, the most freque
     type: 'StoreUnavailable',
     message: `the store cannot serve ${key}: 503 Service Unavailable (SlowDown)`,
   });
-  const waiting = { ...RANK.heartbeats[0]!, trouble: away('runs/r/attempts/0-7').message };
+  const trouble = away('runs/r/attempts/0-7').message;
   const { troubles } = assemble({
     ...BASE,
     run: RUN,
-    ranks: [{ ...RANK, heartbeats: [waiting] }],
+    ranks: [{ ...RANK, heartbeats: RANK.heartbeats.map((beat) => ({ ...beat, trouble })) }],
     failures: [
       { type: 'EngineGone', message: 'the engine f/slot-0/abc-1 died' },
       away('runs/r/commits/0-1.json'),
