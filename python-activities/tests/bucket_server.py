@@ -1,9 +1,15 @@
-"""A real S3 server (moto's) behind a proxy that does what networks and busy servers do."""
+"""A real S3 server (moto's) behind a proxy that does what networks and busy servers do.
+
+``python -m tests.bucket_server BUCKET`` serves one bucket, prints the settings of its clients as
+JSON, and ends with its standard input.
+"""
 
 from __future__ import annotations
 
 import http.client
+import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -175,3 +181,10 @@ def bucket_server() -> Generator[BucketServer]:
             server.server_close()
     finally:
         moto.stop()
+
+
+if __name__ == "__main__":
+    with bucket_server() as running:
+        running.make_bucket(sys.argv[1])
+        print(json.dumps(running.environment), flush=True)
+        sys.stdin.read()

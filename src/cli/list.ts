@@ -1,7 +1,10 @@
 import { type Command, InvalidArgumentError } from 'commander';
 
+import type { RunListing } from '../client/runs.js';
+
 interface Flags {
   readonly limit: number;
+  readonly store?: string;
   readonly json?: boolean;
 }
 
@@ -11,6 +14,7 @@ export function register(program: Command): void {
     .command('list')
     .description('show the newest runs')
     .option('--limit <n>', 'at most so many', positive, 20)
+    .option('--store <root>', 'also the runs that only this store knows (default: the data folder)')
     .option('--json', 'print them as JSON')
     .action(list);
 }
@@ -21,14 +25,14 @@ function positive(text: string): number {
   return value;
 }
 
-async function list({ limit, json }: Flags): Promise<void> {
-  const { withClient } = await import('../client/connection.js');
-  const { listRuns } = await import('../client/runs.js');
+async function list({ limit, store: root, json }: Flags): Promise<void> {
+  const { paths } = await import('../setup/paths.js');
   const { print, printJson, say, table } = await import('./output.js');
+  const { allRuns } = await import('./only-stored.js');
 
-  const runs = await withClient((client) => listRuns(client, limit));
+  const runs = await allRuns(root ?? paths.store, limit);
   if (json) {
-    printJson(runs.map(({ memo, ...run }) => ({ ...run, store: memo?.store, fleet: memo?.fleet })));
+    printJson(runs.map(({ memo, ...run }) => ({ ...run, fleet: memo?.fleet })));
     return;
   }
   if (runs.length === 0) {
@@ -36,9 +40,13 @@ async function list({ limit, json }: Flags): Promise<void> {
     return;
   }
   const head = ['run', 'status', 'started', 'fleet', 'store'];
-  const rows = runs.map(({ runId, status, startedAt, memo }) => [
-    ...[runId, status.toLowerCase(), startedAt.toISOString().slice(0, 19)],
-    ...[memo?.fleet ?? '', memo?.store ?? ''],
+  const rows = runs.map((run) => [
+    ...[run.runId, statusText(run), run.startedAt?.toISOString().slice(0, 19) ?? ''],
+    ...[run.memo?.fleet ?? '', run.store ?? ''],
   ]);
   print(table([head, ...rows]));
 }
+
+/** A run that only a store knows is as far as its files say, and nobody works at it. */
+const statusText = ({ status, stored }: RunListing): string =>
+  stored === undefined ? status.toLowerCase() : `${stored} (stored)`;

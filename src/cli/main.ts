@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   status: () => import('./status.js'),
   list: () => import('./list.js'),
   results: () => import('./results.js'),
+  verify: () => import('./verify.js'),
   cancel: () => import('./cancel.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),

@@ -8,6 +8,7 @@ import { temporalConfigured } from '../client/connection.js';
 import { ClientError } from '../client/errors.js';
 import { prepareRun, type PreparedRun } from '../client/inference.js';
 import { checkStoreSpace } from '../client/input.js';
+import { pythonInstalled } from '../client/python.js';
 import { startRun, type StartedRun } from '../client/runs.js';
 import { logToStderr } from '../setup/log.js';
 import { infrastructure, say } from './output.js';
@@ -19,11 +20,21 @@ import { flagOf, type RunFlags, toRunOptions } from './run-options.js';
  * @throws ClientError with all problems of the options at once
  */
 export async function prepare(file: string, flags: RunFlags): Promise<PreparedRun> {
+  if (isBucket(file) || isBucket(flags.store ?? '')) await installPython();
   const run = await prepareRun(toRunOptions(file, flags), flagOf);
   if (run.inference.run.model.backend === 'simulated') {
     say('The simulated backend makes its answers up: they are good for tests only.');
   }
   return run;
+}
+
+const isBucket = (address: string): boolean => /^[a-z0-9+.-]+:\/\//iu.test(address);
+
+/** Only the Python side has a client for buckets, and it is needed before anything else is. */
+async function installPython(): Promise<void> {
+  if (pythonInstalled()) return;
+  const { setUp } = await import('../setup/index.js');
+  await infrastructure(async () => setUp({ log: logToStderr }));
 }
 
 /** Refuses a run that its store has no room for. Separate, as a finished run needs none. */

@@ -32,6 +32,7 @@ function rankNumber(text: string): number {
 
 async function results(id: string, flags: Flags): Promise<void> {
   const { runIdOf } = await import('../client/runs.js');
+  const { storeOf } = await import('./only-stored.js');
   const { readResults, resultFormat } = await import('./outcome.js');
   const { makeFolderOf } = await import('./prepare.js');
   const { say } = await import('./output.js');
@@ -43,14 +44,4 @@ async function results(id: string, flags: Flags): Promise<void> {
   await makeFolderOf(out);
   await readResults(runId, { store, format, rank, errors, out });
   if (out !== undefined) say(`Written to ${out}`);
-}
-
-/** The store that a run was started with: this machine's own when it is there, else what Temporal knows. */
-async function storeOf(runId: string): Promise<string> {
-  const { paths } = await import('../setup/paths.js');
-  const { storedResult } = await import('../client/stored.js');
-  if (storedResult(paths.store, runId) !== undefined) return paths.store;
-  const { withClient } = await import('../client/connection.js');
-  const { getRun, memoOf } = await import('../client/runs.js');
-  return withClient(async (client) => memoOf(await getRun(client, runId))?.store ?? paths.store);
 }

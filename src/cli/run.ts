@@ -57,7 +57,7 @@ async function run(file: string, flags: Flags): Promise<void> {
     for (const note of notes) say(note);
   };
 
-  const finished = finishedRun(prepared);
+  const finished = await finishedRun(prepared);
   if (finished !== undefined) {
     const { state, output } = finished.stored;
     announce('finished', finished.notes);

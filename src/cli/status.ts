@@ -6,19 +6,27 @@ export function register(program: Command): void {
     .command('status')
     .description('show how far a run is')
     .argument('<run-id>')
+    .option(
+      '--store <root>',
+      'where to look when Temporal does not know it (default: the data folder)',
+    )
     .option('--json', 'print it as JSON')
     .action(status);
 }
 
-async function status(id: string, { json }: { readonly json?: boolean }): Promise<void> {
-  const { withClient } = await import('../client/connection.js');
-  const { runSnapshot } = await import('../client/progress.js');
+interface Flags {
+  readonly store?: string;
+  readonly json?: boolean;
+}
+
+async function status(id: string, { store, json }: Flags): Promise<void> {
   const { runIdOf } = await import('../client/runs.js');
   const { EXIT } = await import('../client/errors.js');
   const { failureText, print, printJson } = await import('./output.js');
+  const { lookAtRun } = await import('./only-stored.js');
   const { renderProgress } = await import('./progress/render.js');
 
-  const snapshot = await withClient((client) => runSnapshot(client, runIdOf(id)));
+  const snapshot = await lookAtRun(runIdOf(id), store);
   const { failure, output, state, failedRows } = snapshot;
   if (state === 'failed' || failedRows > 0) process.exitCode = EXIT.failed;
   if (json) {

@@ -32,7 +32,7 @@ async function submit(file: string, flags: Flags): Promise<void> {
 
   const prepared = await prepare(file, flags);
   const { runId } = prepared.inference.run;
-  const finished = finishedRun(prepared);
+  const finished = await finishedRun(prepared);
   const announce = (outcome: string, notes: readonly string[]): void => {
     if (flags.json) printJson({ runId, outcome });
     else print(runId);

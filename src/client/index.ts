@@ -16,13 +16,15 @@ export {
   cancelRun,
   findRun,
   finishedRun,
+  listAllRuns,
   listRuns,
   type RunListing,
   runResult,
   startRun,
   type StartedRun,
 } from './runs.js';
-export { storedResult, type StoredResult } from './stored.js';
+export { storedResult, storedSnapshot, type StoredResult } from './stored.js';
+export { verifyRun, type Verification } from './verify.js';
 export { runSnapshot, watchRun } from './progress.js';
 export {
   type ClusterView,

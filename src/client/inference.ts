@@ -11,7 +11,13 @@ import type { RunSpec } from '../contracts/run.js';
 import { paths } from '../setup/paths.js';
 import { ClientError, describeFailure } from './errors.js';
 import { clusterHardware, engineResources, type Hardware } from './hardware.js';
-import { inspectInput, sha256File } from './input.js';
+import {
+  digestRemote,
+  inspectInput,
+  type LocalInput,
+  type RemoteInput,
+  sha256File,
+} from './input.js';
 import { defaultFleetName, resolveModel } from './model.js';
 
 /** A value that is not checked yet: options come from people and files. */
@@ -47,9 +53,9 @@ export interface RunOptions {
 /** A run that is ready to be started. */
 export interface PreparedRun {
   readonly inference: InferenceInput;
-  /** Hex sha256 of the input's bytes; absent for an input in a bucket. */
+  /** Hex sha256 of the input's bytes; absent for an input in a bucket of a run that the user named. */
   readonly inputSha256?: string;
-  /** Size of the input; absent for an input in a bucket. */
+  /** Size of the input in bytes; absent like its hash. */
   readonly inputBytes?: number;
   /** Whether the user chose the run id. */
   readonly named: boolean;
@@ -86,26 +92,30 @@ export async function prepareRun(
   const parsed = InferenceInput.safeParse(candidate);
   problems.push(...(parsed.error?.issues ?? []).map((issue) => explain(issue, nameOf)));
   const named = options.runId !== undefined;
-  if (input?.kind === 'remote' && !named) {
-    problems.push(
-      `${nameOf('run.runId')}: an input in a bucket is not hashed here, so name the run`,
-    );
-  }
   if (problems.length > 0 || parsed.data === undefined || input === undefined)
     throw usage(problems);
 
   const inference = parsed.data;
   inference.specHash = specHash(inference.run.model);
   inference.fleet.name = options.fleet ?? defaultFleetName(inference.run.model);
-  const inputSha256 = input.kind === 'local' ? await sha256File(input.uri) : undefined;
+  const { sha256: inputSha256, bytes: inputBytes } = await digest(input, named);
   const id = options.runId ?? deriveRunId(inputSha256 ?? '', inference.run);
   inference.run.runId = options.fresh ? `${id}-${randomBytes(3).toString('hex')}` : id;
   return {
     inference,
     named,
     ...(inputSha256 !== undefined && { inputSha256 }),
-    ...(input.kind === 'local' && { inputBytes: input.bytes }),
+    ...(inputBytes !== undefined && { inputBytes }),
   };
+}
+
+/** A run is named by its content, so an input in a bucket is read, too, unless the user named the run. */
+async function digest(
+  input: LocalInput | RemoteInput,
+  named: boolean,
+): Promise<{ sha256?: string; bytes?: number }> {
+  if (input.kind === 'remote') return named ? {} : digestRemote(input.uri);
+  return { sha256: await sha256File(input.uri), bytes: input.bytes };
 }
 
 /** The input of the workflow before it is checked; ids that depend on checked values are placeholders. */

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { ClientError } from './errors.js';
+import { pythonError, runPython } from './python.js';
 
 /** A request file on this machine. */
 export interface LocalInput {
@@ -46,6 +47,13 @@ export async function inspectInput(file: string): Promise<LocalInput | RemoteInp
     throw new ClientError('Usage', `The input ${uri} may not be read.`, { cause: error });
   });
   return { kind: 'local', uri, bytes: info.size };
+}
+
+/** Hash and size of a request file in a bucket: it is read once, as the planner will. */
+export async function digestRemote(uri: string): Promise<{ sha256: string; bytes: number }> {
+  const result = await runPython(['rankflow.rows', 'digest', '--input', uri]);
+  if (result.exitCode !== 0) throw pythonError('Reading the input', result);
+  return JSON.parse(result.stdout) as { sha256: string; bytes: number };
 }
 
 /** Hex sha256 of a file's bytes, read in pieces: the file may be larger than memory. */

@@ -12,7 +12,13 @@ import { ClientError } from './errors.js';
 import { counted, shortName } from '../text.js';
 import { reconcile, type RunMemo, runParameters } from './identity.js';
 import type { PreparedRun } from './inference.js';
-import { hasResults, plannedParameters, storedResult, type StoredResult } from './stored.js';
+import {
+  listStored,
+  plannedParameters,
+  storedResult,
+  type StoredListing,
+  type StoredResult,
+} from './stored.js';
 
 /** What became of a start. */
 export interface StartedRun {
@@ -29,10 +35,13 @@ export interface StartedRun {
 /** A run as a list shows it. */
 export interface RunListing {
   readonly runId: string;
-  /** Temporal's status of the workflow: RUNNING, COMPLETED, FAILED, … */
+  /** Temporal's status of the workflow: RUNNING, COMPLETED, FAILED, …; STORED when only a store knows the run. */
   readonly status: string;
-  readonly startedAt: Date;
+  /** How far a run is that only a store knows. */
+  readonly stored?: string;
+  readonly startedAt?: Date;
   readonly closedAt?: Date;
+  readonly store?: string;
   readonly memo?: RunMemo;
 }
 
@@ -70,17 +79,17 @@ export const memoOf = ({ memo }: Pick<WorkflowExecutionInfo, 'memo'>): RunMemo |
   memo?.['run'] as RunMemo | undefined;
 
 /**
- * The results of a run that is finished, by what a local store says: needs no server.
+ * The results of a run that is finished, by what its store says: needs no server.
  *
- * @throws ClientError `RunMismatch` when the id belongs to a run with other parameters
+ * @throws ClientError `RunMismatch` when the id belongs to a run with other parameters, `StoreUnavailable`
  */
-export function finishedRun(
+export async function finishedRun(
   run: PreparedRun,
-): { readonly stored: StoredResult; readonly notes: readonly string[] } | undefined {
+): Promise<{ readonly stored: StoredResult; readonly notes: readonly string[] } | undefined> {
   const { store, runId } = run.inference.run;
-  const before = plannedParameters(run);
+  const before = await plannedParameters(run);
   const notes = before === undefined ? [] : reconcile(run, before);
-  const stored = storedResult(store, runId);
+  const stored = await storedResult(store, runId);
   return stored && { stored, notes };
 }
 
@@ -93,11 +102,12 @@ export function finishedRun(
 export async function startRun(client: Client, run: PreparedRun): Promise<StartedRun> {
   const { runId, store } = run.inference.run;
   const earlier = await findRun(client, runId);
-  const before = (earlier && memoOf(earlier)?.parameters) ?? plannedParameters(run);
+  const known = earlier && memoOf(earlier)?.parameters;
+  const before = known ?? (await plannedParameters(run));
   const notes = before === undefined ? [] : reconcile(run, before);
   const status = earlier?.status.name;
   if (status === 'RUNNING') return { runId, outcome: 'attached', notes };
-  if (status === 'COMPLETED' && hasResults(store, runId))
+  if (status === 'COMPLETED' && (await storedResult(store, runId)) !== undefined)
     return { runId, outcome: 'finished', notes };
   const memo: RunMemo = {
     parameters: runParameters(run.inference.run, run.inputSha256),
@@ -122,7 +132,9 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
     }
     throw error;
   }
-  return { runId, outcome: earlier === undefined ? 'started' : 'continued', notes };
+  // A plan without a workflow is that of a run whose Temporal database is gone: it goes on, too.
+  const fresh = earlier === undefined && before === undefined;
+  return { runId, outcome: fresh ? 'started' : 'continued', notes };
 }
 
 /**
@@ -160,9 +172,33 @@ export async function listRuns(client: Client, limit: number): Promise<RunListin
       status: execution.status.name,
       startedAt: execution.startTime,
       ...(execution.closeTime && { closedAt: execution.closeTime }),
-      ...(memo && { memo }),
+      ...(memo && { memo, store: memo.store }),
     });
     if (runs.size >= limit) break;
   }
   return [...runs.values()];
 }
+
+/**
+ * The runs that Temporal knows and then those that only a store has, as after the loss of Temporal's database.
+ *
+ * @param client undefined when Temporal does not answer
+ */
+export async function listAllRuns(
+  client: Client | undefined,
+  store: string,
+  limit: number,
+): Promise<RunListing[]> {
+  const known = client === undefined ? [] : await listRuns(client, limit);
+  const ids = new Set(known.map(({ runId }) => runId));
+  const others = (await listStored(store)).filter(({ runId }) => !ids.has(runId));
+  return [...known, ...others.map((run) => listingOf(run, store))].slice(0, limit);
+}
+
+const listingOf = ({ runId, state, plannedAt }: StoredListing, store: string): RunListing => ({
+  runId,
+  status: 'STORED',
+  stored: state,
+  store,
+  ...(plannedAt && { startedAt: plannedAt }),
+});

@@ -9,7 +9,9 @@ export type Phase =
   | 'generating'
   | 'finalizing'
   | 'taking down'
-  | 'done';
+  | 'done'
+  /** Nobody answers for it: this is what its store says. */
+  | 'stored';
 
 /** One engine as a progress display shows it. */
 export interface EngineView {

@@ -18,7 +18,8 @@ from rankflow.contracts.models import FinalizeRunInput, PlanRunInput, RankProgre
 from rankflow.rows.finalize import finalize_run
 from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
 from rankflow.rows.progress import rank_progress
-from rankflow.rows.results import list_runs, show_run, write_results
+from rankflow.rows.results import list_runs, show_run, stored_run, write_results
+from rankflow.rows.source import open_input
 from rankflow.rows.verify import verify_run
 from rankflow.store import open_store
 
@@ -83,6 +84,11 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
             )
         case "show":
             return show_run(open_store(options.store), options.run_id)
+        case "stored":
+            return stored_run(open_store(options.store), options.run_id)
+        case "digest":
+            with open_input(options.input) as source:
+                return {"sha256": source.sha256, "bytes": source.size}
         case "verify":
             return verify_run(open_store(options.store), options.run_id).as_json()
         case _:
@@ -102,10 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
     results.add_argument("--out", type=Path)
     show = commands.add_parser("show", help="the manifest, or the plan in numbers")
+    stored = commands.add_parser("stored", help="what the store has of a run")
+    digest = commands.add_parser("digest", help="sha256 and size of an input")
+    digest.add_argument("--input", required=True)
     verify = commands.add_parser("verify", help="check a finished run again, file by file")
-    for command in (results, show, verify):
+    for command in (results, show, stored, verify):
         command.add_argument("--run-id", required=True)
-    for command in (results, show, verify, commands.add_parser("list", help="all runs of a store")):
+    for command in (results, show, stored, verify, commands.add_parser("list", help="all runs of a store")):
         command.add_argument("--store", required=True)
     return parser
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.contracts.models import RowCounts
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
+from rankflow.rows.progress import rank_progress
 from rankflow.store import Store
 from rankflow.store.base import CHUNK_BYTES
 from rankflow.store.layout import RUNS
@@ -28,6 +30,30 @@ def show_run(store: Store, run_id: str) -> dict[str, Any]:
     if plan is None:
         raise RankflowError(ErrorType.NO_RESULTS, f"the run {run_id} is not in {store.root}")
     return {"state": "in_progress", **plan.summary.model_dump(by_alias=True)}
+
+
+def stored_run(store: Store, run_id: str) -> dict[str, Any]:
+    """Everything a client asks of a run that no workflow answers for.
+
+    Returns:
+        ``plan`` (its spec and summary), ``manifest``, and ``committed`` (counts over all ranks) for
+        a run that is planned and not finished; what is not there is absent.
+    """
+    found: dict[str, Any] = {}
+    plan = find_plan(store, run_id)
+    if plan is not None:
+        document = plan.document.model_dump(by_alias=True, exclude_none=True)
+        found["plan"] = {name: document[name] for name in ("spec", "summary")}
+    manifest = read_manifest(store, run_id)
+    if manifest is not None:
+        found["manifest"] = manifest.model_dump(by_alias=True)
+    elif plan is not None:
+        counted = [rank_progress(store, run_id, rank) for rank in range(len(plan.ranks))]
+        names = RowCounts.model_fields
+        found["committed"] = RowCounts(
+            **{name: sum(getattr(part.committed, name) for part in counted) for name in names}
+        ).model_dump(by_alias=True)
+    return found
 
 
 def list_runs(store: Store) -> list[dict[str, str]]:

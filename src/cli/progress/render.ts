@@ -78,6 +78,8 @@ export function newsKey({
 }
 
 function phaseText({ phase, startedAt, at, state }: RunSnapshot): string {
+  if (phase === 'stored') return 'as its store says';
+  if (at === startedAt) return phase;
   if (isOver(state)) return `after ${formatSeconds((at - startedAt) / 1000)}`;
   return `${phase} (${formatSeconds((at - startedAt) / 1000)})`;
 }

@@ -103,8 +103,7 @@ test('ranks default to the engines, and what is given wins over defaults', async
   expect(given.inference.run).toMatchObject({ ranks: 8, model: { cpusPerEngine: 1 } });
 });
 
-test('a run on a bucket has to be named', async () => {
-  await expect(prepare({ input: { uri: 's3://b/in.jsonl' } })).rejects.toThrow(/so name the run/u);
+test('an input in a bucket is not read when the user names the run', async () => {
   const run = await prepare({ input: { uri: 's3://b/in.jsonl' }, runId: 'mine' });
   expect(run.inference.run).toMatchObject({ runId: 'mine', input: { uri: 's3://b/in.jsonl' } });
 });
@@ -161,8 +160,8 @@ test('a template is compared and never kept in the clear', async () => {
 test('a plan and a manifest in a local store are found without a server', async () => {
   const run = await prepare({ ranks: 2 });
   const { runId } = run.inference.run;
-  expect(plannedParameters(run)).toBeUndefined();
-  expect(storedResult(folder, runId)).toBeUndefined();
+  expect(await plannedParameters(run)).toBeUndefined();
+  expect(await storedResult(folder, runId)).toBeUndefined();
   const runFolder = path.join(folder, 'runs', runId);
   mkdirSync(runFolder, { recursive: true });
   const summary = { inputSha256: run.inputSha256 };
@@ -170,15 +169,15 @@ test('a plan and a manifest in a local store are found without a server', async 
     path.join(runFolder, 'plan.json'),
     JSON.stringify({ spec: run.inference.run, summary }),
   );
-  expect(reconcile(run, plannedParameters(run) ?? {})).toEqual([]);
+  expect(reconcile(run, (await plannedParameters(run)) ?? {})).toEqual([]);
   writeFileSync(
     path.join(runFolder, 'manifest.json'),
     JSON.stringify({ state: 'completed', rows: 3, succeeded: 2, failed: 1, promptTokens: 9 }),
   );
-  expect(storedResult(folder, runId)).toMatchObject({
+  expect(await storedResult(folder, runId)).toMatchObject({
     state: 'completed',
     output: { rows: 3, failed: 1, outputUri: path.join(runFolder, 'output.jsonl') },
   });
   writeFileSync(path.join(runFolder, 'plan.json'), '{');
-  expect(() => plannedParameters(run)).toThrow(/cannot be read/u);
+  await expect(plannedParameters(run)).rejects.toThrow(/cannot be read/u);
 });

@@ -102,16 +102,16 @@ test('the same id with other parameters is refused while the run goes on', async
 
 test('a finished run is found by its store alone, and the same id with another input is refused', async () => {
   const run = await prepare();
-  expect(finishedRun(run)).toBeUndefined();
+  expect(await finishedRun(run)).toBeUndefined();
   finish(run);
-  expect(finishedRun(await prepare())?.stored).toMatchObject({
+  expect((await finishedRun(await prepare()))?.stored).toMatchObject({
     state: 'completed',
     output: { rows: 1 },
   });
   const uri = path.join(folder, 'other.jsonl');
   writeFileSync(uri, '{"prompt":"bye"}\n');
   const other = await prepare({ input: { uri } });
-  expect(() => finishedRun(other)).toThrow(/input\.sha256/u);
+  await expect(finishedRun(other)).rejects.toThrow(/input\.sha256/u);
 });
 
 test('a list shows each run once, the newest first, with its store', async () => {

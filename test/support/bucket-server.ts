@@ -1,0 +1,34 @@
+import { once } from 'node:events';
+import path from 'node:path';
+
+import { execa } from 'execa';
+
+import { paths } from '../../src/setup/paths.js';
+
+/** A real S3 server with one bucket, on the loopback. */
+export interface BucketServer {
+  /** Address of the empty bucket. */
+  readonly root: string;
+  /** What its clients need in their environment. */
+  readonly env: Readonly<Record<string, string>>;
+  close(): Promise<void>;
+}
+
+export async function startBucketServer(bucket: string): Promise<BucketServer> {
+  const server = execa(paths.python, ['-m', 'tests.bucket_server', bucket], {
+    cwd: path.join(paths.packageRoot, 'python-activities'),
+    env: { PYTHONPATH: paths.pythonProject },
+    stdin: 'pipe',
+    reject: false,
+  });
+  const first = await Promise.race([once(server.stdout, 'data'), server]);
+  if (!Array.isArray(first)) throw new Error(`the S3 server did not start: ${first.stderr}`);
+  return {
+    root: `s3://${bucket}`,
+    env: JSON.parse(String(first[0])) as Record<string, string>,
+    close: async () => {
+      server.stdin.end();
+      await server;
+    },
+  };
+}
