@@ -2,19 +2,31 @@ import { Context } from '@temporalio/activity';
 
 import type { ControlActivities } from '../contracts/activities.js';
 import { ensureCluster, ensureFleet, stopCluster, stopFleet } from './entities.js';
-import { endLocalNode, removeLocalCluster, startLocalNode } from './local-cluster.js';
+import { databaseId } from './database.js';
+import {
+  endLocalNode,
+  endLostCluster,
+  removeLocalCluster,
+  startLocalNode,
+} from './local-cluster.js';
 import { observeCluster, observeFleet } from './observe.js';
 
 /** What the control worker serves. */
 export const controlActivities: ControlActivities = {
   observeCluster,
   observeFleet,
-  startLocalNode: async (input) =>
-    startLocalNode(input, async (ms) => {
+  startLocalNode: async (input) => {
+    const database = await databaseId(Context.current().client);
+    const pause = async (ms: number): Promise<void> => {
       const context = Context.current();
       context.heartbeat();
       await context.sleep(ms);
-    }),
+    };
+    await startLocalNode(input, pause, database);
+  },
+  endLostCluster: async ({ name }) => ({
+    ended: await endLostCluster(name, await databaseId(Context.current().client)),
+  }),
   endLocalNode,
   removeLocalCluster,
   ensureCluster,

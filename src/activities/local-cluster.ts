@@ -47,11 +47,17 @@ export type Pause = (ms: number) => Promise<void>;
  * Starts one node of a local cluster in a process group of its own, which outlives this process, and waits until
  * Ray knows it. A node that runs is left alone.
  *
+ * @param database which Temporal database answers for it
  * @throws ApplicationFailure `ClusterStartFailed` with the end of the node's log; another try may help
  */
-export async function startLocalNode({ spec, node }: LocalNodeInput, pause: Pause): Promise<void> {
+export async function startLocalNode(
+  { spec, node }: LocalNodeInput,
+  pause: Pause,
+  database?: string,
+): Promise<void> {
   const known = readNode(spec.name, node);
-  const record = known && isAlive(known.process) ? known : await launch(spec, node, known);
+  const record =
+    known && isAlive(known.process) ? known : await launch(spec, node, known, database);
   const deadline = record.startedAtMs + START_PATIENCE_S * 1000;
   while (!(await isJoined(spec.name, record))) {
     if (!isAlive(record.process)) throw startFailed(spec.name, node, 'ended');
@@ -67,6 +73,7 @@ async function launch(
   { name, nodes }: ClusterSpec,
   node: string,
   before: NodeRecord | undefined,
+  database: string | undefined,
 ): Promise<NodeRecord> {
   if (nodes.provider !== 'local') throw new Error(`cluster ${name} is not a local one`);
   const marker = `${clusterHash(name)}/${node}`;
@@ -101,6 +108,7 @@ async function launch(
     node,
     process: { pid, identity },
     startedAtMs,
+    ...(database !== undefined && { database }),
     ...(ports && { ports: { gcs: ports.gcs, dashboard: ports.dashboard } }),
   };
   writeNode(name, record);
@@ -196,3 +204,25 @@ export async function removeLocalCluster({ name }: { readonly name: string }): P
   await killMarked(clusterHash(name));
   forgetCluster(name);
 }
+
+/**
+ * Takes a local cluster down when another Temporal database started it. Its workflows are lost with that one:
+ * its engines would poll for work that never comes, and hold the resources of those that are wanted.
+ *
+ * @returns whether there was one
+ */
+export async function endLostCluster(name: string, database: string | undefined): Promise<boolean> {
+  const lost = recordedNodes(name).some((node) => {
+    const record = readNode(name, node);
+    return record?.database !== undefined && database !== undefined && record.database !== database;
+  });
+  if (lost) await removeLocalCluster({ name });
+  return lost;
+}
+
+/** Whether anything that was started as a local cluster still runs here. */
+export const hasLocalNodes = (name: string): boolean =>
+  recordedNodes(name).some((node) => {
+    const record = readNode(name, node);
+    return record !== undefined && isAlive(record.process);
+  });

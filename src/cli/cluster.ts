@@ -70,11 +70,16 @@ async function up(name: string, flags: UpFlags): Promise<void> {
 }
 
 async function down(name: string, { json }: { readonly json?: boolean }): Promise<void> {
+  const { hasLocalNodes, removeLocalCluster } = await import('../activities/local-cluster.js');
   const { stopCluster } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { print, printJson, say } = await import('./output.js');
 
-  const stopped = await withClient((client) => stopCluster(client, name));
+  const known = await withClient(async (client) => stopCluster(client, name));
+  // Nodes of a lost Temporal database, or of a workflow that was terminated, have nobody else to end them.
+  const left = !known && hasLocalNodes(name);
+  if (left) await removeLocalCluster({ name });
+  const stopped = known || left;
   if (json) printJson({ name, stopped });
   else print(name);
   say(stopped ? 'The cluster is down.' : 'There was no such cluster up.');

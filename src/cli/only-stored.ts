@@ -32,16 +32,21 @@ export async function allRuns(store: string, limit: number): Promise<RunListing[
  * One look at a run: as Temporal says it, else as its store does, as after the loss of Temporal's database.
  *
  * @param store where to look for it; the data folder's store by default
+ * @param note told what to know about a run that only its store knows
  * @throws ClientError `NotFound` when neither knows it
  */
-export async function lookAtRun(runId: string, store = paths.store): Promise<RunSnapshot> {
+export async function lookAtRun(
+  runId: string,
+  store = paths.store,
+  note: (line: string) => void = say,
+): Promise<RunSnapshot> {
   try {
     return await withClient(async (client) => runSnapshot(client, runId));
   } catch (error) {
     if (!isAbsent(error)) throw error;
     const snapshot = await storedSnapshot(store, runId);
     if (snapshot === undefined) throw withStoreHint(error, runId, store);
-    if (snapshot.phase === 'stored') say(nobodyWorks(runId, error));
+    if (snapshot.phase === 'stored') note(nobodyWorks(runId, error));
     return snapshot;
   }
 }

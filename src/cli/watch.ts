@@ -52,7 +52,7 @@ async function watch(id: string, flags: Flags): Promise<void> {
   } catch (error) {
     if (!isAbsent(error)) throw error;
     const store = flags.store ?? paths.store;
-    const snapshot = await lookAtRun(runId, store);
+    const snapshot = await lookAtRun(runId, store, () => {});
     if (!isOver(snapshot.state)) throw new ClientError('NotFound', nobodyWorks(runId, error));
     await concludeRun(snapshot, { store, out: flags.out, format }, json);
   }

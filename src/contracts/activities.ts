@@ -108,6 +108,8 @@ export interface ControlActivities {
   startLocalNode(input: LocalNodeInput): Promise<void>;
   endLocalNode(input: LocalNodeInput): Promise<void>;
   removeLocalCluster(input: { readonly name: string }): Promise<void>;
+  /** Ends a local cluster whose Temporal database is lost: nobody knows what its engines are for. */
+  endLostCluster(input: { readonly name: string }): Promise<{ readonly ended: boolean }>;
   observeFleet(input: { readonly spec: FleetSpec }): Promise<FleetObservation>;
   ensureCluster(input: EnsureClusterRequest): Promise<EnsuredCluster>;
   ensureFleet(input: EnsureFleetRequest): Promise<EnsuredFleet>;

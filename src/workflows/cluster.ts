@@ -9,6 +9,7 @@ import {
   defineUpdate,
   isCancellation,
   log,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -48,7 +49,9 @@ export const stopClusterUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE
 
 type Control<K extends keyof ControlActivities> = Pick<ControlActivities, K>;
 
-const control = proxyActivities<Control<'observeCluster' | 'endLocalNode' | 'removeLocalCluster'>>({
+const control = proxyActivities<
+  Control<'observeCluster' | 'endLocalNode' | 'removeLocalCluster' | 'endLostCluster'>
+>({
   taskQueue: CONTROL_QUEUE,
   // A state API that does not answer is given up after 10 s; a node ends within its grace period of 20 s.
   startToCloseTimeout: '2 minutes',
@@ -171,7 +174,19 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     return results.every((result) => result.status === 'fulfilled');
   };
 
+  /** What a lost database left here is nobody's: engines of fleets that no workflow knows. */
+  const endLost = async (): Promise<void> => {
+    if (spec.nodes.provider !== 'local' || input.carried !== undefined) return;
+    if (!patched('end-lost-cluster')) return;
+    const options = { summary: 'End what a lost Temporal database left running' };
+    const { ended } = await control.endLostCluster.executeWithOptions(options, [
+      { name: spec.name },
+    ]);
+    if (ended) log.warn('ended nodes that another Temporal database had started');
+  };
+
   const watch = async (): Promise<void> => {
+    await endLost();
     while (!stopping && failure === undefined) {
       await look();
       const blind = unreachableSince === undefined ? 0 : (Date.now() - unreachableSince) / 1000;

@@ -15,7 +15,7 @@ Object.assign(paths, { home, clusters: path.join(home, 'clusters') });
 const { enginesOf, observeCluster } = await import('../../src/activities/observe.js');
 const { listActors, rayAuthEnvironment } = await import('../../src/activities/ray-state.js');
 const { rayStatus } = await import('../../src/client/python.js');
-const { endLocalNode, removeLocalCluster, startLocalNode } =
+const { endLocalNode, endLostCluster, hasLocalNodes, removeLocalCluster, startLocalNode } =
   await import('../../src/activities/local-cluster.js');
 const { clusterFolder, clusterHash, readNode, temporaryRoot } =
   await import('../../src/activities/local/node-state.js');
@@ -129,7 +129,7 @@ describe('a local cluster', { timeout: 300_000 }, () => {
     const { address } = await observeCluster({ spec });
     await endLocalNode({ spec, node: 'worker-1' });
     await endLocalNode({ spec, node: 'head' });
-    await startLocalNode({ spec, node: 'head' }, pause);
+    await startLocalNode({ spec, node: 'head' }, pause, 'database-1');
     expect((await observeCluster({ spec })).address).toEqual(address);
   });
 
@@ -157,6 +157,17 @@ describe('a local cluster', { timeout: 300_000 }, () => {
       .poll(async () => isReady(durable, await observeCluster({ spec: durable })), SOON)
       .toBe(true);
     expect(await listActors(address)).toEqual([engine]);
+  });
+
+  it('is ended when the Temporal database that started it is lost, and by nothing else', async () => {
+    expect(await endLostCluster(spec.name, 'database-1')).toBe(false);
+    expect(await endLostCluster(spec.name, undefined)).toBe(false);
+    expect(hasLocalNodes(spec.name)).toBe(true);
+    expect(await endLostCluster(spec.name, 'database-2')).toBe(true);
+    expect(hasLocalNodes(spec.name)).toBe(false);
+    expect(markedProcesses(clusterHash(spec.name))).toEqual([]);
+    expect(await endLostCluster(spec.name, 'database-2')).toBe(false);
+    await startLocalNode({ spec, node: 'head' }, pause);
   });
 
   it('leaves no process, folder or token behind', async () => {

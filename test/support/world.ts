@@ -91,6 +91,7 @@ export class World {
       removeLocalCluster: async () => {
         this.headRuns = false;
       },
+      endLostCluster: async () => ({ ended: false }),
     };
   }
 

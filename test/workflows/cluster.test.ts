@@ -25,6 +25,7 @@ import { Harness, eventually } from '../support/harness.js';
 const running = new Set<string>();
 const calls: string[] = [];
 let startNode: ControlActivities['startLocalNode'];
+let endLost = async (): Promise<{ ended: boolean }> => ({ ended: false });
 
 type Control = Partial<ControlActivities>;
 const activities: Control = {
@@ -48,6 +49,7 @@ const activities: Control = {
     calls.push('remove');
     running.clear();
   },
+  endLostCluster: async () => endLost(),
 };
 
 let harness: Harness;
@@ -58,6 +60,7 @@ beforeAll(async () => {
 beforeEach(() => {
   running.clear();
   calls.length = 0;
+  endLost = async () => ({ ended: false });
   startNode = async ({ node }) => {
     calls.push(`start ${node}`);
     running.add(node);
@@ -94,6 +97,18 @@ const refusal = async (update: Promise<unknown>): Promise<unknown> =>
   );
 
 describe('a cluster', () => {
+  it('ends what a lost database left running before it brings up nodes of its own', async () => {
+    running.add('head').add('worker-1');
+    endLost = async () => {
+      calls.push('end lost');
+      running.clear();
+      return { ended: true };
+    };
+    await ensure(local('lost', 1));
+    expect(calls).toEqual(['end lost', 'start head', 'start worker-1']);
+    await stop('lost');
+  });
+
   it('brings up the head, then the workers, and takes all down', async () => {
     expect(await ensure(local('whole', 2), 'me')).toEqual({ address: ADDRESS, startedHere: true });
     expect(calls[0]).toBe('start head');

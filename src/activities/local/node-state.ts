@@ -18,6 +18,8 @@ const NodeRecord = z.object({
   process: z.object({ pid: z.int(), identity: z.string() }),
   /** Milliseconds since the epoch. */
   startedAtMs: z.number(),
+  /** Temporal database whose workflow started it; see `databaseId`. */
+  database: z.string().optional(),
   /** Of the head: ports of the GCS and of the dashboard. */
   ports: z.object({ gcs: z.int(), dashboard: z.int() }).optional(),
 });
