@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { execa } from 'execa';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import { startBucketServer, type BucketServer } from '../support/bucket-server.js';
@@ -161,6 +162,47 @@ test(
     loseDatabase();
     await finishAndCheck(runId, 'orphans', command);
     expect(processesOfFolder().filter((pid) => orphans.includes(pid))).toEqual([]);
+  },
+  TIMEOUT_MS,
+);
+
+test.skipIf(process.getuid?.() !== 0)(
+  'a run whose disk fills up pauses, says the way out, and goes on by itself when there is room',
+  async () => {
+    const disk = folder.file('disk');
+    mkdirSync(disk);
+    await execa('mount', ['-t', 'tmpfs', '-o', 'size=300m', 'none', disk]);
+    onTestFinished(async () => {
+      await execa('umount', ['--lazy', disk]);
+    });
+    const store = `${disk}/store`;
+    const command = ['run', requests('full'), ...SIZE, '--store', store, '--json'];
+    const running = folder.rankflow(command, TIMEOUT_MS);
+    const filler = `${disk}/filler`;
+    let filled = false;
+    let paused: RunSnapshot | undefined;
+    for await (const line of running) {
+      const event = JSON.parse(line) as { event: string } & RunSnapshot;
+      if (event.event !== 'progress') continue;
+      if (!filled && event.doneRows >= BEFORE) {
+        filled = true;
+        await execa('dd', ['if=/dev/zero', `of=${filler}`, 'bs=1M'], { reject: false });
+        await execa('dd', ['if=/dev/zero', `of=${filler}-2`, 'bs=4k'], { reject: false });
+      }
+      if (paused === undefined && event.state === 'paused') {
+        paused = event;
+        const status = await folder.rankflow(['status', event.runId]);
+        expect(status.stdout).toContain(`way out: Free some space on ${store}`);
+        for (const file of [filler, `${filler}-2`]) rmSync(file);
+      }
+    }
+    const { exitCode, stderr } = await running;
+    expect(exitCode, stderr).toBe(0);
+    expect(paused).toMatchObject({ troubles: [{ type: 'StoreFull' }] });
+    expect(paused?.doneRows).toBeLessThan(ROWS);
+    const runId = paused?.runId ?? '';
+    const verified = await folder.rankflow(['verify', runId, '--store', store]);
+    expect([verified.exitCode, verified.stdout]).toEqual([0, expect.stringContaining('valid:')]);
   },
   TIMEOUT_MS,
 );

@@ -114,7 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a finished run again, file by file")
     for command in (results, show, stored, verify):
         command.add_argument("--run-id", required=True)
-    for command in (results, show, stored, verify, commands.add_parser("list", help="all runs of a store")):
+    for command in (
+        results,
+        show,
+        stored,
+        verify,
+        commands.add_parser("list", help="all runs of a store"),
+    ):
         command.add_argument("--store", required=True)
     return parser
 
