@@ -21,12 +21,8 @@ def check(given: CheckEngineArgumentsInput) -> CheckEngineArgumentsResult:
     return _simulated(spec) if spec.backend == "simulated" else _vllm(spec)
 
 
-def _invalid(problems: list[str]) -> RankflowError:
-    return RankflowError(
-        ErrorType.ENGINE_ARGUMENTS_INVALID,
-        "; ".join(problems),
-        {"problems": problems, "total": len(problems)},
-    )
+def _invalid(problem: str) -> RankflowError:
+    return RankflowError(ErrorType.ENGINE_ARGUMENTS_INVALID, problem)
 
 
 def _simulated(spec: ModelSpec) -> CheckEngineArgumentsResult:
@@ -35,9 +31,7 @@ def _simulated(spec: ModelSpec) -> CheckEngineArgumentsResult:
     try:
         backend = SimulatedBackend(spec)
     except ValidationError as error:
-        raise _invalid(
-            [f"engineArgs.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
-        ) from error
+        raise _invalid(_reason(error, "--engine-arg ")) from error
     return CheckEngineArgumentsResult(max_model_len=backend.max_model_len, architecture="simulated")
 
 
@@ -49,7 +43,7 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
         # Planning needs the model's tokenizer here too, so credentials must be here as well.
         prepare_environment(spec, slot=0)
     except RankflowError as error:
-        raise _invalid([f"model: {error}"]) from error
+        raise _invalid(str(error)) from error
     # Imports vLLM: many seconds, and only after the environment is set.
     from rankflow.engine.arguments import engine_arguments, same_platform
 
@@ -62,7 +56,7 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
             else arguments.create_model_config()
         )
     except Exception as error:
-        raise _invalid([f"{type(error).__name__}: {_reason(error)}"]) from error
+        raise _invalid(f"{spec.model}: {_reason(error)}") from error
     architectures = config.architectures
     return CheckEngineArgumentsResult(
         max_model_len=config.max_model_len,
@@ -70,8 +64,13 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
     )
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong, in one line: pydantic's errors are pages with links."""
-    if isinstance(error, ValidationError):
-        return "; ".join(problem["msg"] for problem in error.errors(include_url=False))
-    return " ".join(str(error).split())
+def _reason(error: Exception, prefix: str = "") -> str:
+    """What is wrong, a line for each field: pydantic's errors are pages with links."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    lines: list[str] = []
+    for problem in error.errors(include_url=False, include_input=False):
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{prefix}{field}: {message}" if field else message)
+    return "\n  ".join(lines)

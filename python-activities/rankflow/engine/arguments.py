@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,23 @@ from vllm.tool_parsers import ToolParserManager
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import ModelSpec
+from rankflow.engine.argument_values import wrong_values
 
 _OWNED = {
-    "model": "model",
-    "revision": "revision",
-    "tokenizer": "tokenizer",
-    "dtype": "dtype",
-    "max_model_len": "maxModelLen",
-    "tensor_parallel_size": "tensorParallelSize",
-    "pipeline_parallel_size": "pipelineParallelSize",
-    "max_num_seqs": "maxNumSeqs",
-    "download_dir": "cacheDir",
-    "reasoning_parser": "reasoningParser",
-    "tool_call_parser": "toolCallParser",
-    "hf_token": "credentials",
+    "model": "--model",
+    "revision": "--revision",
+    "tokenizer": "--tokenizer",
+    "dtype": "--dtype",
+    "max_model_len": "--max-model-len",
+    "tensor_parallel_size": "--tensor-parallel-size",
+    "pipeline_parallel_size": "--pipeline-parallel-size",
+    "max_num_seqs": "--max-num-seqs",
+    "download_dir": "--cache-dir",
+    "reasoning_parser": "--reasoning-parser",
+    "tool_call_parser": "--tool-call-parser",
+    "hf_token": "--hf-token-env",
 }
-"""vLLM arguments that have a field of their own in the spec."""
+"""vLLM arguments that have a field of their own in the spec, by the option that sets it."""
 
 _REFUSED = {
     "data_parallel_size": "Rankflow runs data-parallel ranks itself: use --engines",
@@ -57,30 +59,35 @@ def _names(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _invalid(problems: list[str]) -> RankflowError:
-    listed = "; ".join(problems)
-    return RankflowError(
-        ErrorType.ENGINE_ARGUMENTS_INVALID,
-        f"{len(problems)} invalid engine argument(s): {listed}",
-        {"problems": problems, "total": len(problems)},
-    )
+def invalid(problems: list[str]) -> RankflowError:
+    """ENGINE_ARGUMENTS_INVALID with every problem on a line of its own."""
+    message = problems[0]
+    if len(problems) > 1:
+        message = "\n  ".join([f"{len(problems)} engine arguments are wrong:", *problems])
+    return RankflowError(ErrorType.ENGINE_ARGUMENTS_INVALID, message)
 
 
 def _check_names(spec: ModelSpec, extra: dict[str, Any], known: set[str]) -> list[str]:
     problems: list[str] = []
     for name in extra:
         if name in _OWNED:
-            problems.append(f"engineArgs.{name}: use the field {_OWNED[name]} of the model spec")
+            problems.append(f"--engine-arg {name}: it has an option of its own, {_OWNED[name]}")
         elif name in _REFUSED:
-            problems.append(f"engineArgs.{name}: {_REFUSED[name]}")
+            problems.append(f"--engine-arg {name}: {_REFUSED[name]}")
         elif name not in known:
-            problems.append(f"engineArgs.{name}: vLLM has no such argument")
-    parser = spec.tool_call_parser
-    if parser is not None and parser not in ToolParserManager.list_registered():
-        problems.append(f"toolCallParser: {parser!r} is not one of vLLM's tool call parsers")
-    parser = spec.reasoning_parser
-    if parser is not None and parser not in ReasoningParserManager.list_registered():
-        problems.append(f"reasoningParser: {parser!r} is not one of vLLM's reasoning parsers")
+            near = ", ".join(get_close_matches(name, known - _REFUSED.keys(), 2))
+            problems.append(
+                f"--engine-arg {name}: vLLM has no such argument"
+                + (f"; it has {near}" if near else "")
+            )
+    parsers = (
+        ("--tool-call-parser", spec.tool_call_parser, ToolParserManager),
+        ("--reasoning-parser", spec.reasoning_parser, ReasoningParserManager),
+    )
+    for option, name, manager in parsers:
+        if name is not None and name not in manager.list_registered():
+            has = ", ".join(sorted(manager.list_registered()))
+            problems.append(f"{option}: vLLM has no {name!r}; it has {has}")
     return problems
 
 
@@ -95,8 +102,10 @@ def engine_arguments(spec: ModelSpec) -> EngineArguments:
     engine_fields = {f.name for f in dataclasses.fields(AsyncEngineArgs) if f.init}
     frontend_fields = set(vars(BaseFrontendArgs()))
     problems = _check_names(spec, extra, engine_fields | frontend_fields)
+    free = {n: v for n, v in extra.items() if n not in _OWNED and n not in _REFUSED}
+    problems += wrong_values(free)
     if problems:
-        raise _invalid(problems)
+        raise invalid(problems)
     values: dict[str, Any] = {
         "model": spec.model,
         "dtype": spec.dtype,
@@ -124,4 +133,4 @@ def engine_arguments(spec: ModelSpec) -> EngineArguments:
     try:
         return EngineArguments(AsyncEngineArgs(**values), frontend)
     except Exception as error:
-        raise _invalid([f"{type(error).__name__}: {error}"]) from error
+        raise invalid([f"{spec.model}: {type(error).__name__}: {error}"]) from error
