@@ -86,6 +86,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let admitted = input.carried !== undefined;
   let wake = false;
   let stopping = false;
+  let blind = false;
   let ended: 'stopped' | 'failed' | undefined;
   let failure: Problem | undefined;
   let problem: Problem | undefined;
@@ -103,7 +104,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     specHash: spec.specHash,
     cluster: spec.cluster.name,
     queue: fleetQueue(spec.name, spec.specHash),
-    state: state(),
+    // Without Ray's word nobody knows what is left of the engines.
+    state: blind && state() === 'ready' ? 'degraded' : state(),
     desired: spec.engines,
     ready: ready(),
     slots,
@@ -217,6 +219,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     while (failure === undefined) {
       wake = false;
       const seen = await observe(spec);
+      blind = !seen.reachable;
       if (seen.reachable) {
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
         sendCanaries();

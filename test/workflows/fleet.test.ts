@@ -148,6 +148,18 @@ describe('a fleet', () => {
     expect(await stop('kept')).toEqual({ stopped: true });
   });
 
+  it('is not ready while its cluster does not answer', { timeout: 90_000 }, async () => {
+    await ensure(specOf('blind', 1));
+    ray.reachable = false;
+    const status = await eventually(async () => {
+      const seen = await statusOf('blind');
+      return seen.state !== 'ready' && seen;
+    }, 60);
+    expect(status).toMatchObject({ state: 'degraded', problem: { message: 'fetch failed' } });
+    ray.reachable = true;
+    await stop('blind');
+  });
+
   it('grows for a user and never shrinks under another', async () => {
     await ensure(specOf('sized', 1), { user: 'a' });
     await ensure(specOf('sized', 2), { user: 'b' });
