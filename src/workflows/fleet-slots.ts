@@ -2,6 +2,15 @@ import type { ObservedEngine } from '../contracts/fleet.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
 import type { Verdict } from './canary.js';
 
+/** Seconds in `placing` after which something stands in the way: with room, Ray places an actor in a few. */
+const PLACING_PATIENCE_S = 20;
+
+/** What can be placed in principle is not placed now. Who holds the room is not Ray's to say. */
+const WAITS_FOR_ROOM: Problem = {
+  type: 'ClusterUnavailable',
+  message: 'waits for room that something else holds, see `rankflow fleet status`',
+};
+
 /** The slots as they are now: what Ray says, and what is known of an incarnation that is still the same. */
 export function mergeSlots(
   desired: number,
@@ -26,14 +35,22 @@ function mergeSlot(
   now: number,
 ): FleetSlotStatus {
   const same = before?.incarnation !== undefined && before.incarnation === engine?.incarnation;
-  const state = stateOf(engine);
-  const problem = problemWith(engine) ?? before?.problem;
+  // Of an earlier fleet of this name: it says nothing about this one.
+  const leftOver = before === undefined && engine?.actorState === 'DEAD';
+  const state = leftOver ? 'placing' : stateOf(engine);
   if (same && state === 'loading') return { ...before, restarts: engine.restarts };
+  const since =
+    before?.state === state && !engine?.incarnation ? before.since : new Date(now).toISOString();
+  const waits =
+    state === 'placing' && (now - Date.parse(since)) / 1000 >= PLACING_PATIENCE_S
+      ? WAITS_FOR_ROOM
+      : undefined;
+  const known = before?.problem?.message === WAITS_FOR_ROOM.message ? undefined : before?.problem;
+  const problem = (leftOver ? undefined : problemWith(engine)) ?? waits ?? known;
   return {
     slot,
     state,
-    since:
-      before?.state === state && !engine?.incarnation ? before.since : new Date(now).toISOString(),
+    since,
     restarts: engine?.restarts ?? before?.restarts ?? 0,
     ...(engine?.nodeId !== undefined && { nodeId: engine.nodeId }),
     ...(engine?.incarnation !== undefined && { incarnation: engine.incarnation }),

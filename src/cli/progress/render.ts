@@ -22,6 +22,8 @@ export const PLAIN: Paint = {
 
 /** Engines shown one by one; more are counted by state. */
 const MAX_ENGINES = 8;
+/** Characters of a reason in a line of a log. */
+const LONGEST_REASON = 160;
 
 /**
  * The progress display of a run: a few lines of at most `width` columns (before colours).
@@ -60,7 +62,14 @@ export function renderLine(snapshot: RunSnapshot, rates: Rates): string {
   const [worst] = snapshot.troubles;
   if (worst !== undefined)
     parts.push(troubleText(snapshot), ...(worst.wayOut ? [worst.wayOut] : []));
+  parts.push(...reasonOf(engines).map((reason) => cut(reason, LONGEST_REASON)));
   return parts.join(' | ');
+}
+
+/** Why an engine is not healthy, of the first one that says so. */
+function reasonOf(engines: readonly EngineView[]): string[] {
+  const engine = engines.find(({ reason }) => reason !== undefined);
+  return engine?.reason === undefined ? [] : [`engine ${engine.slot} ${oneLine(engine.reason)}`];
 }
 
 /** Changes exactly when a plain log has news: not with every token, nor with the clock. */
@@ -74,7 +83,8 @@ export function newsKey({
   troubles,
 }: RunSnapshot): string {
   const kinds = troubles.map(({ type }) => type).toSorted();
-  return JSON.stringify([state, phase, doneRows, failedRows, retries, countStates(engines), kinds]);
+  const counts = [doneRows, failedRows, retries, countStates(engines)];
+  return JSON.stringify([state, phase, ...counts, ...reasonOf(engines), kinds]);
 }
 
 function phaseText({ phase, startedAt, at, state }: RunSnapshot): string {
@@ -100,7 +110,7 @@ function engineText(engine: EngineView): string {
   if (engine.loadingSeconds !== undefined) parts.push(formatSeconds(engine.loadingSeconds));
   if (engine.rowsInFlight > 0) parts.push(`${engine.rowsInFlight} rows in flight`);
   if (engine.restarts > 0) parts.push(`restarted ${engine.restarts}x`);
-  if (engine.reason !== undefined) parts.push(engine.reason);
+  if (engine.reason !== undefined) parts.push(oneLine(engine.reason));
   return parts.join(', ');
 }
 
@@ -172,6 +182,9 @@ function etaText({ totalRows, doneRows, state }: RunSnapshot, rates: Rates | und
   const eta = etaSeconds(totalRows, doneRows, rates.rowsPerSecond);
   return [eta === undefined ? 'ETA unknown' : `ETA ${formatSeconds(eta)}`];
 }
+
+/** Reasons quote logs. */
+const oneLine = (text: string): string => text.replaceAll(/\s+/gu, ' ').trim();
 
 const cut = (text: string, columns: number): string =>
   text.length <= columns ? text : `${text.slice(0, columns - 1)}…`;

@@ -70,6 +70,20 @@ test('many engines are counted instead of listed', () => {
   expect(text).toContain('engines  60 ready, 4 restarting');
 });
 
+test('a plain line says why an engine is not there, on the same line', () => {
+  const reason = 'waits for room\n  that something else holds';
+  const engines = [
+    { slot: 0, state: 'ready', rowsInFlight: 0, restarts: 0 },
+    { slot: 1, state: 'placing', rowsInFlight: 0, restarts: 0 },
+  ];
+  const waiting = engines.map((engine) => (engine.slot === 1 ? { ...engine, reason } : engine));
+  const line = renderLine({ ...GENERATING, engines: waiting }, RATES);
+  expect(line).toMatch(/ \| engine 1 waits for room that something else holds$/u);
+  expect(newsKey({ ...GENERATING, engines: waiting })).not.toBe(
+    newsKey({ ...GENERATING, engines }),
+  );
+});
+
 test('the last percent is shown only when every row is done', () => {
   expect(renderProgress({ ...GENERATING, doneRows: 199 }, RATES, 80)).toContain(' 99% 199/200');
   expect(renderProgress({ ...GENERATING, doneRows: 200 }, RATES, 80)).toContain('100% 200/200');

@@ -146,13 +146,32 @@ describe('the slots of a fleet', () => {
 
   it('say since when and why they are not there', () => {
     const dead = { ...engine(0, 'DEAD'), deathCause: 'node lost' };
-    const [first] = mergeSlots(1, [], [dead], NOW);
+    const [first] = mergeSlots(1, [slotOf(0, 'ready')], [dead], NOW);
     expect(first).toMatchObject({
       state: 'dead',
       problem: { type: 'EngineGone', message: 'node lost' },
     });
     const [second] = mergeSlots(1, [first as FleetSlotStatus], [dead], NOW + 60_000);
     expect(second?.since).toBe(first?.since);
+  });
+
+  it('say that they wait for room when Ray does not place them, until it does', () => {
+    const pending = engine(0, 'PENDING_CREATION');
+    const [asked] = mergeSlots(1, [], [pending], NOW) as [FleetSlotStatus];
+    expect(asked.problem).toBeUndefined();
+    const [waiting] = mergeSlots(1, [asked], [pending], NOW + 30_000) as [FleetSlotStatus];
+    expect(waiting).toMatchObject({ state: 'placing', since: asked.since });
+    expect(waiting.problem?.message).toMatch(/waits for room.*fleet status/u);
+    const [placed] = mergeSlots(1, [waiting], [engine(0)], NOW + 40_000);
+    expect(placed).toMatchObject({ state: 'loading' });
+    expect(placed?.problem).toBeUndefined();
+  });
+
+  it('are not dead because an earlier fleet of this name was', () => {
+    const dead = { ...engine(0, 'DEAD'), deathCause: 'killed' };
+    const [slot] = mergeSlots(1, [], [dead], NOW);
+    expect(slot?.state).toBe('placing');
+    expect(slot?.problem).toBeUndefined();
   });
 
   it('forget their trouble when they are ready', () => {
