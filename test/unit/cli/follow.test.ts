@@ -12,7 +12,7 @@ const WATCHER = `
 process.stderr.isTTY = true;
 const { followRun, sayDetached } = await import(${JSON.stringify(pathToFileURL(follow).href)});
 const handle = {
-  describe: async () => ({ status: { name: 'RUNNING' }, startTime: new Date() }),
+  describe: async () => ({ status: { name: 'RUNNING' }, startTime: new Date(), raw: {} }),
   query: async () => ({ runId: 'r', phase: 'preparing' }),
 };
 const client = { workflow: { getHandle: () => handle }, withDeadline: (_at, work) => work() };

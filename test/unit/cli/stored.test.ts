@@ -94,7 +94,7 @@ describe.each([
     const errors = await rankflow('results', 'run-1', '--errors', ...store());
     expect(errors.stdout.trim().split('\n')).toHaveLength(2);
     const half = await rankflow('results', 'half', ...store());
-    expect([half.exitCode, half.stdout]).toEqual([1, '']);
+    expect([half.exitCode, half.stdout]).toEqual([2, '']);
     expect(half.stderr).toContain('is not finished');
   });
 

@@ -41,7 +41,7 @@ test('the error of a command that streams results does not end up among them', a
       { sink },
     );
     expect(result.exitCode).toBe(2);
-    expect(pythonError('Reading', result)).toMatchObject({ type: 'PlanCorrupt' });
+    expect(pythonError('Reading', result)).toMatchObject({ type: 'NoResults' });
     expect(sink.readableLength).toBe(0);
   } finally {
     rmSync(store, { recursive: true });
