@@ -13,6 +13,7 @@ import type {
   FleetSpec,
   ObservedEngine,
 } from './fleet.js';
+import type { DrainInput, DrainResult } from './preemption.js';
 import type {
   CheckStoreRoomInput,
   FinalizeRunInput,
@@ -44,10 +45,11 @@ export interface PythonActivities {
   executeFleetPlan(input: ExecuteFleetPlanInput): Promise<ExecuteFleetPlanResult>;
 }
 
-/** An engine: `generateBatch` on the fleet's and the slot's queue, `canary` on its own. */
+/** An engine: `generateBatch` on the fleet's and the slot's queue, the others on its own. */
 export interface EngineActivities {
   generateBatch(input: GenerateBatchInput): Promise<GenerateBatchResult>;
   canary(input: CanaryInput): Promise<CanaryResult>;
+  drain(input: DrainInput): Promise<DrainResult>;
 }
 
 /** One node as Ray's state API shows it. */

@@ -34,6 +34,10 @@ export const ExecuteFleetPlanInput = z
   .strictObject({
     fleet: FleetSpec,
     start: z.array(z.int().nonnegative()).describe('Slots to create (get_if_exists)'),
+    indexes: z
+      .array(z.int().nonnegative())
+      .optional()
+      .describe('Index of each slot of `start`: the ranks it serves; by default the slot itself'),
     stop: z.array(z.int().nonnegative()).describe('Slots to kill for good (no_restart)'),
     restart: z
       .array(z.int().nonnegative())

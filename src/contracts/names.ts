@@ -30,9 +30,12 @@ export function engineQueue(
   return `${fleetQueue(fleet, specHash)}-slot-${slot}-${incarnation}`;
 }
 
-/** Queue of one slot of a fleet, whatever its incarnation: rank affinity sends a rank's batches here. */
-export function slotQueue(fleet: string, specHash: string, slot: number): string {
-  return `${fleetQueue(fleet, specHash)}-slot-${slot}`;
+/**
+ * Queue of the engine with this index, whatever its incarnation: rank affinity sends a rank's batches here. An
+ * engine that replaces another has its index, else that of its slot.
+ */
+export function slotQueue(fleet: string, specHash: string, index: number): string {
+  return `${fleetQueue(fleet, specHash)}-slot-${index}`;
 }
 
 /** Name of the detached Ray actor that is slot `slot` of a fleet. */
@@ -65,10 +68,11 @@ export const PYTHON_ACTIVITY = {
   executeFleetPlan: 'executeFleetPlan',
 } as const;
 
-/** Activities of an engine: `generateBatch` on the fleet's (or slot's) queue, `canary` on the engine's own. */
+/** Activities of an engine: `generateBatch` on the fleet's (or slot's) queue, the others on the engine's own. */
 export const ENGINE_ACTIVITY = {
   generateBatch: 'generateBatch',
   canary: 'canary',
+  drain: 'drain',
 } as const;
 
 /** Update, query and signal types. */
@@ -79,4 +83,8 @@ export const UPDATE = {
   stopFleet: 'stopFleet',
 } as const;
 export const QUERY = { status: 'status', progress: 'progress' } as const;
-export const SIGNAL = { cancelRun: 'cancelRun', rankPaused: 'rankPaused' } as const;
+export const SIGNAL = {
+  cancelRun: 'cancelRun',
+  rankPaused: 'rankPaused',
+  preemptionNotice: 'preemptionNotice',
+} as const;

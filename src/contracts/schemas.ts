@@ -3,4 +3,5 @@ export * from './cluster.js';
 export * from './fleet.js';
 export * from './inference.js';
 export * from './model.js';
+export * from './preemption.js';
 export * from './run.js';

@@ -5,6 +5,7 @@
 import type { ClusterAddress, ClusterSpec } from './cluster.js';
 import type { ErrorType } from './errors.js';
 import type { FleetSpec } from './fleet.js';
+import type { PreemptionNotice } from './preemption.js';
 import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } from './run.js';
 
 /** What went wrong, as a person reads it. `type` is of the closed set when it is known. */
@@ -49,6 +50,8 @@ export interface ClusterCarried {
   readonly owner?: string;
   readonly permanent: boolean;
   readonly everReady: boolean;
+  /** Nodes that are going to be taken away. */
+  readonly notices?: readonly PreemptionNotice[];
 }
 
 /** Argument of the update `ensureCluster`. */
@@ -67,7 +70,10 @@ export interface ClusterNodeStatus {
   /** `head`, `worker-1`, ...; Ray's node name on a cluster of somebody else. */
   readonly name: string;
   readonly role: 'head' | 'worker';
-  readonly state: 'missing' | 'starting' | 'alive' | 'dead';
+  /** `draining`: it has notice of preemption. */
+  readonly state: 'missing' | 'starting' | 'alive' | 'draining' | 'dead';
+  /** ISO 8601 time at which a draining node goes. */
+  readonly deadline?: string;
   readonly nodeId?: string;
   readonly ip?: string;
   /** Logical CPUs and GPUs that Ray may place on it. */
@@ -111,8 +117,17 @@ export interface EnsuredFleet {
 
 export interface FleetSlotStatus {
   readonly slot: number;
-  /** `placing`: waits for Ray; `loading`: the actor runs, the model loads; `restarting`: Ray restarts it. */
-  readonly state: 'placing' | 'loading' | 'ready' | 'restarting' | 'dead' | 'failed';
+  /**
+   * `placing`: waits for Ray; `loading`: the actor runs, the model loads; `restarting`: Ray restarts it;
+   * `draining`: its node has notice of preemption, it takes no more work and another slot replaces it.
+   */
+  readonly state: 'placing' | 'loading' | 'ready' | 'restarting' | 'draining' | 'dead' | 'failed';
+  /** Which ranks it serves with `--affinity rank`: `rank % engines`. Absent: its slot. */
+  readonly index?: number;
+  /** ISO 8601 time at which the node of a draining slot goes. */
+  readonly deadline?: string;
+  /** Of a draining slot: that its engine has given back all work, or is gone. */
+  readonly drained?: boolean;
   readonly nodeId?: string;
   readonly incarnation?: string;
   /** ISO 8601 time of the last change of `state`. */

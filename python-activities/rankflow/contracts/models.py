@@ -100,6 +100,42 @@ class ClusterAddress(BaseModel):
     token_file: Annotated[str | None, Field(alias="tokenFile")] = None
 
 
+class DrainInput(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    spec_hash: Annotated[str, Field(alias="specHash")]
+    deadline: Annotated[int, Field(description="Milliseconds since the epoch", ge=0)]
+
+
+class DrainResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    engine: Annotated[
+        str, Field(description="Fleet, slot and incarnation that was drained")
+    ]
+    waiting_rows: Annotated[
+        int,
+        Field(
+            alias="waitingRows",
+            description="Rows given back before a token of them was there",
+            ge=0,
+        ),
+    ]
+    cut_rows: Annotated[
+        int,
+        Field(
+            alias="cutRows",
+            description="Rows given back while they were being decoded",
+            ge=0,
+        ),
+    ]
+    seconds: Annotated[float, Field(ge=0.0)]
+
+
 class ExecuteFleetPlanResult(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -327,6 +363,25 @@ class PlanSummary(BaseModel):
     batches: Annotated[list[int], Field(description="Number of batches of each rank")]
     rows_per_rank: Annotated[list[int], Field(alias="rowsPerRank")]
     finished: Annotated[bool, Field(description="Whether a manifest is already there")]
+
+
+class PreemptionNotice(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    node_id: Annotated[
+        str, Field(alias="nodeId", description="Ray node id, hex", min_length=1)
+    ]
+    source: Annotated[
+        Literal["aws", "gcp", "azure", "file", "url", "ray"],
+        Field(
+            description="Who gave notice; ray: the node is drained in Ray, e.g. after SIGTERM"
+        ),
+    ]
+    deadline: Annotated[
+        int, Field(description="When the node goes, milliseconds since the epoch", ge=0)
+    ]
 
 
 class RankProgressInput(BaseModel):
@@ -577,6 +632,12 @@ class ExecuteFleetPlanInput(BaseModel):
     )
     fleet: FleetSpec
     start: Annotated[list[int], Field(description="Slots to create (get_if_exists)")]
+    indexes: Annotated[
+        list[int] | None,
+        Field(
+            description="Index of each slot of `start`: the ranks it serves; by default the slot itself"
+        ),
+    ] = None
     stop: Annotated[list[int], Field(description="Slots to kill for good (no_restart)")]
     restart: Annotated[
         list[int], Field(description="Hung slots to kill so that Ray restarts them")

@@ -26,12 +26,13 @@ const ENGINES = [
   ['x', 1023, '00000000-1'],
 ] as const;
 
-test('queues and actors have the same names in both languages', () => {
+test('queues, actors and workflows have the same names in both languages', () => {
   const inPython = python(
     `import json, sys
 from rankflow.contracts import names as n
 print(json.dumps([
-    [n.fleet_queue(f, h), n.slot_queue(f, h, s), n.engine_queue(f, h, s, i), n.engine_actor_name(f, h, s)]
+    [n.fleet_queue(f, h), n.slot_queue(f, h, s), n.engine_queue(f, h, s, i), n.engine_actor_name(f, h, s),
+     n.fleet_workflow_id(n.fleet_of_actor(n.engine_actor_name(f, h, s))), n.cluster_workflow_id(f)]
     for f, s, i, h in json.load(sys.stdin)
 ]))`,
     ENGINES.map((engine) => [...engine, HASH]),
@@ -41,18 +42,22 @@ print(json.dumps([
     names.slotQueue(fleet, HASH, slot),
     names.engineQueue(fleet, HASH, slot, incarnation),
     names.engineActorName(fleet, HASH, slot),
+    names.fleetWorkflowId(fleet),
+    names.clusterWorkflowId(fleet),
   ]);
   expect(inPython).toEqual(inTypeScript);
 });
 
-test('workers and activities have the same names in both languages', () => {
+test('workers, activities and signals have the same names in both languages', () => {
   const constants = python(
     `import json
 from rankflow.contracts import names
 print(json.dumps({k: v for k, v in vars(names).items() if k.isupper() and isinstance(v, str)}))`,
   ) as Record<string, string>;
-  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, RANK_WORKFLOW, ...activities } = constants;
+  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, RANK_WORKFLOW, ...others } = constants;
   expect(RANK_WORKFLOW).toBe(names.WORKFLOW.rank);
+  const { PREEMPTION_NOTICE_SIGNAL, ...activities } = others;
+  expect(PREEMPTION_NOTICE_SIGNAL).toBe(names.SIGNAL.preemptionNotice);
   expect({ CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE }).toEqual({
     CONTROL_QUEUE: names.CONTROL_QUEUE,
     PYTHON_QUEUE: names.PYTHON_QUEUE,
