@@ -4,6 +4,7 @@ They travel as the ``type`` of a Temporal ``ApplicationError``. Messages and det
 prompt, an answer or a secret.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -41,21 +42,38 @@ RETRYABLE: frozenset[ErrorType] = frozenset(
 )
 
 
+_AT_ONCE = timedelta(milliseconds=1)
+"""The SDK takes a delay of zero for none given."""
+
+
 class RankflowError(Exception):
     """An error of the closed set, raised anywhere below an activity.
 
     ``details`` are JSON values for the user interface, e.g. ``{"problems": [...], "total": 3}``.
+    ``retry_at_once`` says that waiting would not help: the next attempt runs elsewhere.
     """
 
     def __init__(
-        self, kind: ErrorType, message: str, details: dict[str, Any] | None = None
+        self,
+        kind: ErrorType,
+        message: str,
+        details: dict[str, Any] | None = None,
+        *,
+        retry_at_once: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.details = details
+        self.retry_at_once = retry_at_once
 
     def as_application_error(self, retryable: bool | None = None) -> ApplicationError:
         """The same error as Temporal carries it, retryable or not: as its kind is, unless told."""
         details = [] if self.details is None else [self.details]
         again = self.kind in RETRYABLE if retryable is None else retryable
-        return ApplicationError(str(self), *details, type=self.kind.value, non_retryable=not again)
+        return ApplicationError(
+            str(self),
+            *details,
+            type=self.kind.value,
+            non_retryable=not again,
+            next_retry_delay=_AT_ONCE if self.retry_at_once else None,
+        )

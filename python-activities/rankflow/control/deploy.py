@@ -37,7 +37,7 @@ from rankflow.engine.actor import EngineActor
 from rankflow.faults import inherited
 
 DRAIN_SECONDS = 20.0
-"""How long a removed engine may go on with batches in work; finished rows are kept anyway."""
+"""In which a removed engine ends its batches; rows that do not fit go back."""
 
 REACH_SECONDS = 10.0
 """Time to open a connection to the head: generous for a distant network, short for a person."""
@@ -133,7 +133,7 @@ def _devices(name: str, spec: ModelSpec) -> PlacementGroup:
     )
 
 
-def start_engine(fleet: FleetSpec, slot: int, temporal: dict[str, str]) -> None:
+def start_engine(fleet: FleetSpec, slot: int, index: int, temporal: dict[str, str]) -> None:
     """Create the detached, named actor of a slot unless it is there; does not wait for it."""
     spec = fleet.model
     name = engine_actor_name(fleet.name, fleet.spec_hash, slot)
@@ -157,7 +157,7 @@ def start_engine(fleet: FleetSpec, slot: int, temporal: dict[str, str]) -> None:
             placement_group_capture_child_tasks=True,
         )
     document = fleet.model_dump(by_alias=True, exclude_none=True)
-    ray.remote(EngineActor).options(**options).remote(document, slot, temporal)
+    ray.remote(EngineActor).options(**options).remote(document, slot, temporal, index)
 
 
 def _actor(fleet: FleetSpec, slot: int) -> Any:
@@ -201,10 +201,11 @@ def execute(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
     temporal = asdict(temporal_target())
     with connected(fleet.cluster):
         try:
-            stop_engines(fleet, given.stop)
+            # First what replaces others: stopping may wait for a node that is gone.
+            for slot, index in zip(given.start, given.indexes or given.start, strict=True):
+                start_engine(fleet, slot, index, temporal)
             restarted = restart_engines(fleet, given.restart)
-            for slot in given.start:
-                start_engine(fleet, slot, temporal)
+            stop_engines(fleet, given.stop)
         except RayError as error:
             reason = str(error).partition("\n")[0]
             raise RankflowError(ErrorType.CLUSTER_UNAVAILABLE, reason) from error

@@ -20,6 +20,7 @@ from rankflow.contracts.models import FleetSpec
 from rankflow.engine.guard import guard_process_group
 from rankflow.engine.host import backend_factory
 from rankflow.engine.service import EngineService
+from rankflow.preemption.actor import keep_sentinel
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +28,20 @@ log = logging.getLogger(__name__)
 class EngineActor:
     """One incarnation of one slot. Wrapped by ``ray.remote`` where it is deployed."""
 
-    def __init__(self, fleet: dict[str, Any], slot: int, temporal: dict[str, str]) -> None:
+    def __init__(
+        self,
+        fleet: dict[str, Any],
+        slot: int,
+        temporal: dict[str, str],
+        index: int | None = None,
+    ) -> None:
         """Start the engine's thread and return at once.
 
         Args:
             fleet: a FleetSpec by alias, checked by the deployer.
             slot: which engine of the fleet this is.
             temporal: ``address`` and ``namespace``; credentials come from this node's environment.
+            index: which ranks and which cores of its host it takes; by default its slot.
         """
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -48,17 +56,20 @@ class EngineActor:
             slot,
             self._incarnation,
             TemporalTarget(**temporal),
-            backend_factory(spec.model, slot),
+            backend_factory(spec.model, slot if index is None else index),
+            index,
         )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._serve, name="temporal", daemon=True).start()
+        watch = (spec.cluster.name, temporal)
+        threading.Thread(target=keep_sentinel, args=watch, name="sentinel", daemon=True).start()
 
     def incarnation(self) -> str:
         """``<first 8 characters of the Ray node id>-<pid>``."""
         return self._incarnation
 
     def drain(self, seconds: float) -> bool:
-        """Take no more batches, wait ``seconds`` for those in work; True when all finished."""
+        """Take no more batches and end those in work in ``seconds``; True when all have ended."""
         work = asyncio.run_coroutine_threadsafe(self._service.drain(seconds), self._loop)
         return work.result(timeout=seconds + 5)
 

@@ -147,6 +147,13 @@ class VllmBackend:
             raise asyncio.CancelledError
         return self._judge(response)
 
+    async def decoding(self) -> set[str]:
+        """Requests that vLLM's output processor has seen a token of."""
+        if self._llm is None:
+            return set()
+        states = self._llm.output_processor.request_states.values()
+        return {_own_id(state.external_req_id) for state in states if not state.is_prefilling}
+
     async def probe(self, request_id: str) -> None:
         """One token, or one embedding of a pooling model."""
         if self._handlers.get(COMPLETIONS) is not None:
@@ -185,6 +192,13 @@ class VllmBackend:
         return Answer(
             200, body, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
         )
+
+
+def _own_id(external: str) -> str:
+    """The request id as it was given: vLLM's chat and completion classes put it into theirs."""
+    if external.startswith("cmpl-"):
+        return external.removeprefix("cmpl-").rpartition("-")[0]
+    return external.removeprefix("chatcmpl-")
 
 
 def _refusal(message: str) -> Answer:

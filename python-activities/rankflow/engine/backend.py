@@ -65,6 +65,10 @@ class Backend(Protocol):
         """
         ...
 
+    async def decoding(self) -> set[str]:
+        """Ids of the requests that have their first token and not yet their last."""
+        ...
+
     async def probe(self, request_id: str) -> None:
         """Compute the least that proves that the model answers: one token or one embedding."""
         ...

@@ -194,6 +194,7 @@ class BatchActivities:
             raise RankflowError(
                 ErrorType.ENGINE_GONE,
                 f"{len(troubles)} of {part.rows} rows got no answer ({troubles[0]})",
+                retry_at_once=self._host.closed,
             )
 
     async def _watch(self, attempt: AttemptFile, watch: Watch) -> None:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rankflow.contracts.models import ModelSpec
-from rankflow.engine.backend import Answer, Backend, BackendDead, ModelFacts
+from rankflow.engine.backend import Answer, Backend, BackendDead, BackendTrouble, ModelFacts
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BackendFactory = Callable[[], Backend]
+
+RATE_SECONDS = 30.0
+"""The pace of an engine is that of its last answers, over this time."""
+
+
+class GivenBack(NamedTuple):
+    """Requests that were ended so that another engine answers them."""
+
+    waiting: int
+    """Before a token of them was there: nothing is lost."""
+    cut: int
+    """While they were being decoded: their tokens are lost."""
 
 
 def backend_factory(spec: ModelSpec, slot: int) -> BackendFactory:
@@ -47,6 +61,12 @@ class EngineHost:
         self._backend: Backend | None = None
         self._loop = asyncio.new_event_loop()
         self._answers = 0
+        self._answered_at: deque[float] = deque()
+        self._open: dict[str, asyncio.Future[Answer]] = {}
+        self._given_back: set[str] = set()
+        self.closed = False
+        """Set it to begin no more requests: this engine is about to leave."""
+        self._loaded_at = 0.0
         self.load_seconds = 0.0
         self.facts: ModelFacts | None = None
         self.load_error: BaseException | None = None
@@ -86,10 +106,52 @@ class EngineHost:
             await asyncio.sleep(1.0)
 
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
-        """See :meth:`Backend.answer`; cancelling the caller aborts the request in the backend."""
-        answer = await self._across(self._loaded().answer(url, body, request_id))
+        """See :meth:`Backend.answer`; cancelling the caller aborts the request in the backend.
+
+        Raises BackendTrouble for a request that is given back.
+        """
+        if self.closed:
+            raise BackendTrouble("the engine leaves and begins no more rows")
+        future = self._future(self._loaded().answer(url, body, request_id))
+        self._open[request_id] = future
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if request_id in self._given_back and (task is None or task.cancelling() == 0):
+                raise BackendTrouble("the engine leaves and gave the row back") from None
+            raise
+        finally:
+            self._open.pop(request_id, None)
+            self._given_back.discard(request_id)
         self._answers += 1
+        self._answered_at.append(time.monotonic())
         return answer
+
+    async def give_back(self, *, waiting_only: bool) -> GivenBack:
+        """End the requests that have no token yet, or all. Raises BackendDead without a model."""
+        decoding = await self._across(self._loaded().decoding())
+        ids = [key for key in self._open if key not in self._given_back]
+        ended = [key for key in ids if not waiting_only or key not in decoding]
+        for key in ended:
+            self._given_back.add(key)
+            self._open[key].cancel()
+        cut = sum(key in decoding for key in ended)
+        return GivenBack(len(ended) - cut, cut)
+
+    async def decode_seconds(self) -> float:
+        """About how long a request is decoded: those in decode by those answered in a second.
+
+        Little's law; infinite when nothing was answered lately. Raises BackendDead without a model.
+        """
+        decoding = len(await self._across(self._loaded().decoding()))
+        now = time.monotonic()
+        while self._answered_at and now - self._answered_at[0] > RATE_SECONDS:
+            self._answered_at.popleft()
+        if not self._answered_at:
+            return 0.0 if decoding == 0 else math.inf
+        seconds = min(RATE_SECONDS, max(now - self._loaded_at, 0.001))
+        return decoding * seconds / len(self._answered_at)
 
     async def probe(self, request_id: str) -> None:
         """See :meth:`Backend.probe`."""
@@ -109,7 +171,10 @@ class EngineHost:
         return self._backend
 
     async def _across(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await self._future(work)
+
+    def _future(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -126,5 +191,6 @@ class EngineHost:
             log.exception("loading the model failed")
             self.load_error = error
             return
-        self.load_seconds = time.monotonic() - started
+        self._loaded_at = time.monotonic()
+        self.load_seconds = self._loaded_at - started
         self.facts = facts

@@ -18,7 +18,8 @@ from rankflow.contracts.names import engine_queue, fleet_queue, slot_queue
 from rankflow.engine.admission import Admission
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.canary import CanaryActivity
-from rankflow.engine.host import BackendFactory, EngineHost
+from rankflow.engine.drain import Drain, DrainActivity
+from rankflow.engine.host import BackendFactory, EngineHost, GivenBack
 from rankflow.engine.lease import Contact
 from rankflow.engine.predecessor import give_back
 
@@ -44,9 +45,12 @@ class EngineService:
         incarnation: str,
         target: TemporalTarget,
         factory: BackendFactory,
+        index: int | None = None,
     ) -> None:
+        """``index``: which ranks it serves under rank affinity; by default its slot."""
         self._fleet = fleet
         self._slot = slot
+        self._index = slot if index is None else index
         self._incarnation = incarnation
         self._target = target
         self._slot_name = f"{fleet.name}/slot-{slot}"
@@ -55,18 +59,21 @@ class EngineService:
         self._host = EngineHost(factory)
         self._contact = Contact()
         self._batch_workers: list[Worker] = []
+        self._drain = Drain(self._host)
+        self._draining: asyncio.Future[GivenBack] | None = None
 
     async def run(self) -> None:
         """Serve until the backend dies or loading fails; raises when a worker fails for good."""
         self._host.start()
         client = await self._connect()
         canary = CanaryActivity(self._host, self.served)
+        drain = DrainActivity(self.served, self.begin_drain)
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         own = engine_queue(fleet, spec_hash, self._slot, self._incarnation)
         probes = Worker(
             client,
             task_queue=own,
-            activities=[canary.canary],
+            activities=[canary.canary, drain.drain],
             identity=self.served.name,
             max_concurrent_activities=CANARIES,
         )
@@ -81,14 +88,18 @@ class EngineService:
             for task in tasks:
                 task.cancel()
 
+    def begin_drain(self, seconds: float) -> asyncio.Future[GivenBack]:
+        """Take no more batches and be done with those in work in ``seconds``; see Drain."""
+        self._drain.limit(seconds)
+        if self._draining is None:
+            shutdowns = [asyncio.create_task(worker.shutdown()) for worker in self._batch_workers]
+            self._draining = asyncio.create_task(self._drain.run(shutdowns))
+        return self._draining
+
     async def drain(self, seconds: float) -> bool:
-        """Stop taking batches and let those in work finish; True when all did in ``seconds``."""
-        workers, self._batch_workers = self._batch_workers, []
-        shutdowns = [asyncio.create_task(worker.shutdown()) for worker in workers]
-        if not shutdowns:
-            return True
-        _, waiting = await asyncio.wait(shutdowns, timeout=seconds)
-        return not waiting
+        """Drain the engine; True when its batches have ended in ``seconds``."""
+        ended, _ = await asyncio.wait({self.begin_drain(seconds)}, timeout=seconds)
+        return bool(ended)
 
     async def _life(
         self,
@@ -105,9 +116,10 @@ class EngineService:
             await self._until_reported(canary)
             return
         log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
-        batches = BatchActivities(self._host, self.served, self._contact)
-        self._batch_workers = self._workers_for_batches(client, batches)
-        tasks += [group.create_task(worker.run()) for worker in self._batch_workers]
+        if self._draining is None:
+            batches = BatchActivities(self._host, self.served, self._contact)
+            self._batch_workers = self._workers_for_batches(client, batches)
+            tasks += [group.create_task(worker.run()) for worker in self._batch_workers]
         await self._host.wait_dead()
         log.error("%s lost its backend", self.served.name)
         await asyncio.sleep(LAST_WORDS_SECONDS)
@@ -117,7 +129,7 @@ class EngineService:
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         queues: Sequence[str] = (
             fleet_queue(fleet, spec_hash),
-            slot_queue(fleet, spec_hash, self._slot),
+            slot_queue(fleet, spec_hash, self._index),
         )
         return [
             Worker(

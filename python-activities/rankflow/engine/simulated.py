@@ -1,8 +1,10 @@
 """A deterministic stand-in for vLLM, for scale and chaos tests; every answer says that it is one.
 
-Answers depend on the request alone. Throughput is one shared rate: requests are served one after
-the other in virtual time, so N engines together give N times the rate. Fault points end or hang
-the engine after a number of answers, counted anew in each incarnation.
+Answers depend on the request alone. Throughput is one shared rate: as many requests as
+``maxNumSeqs`` says (one, unless it is given) are decoded side by side in virtual time and share it,
+so N engines together give N times the rate. Fault points end or hang the engine after a number of
+answers, counted anew in each incarnation. A ledger says what was decoded, also of rows that were
+lost, so that what a fault costs can be counted.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +39,32 @@ class SimulatedArgs(BaseModel):
     die_after_rows: int | None = Field(default=None, ge=0)
     hang_after_rows: int | None = Field(default=None, ge=0)
     load_error: str | None = None
+    ledger: str | None = None
+
+
+class Ledger:
+    """Which requests were decoded: one JSON line when decoding begins and one when it ends.
+
+    ``{"request", "at", "tokens", "seconds"}`` (epoch seconds; tokens to come and the time they
+    take) and ``{"request", "decoded"}``. Without the second line the process was killed. One file
+    a process in the folder; what was written survives the process.
+    """
+
+    def __init__(self, folder: str) -> None:
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        self._file = (path / f"{os.getpid()}.jsonl").open("ab", buffering=0)
+
+    def begin(self, request_id: str, tokens: int, seconds: float) -> None:
+        """The first token is about to come."""
+        self._write(request=request_id, at=time.time(), tokens=tokens, seconds=seconds)
+
+    def end(self, request_id: str, decoded: int) -> None:
+        """The last token came, or the request was aborted after ``decoded`` tokens."""
+        self._write(request=request_id, decoded=decoded)
+
+    def _write(self, **fields: Any) -> None:
+        self._file.write(json.dumps(fields).encode() + b"\n")
 
 
 def _prompt_text(body: dict[str, Any]) -> str:
@@ -55,7 +85,9 @@ class SimulatedBackend:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._args = SimulatedArgs.model_validate(spec.engine_args)
-        self._free_at = 0.0
+        self._free_at = [0.0] * (spec.max_num_seqs or 1)
+        self._decoding: set[str] = set()
+        self._ledger = None if self._args.ledger is None else Ledger(self._args.ledger)
         self._rows = 0
         self._progress = 0
         self._dead = False
@@ -98,7 +130,7 @@ class SimulatedBackend:
             limit = body.get("max_completion_tokens") or body.get("max_tokens")
             limit = limit if isinstance(limit, int) else _DEFAULT_MAX_TOKENS
             completion_tokens = 1 + int(digest[:8], 16) % max(1, limit)
-        await self._spend(completion_tokens or prompt_tokens)
+        await self._spend(request_id, completion_tokens or prompt_tokens)
         self._rows += 1
         self._progress += 1
         usage = {
@@ -108,6 +140,10 @@ class SimulatedBackend:
         }
         response = self._response(url, request_id, digest, completion_tokens, usage)
         return Answer(200, response, prompt_tokens, completion_tokens)
+
+    async def decoding(self) -> set[str]:
+        """The requests whose turn has come."""
+        return set(self._decoding)
 
     async def probe(self, request_id: str) -> None:
         """Answer as a hung or dead engine would: never, or with BackendDead."""
@@ -129,12 +165,29 @@ class SimulatedBackend:
         if self._dead:
             raise BackendDead("simulated engine death")
 
-    async def _spend(self, tokens: int) -> None:
-        self._free_at = max(time.monotonic(), self._free_at) + tokens / self._args.tokens_per_second
-        await asyncio.sleep(self._free_at - time.monotonic())
+    async def _spend(self, request_id: str, tokens: int) -> None:
+        places = self._free_at
+        place = min(range(len(places)), key=places.__getitem__)
+        begin = max(time.monotonic(), places[place])
+        seconds = tokens * len(places) / self._args.tokens_per_second
+        places[place] = begin + seconds
+        await asyncio.sleep(begin - time.monotonic())
+        await self._decode(request_id, tokens, begin, seconds)
         if self._hangs():
             await asyncio.Event().wait()
         self._pass_fault_points()
+
+    async def _decode(self, request_id: str, tokens: int, begin: float, seconds: float) -> None:
+        if self._ledger is not None:
+            self._ledger.begin(request_id, tokens, seconds)
+        self._decoding.add(request_id)
+        try:
+            await asyncio.sleep(begin + seconds - time.monotonic())
+        finally:
+            self._decoding.discard(request_id)
+            if self._ledger is not None:
+                share = min(1.0, (time.monotonic() - begin) / seconds) if seconds > 0 else 1.0
+                self._ledger.end(request_id, round(tokens * share))
 
     def _response(
         self, url: str, request_id: str, digest: str, tokens: int, usage: dict[str, int]
