@@ -27,6 +27,7 @@ import {
   gcsFolder,
   localAddress,
   logFile,
+  noticeFile,
   readNode,
   recordedNodes,
   temporaryFolder,
@@ -81,6 +82,8 @@ async function launch(
   await killMarked(marker);
   const folder = temporaryFolder(name, node);
   rmSync(folder, { recursive: true, force: true });
+  // A machine that comes anew has no notice.
+  rmSync(noticeFile(name, node), { force: true });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   mkdirSync(clusterFolder(name), { recursive: true, mode: 0o700 });
   // State without a head's record is that of a cluster long gone.
@@ -98,6 +101,7 @@ async function launch(
     address: ports ? `${nodeIp(HEAD)}:${ports.gcs}` : headAddress(name).address,
     dashboardPort: ports?.dashboard ?? 0,
     clientPort: ports?.client ?? 0,
+    noticeFile: noticeFile(name, node),
     marker,
   };
   const startedAtMs = Date.now();

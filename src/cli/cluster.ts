@@ -120,7 +120,8 @@ export function clusterText(cluster: ShownCluster): string {
     ...(address ? [`  Ray ${address.address}, dashboard ${address.dashboardUrl}`] : []),
     ...nodes.map((node) => {
       const where = node.ip === undefined ? '' : ` at ${node.ip}`;
-      return `  ${node.name}${where}: ${node.state}, ${resources(node.cpus, node.gpus)}`;
+      const until = node.deadline === undefined ? '' : ` until ${node.deadline}`;
+      return `  ${node.name}${where}: ${node.state}${until}, ${resources(node.cpus, node.gpus)}`;
     }),
     ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
     ...(problem ? [`  last problem: ${problem.message}`] : []),

@@ -57,7 +57,7 @@ export function fleetText(fleet: FleetStatus): string {
     `  model ${model}, cluster ${cluster}`,
     ...slots.map((slot) => {
       const parts = [
-        slot.state,
+        slot.deadline === undefined ? slot.state : `${slot.state} until ${slot.deadline}`,
         ...(slot.incarnation ? [`incarnation ${slot.incarnation}`] : []),
         ...(slot.loadSeconds === undefined ? [] : [`loaded in ${Math.round(slot.loadSeconds)}s`]),
         ...(slot.restarts > 0 ? [`restarted ${slot.restarts}x`] : []),

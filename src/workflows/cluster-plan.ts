@@ -1,5 +1,6 @@
 import type { ClusterObservation, RayNode } from '../contracts/activities.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
+import type { PreemptionNotice } from '../contracts/preemption.js';
 import type { ClusterNodeStatus } from '../contracts/workflows.js';
 
 /** What is to be done on this host: first `end` together, then `start` together. */
@@ -16,6 +17,16 @@ export const HEAD = 'head';
  */
 export const START_PATIENCE_S = 120;
 
+/**
+ * Seconds after its deadline at which a node of this host that had notice is ended, if nobody else has: Ray cannot
+ * take a cordon back, and clouds are late by less.
+ */
+export const OVERDUE_S = 30;
+
+/** Notices of preemption by node id. */
+export type NoticesByNode = ReadonlyMap<string, PreemptionNotice>;
+const NO_NOTICES: NoticesByNode = new Map();
+
 /** Names of the nodes that a local cluster is to have, the head first; empty for an existing cluster. */
 export function localNodeNames({ nodes }: ClusterSpec): string[] {
   if (nodes.provider !== 'local') return [];
@@ -24,14 +35,19 @@ export function localNodeNames({ nodes }: ClusterSpec): string[] {
 
 /**
  * Compares a cluster with its specification. The head comes first: without it the others cannot join, and those
- * of a head that is gone end with it, unless its state is on disk. A worker that Ray does not know in time is started afresh.
+ * of a head that is gone end with it, unless its state is on disk. A worker that Ray does not know in time is
+ * started afresh. One with notice of preemption is left alone until its deadline, as its machine is about to go;
+ * then its successor is started.
  *
  * @param unreachableSeconds how long the state API has not answered; 0 when it does
+ * @param now milliseconds since the epoch
  */
 export function planCluster(
   spec: ClusterSpec,
   { reachable, nodes, processes }: ClusterObservation,
   unreachableSeconds: number,
+  notices: NoticesByNode = NO_NOTICES,
+  now = 0,
 ): ClusterPlan {
   if (spec.nodes.provider !== 'local') return { end: [], start: [] };
   const wanted = localNodeNames(spec);
@@ -48,11 +64,17 @@ export function planCluster(
   }
   if (!reachable) return { end: [], start: [] };
 
-  const workers = wanted.filter((name) => name !== HEAD);
+  const workers = wanted.filter((name) => {
+    const deadline = noticeOf(name, nodes, notices)?.deadline ?? 0;
+    return name !== HEAD && now >= deadline;
+  });
   const lost = workers.filter((name) => {
     const process = running.get(name);
+    if (process === undefined) return false;
+    const late = now - (noticeOf(name, nodes, notices)?.deadline ?? now);
+    // What was started after the deadline is the successor, of which Ray does not know yet.
+    if (late > 0 && process.ageSeconds * 1000 > late) return late >= OVERDUE_S * 1000;
     return (
-      process !== undefined &&
       process.ageSeconds > START_PATIENCE_S &&
       !nodes.some((node) => node.name === name && node.alive)
     );
@@ -62,18 +84,36 @@ export function planCluster(
   return { end: [...lost, ...surplus], start: [...lost, ...missing] };
 }
 
+/** Of the nodes that had this name the living one, else the last. */
+function nodeOf(name: string, nodes: readonly RayNode[]): RayNode | undefined {
+  const known = nodes.filter((node) => node.name === name);
+  return known.find((node) => node.alive) ?? known.at(-1);
+}
+
+/** The notice of the present node of this name, not of one that had it before. */
+function noticeOf(
+  name: string,
+  nodes: readonly RayNode[],
+  notices: NoticesByNode,
+): PreemptionNotice | undefined {
+  const present = nodes.filter((node) => node.name === name);
+  if (present.some((node) => node.alive && !notices.has(node.nodeId))) return undefined;
+  const given = present.flatMap(({ nodeId }) => notices.get(nodeId) ?? []);
+  return given.toSorted((a, b) => a.deadline - b.deadline).at(-1);
+}
+
 /** The nodes of a cluster as people see them: what is wanted for a local one, what is there for another. */
 export function describeNodes(
   spec: ClusterSpec,
   { nodes, processes }: ClusterObservation,
+  notices: NoticesByNode = NO_NOTICES,
 ): ClusterNodeStatus[] {
   if (spec.nodes.provider !== 'local') {
-    return nodes.map((node) => describeNode(node.name, node, false));
+    return nodes.map((node) => describeNode(node.name, node, false, notices));
   }
   return localNodeNames(spec).map((name) => {
-    const known = nodes.filter((node) => node.name === name);
     const running = processes.some((process) => process.name === name && process.running);
-    return describeNode(name, known.find((node) => node.alive) ?? known.at(-1), running);
+    return describeNode(name, nodeOf(name, nodes), running, notices);
   });
 }
 
@@ -81,20 +121,30 @@ function describeNode(
   name: string,
   node: RayNode | undefined,
   running: boolean,
+  notices: NoticesByNode,
 ): ClusterNodeStatus {
   const role = node?.head === true || name === HEAD ? 'head' : 'worker';
   if (node === undefined) {
     return { name, role, state: running ? 'starting' : 'missing', cpus: 0, gpus: 0 };
   }
   const { nodeId, ip, cpus, gpus } = node;
+  const notice = notices.get(nodeId);
+  if (node.alive && notice !== undefined) {
+    const deadline = new Date(notice.deadline).toISOString();
+    return { name, role, state: 'draining', deadline, nodeId, ip, cpus, gpus };
+  }
   const state = node.alive ? 'alive' : running ? 'starting' : 'dead';
   return { name, role, state, nodeId, ip, cpus, gpus };
 }
 
-/** Whether engines can be placed: every node that is wanted is there; of an existing cluster, any. */
-export function isReady(spec: ClusterSpec, observation: ClusterObservation): boolean {
+/** Whether engines can be placed: every node that is wanted is there and stays; of an existing cluster, any. */
+export function isReady(
+  spec: ClusterSpec,
+  observation: ClusterObservation,
+  notices: NoticesByNode = NO_NOTICES,
+): boolean {
   if (!observation.reachable || observation.address === undefined) return false;
-  const nodes = describeNodes(spec, observation);
+  const nodes = describeNodes(spec, observation, notices);
   return spec.nodes.provider === 'local'
     ? nodes.every((node) => node.state === 'alive')
     : nodes.some((node) => node.state === 'alive');

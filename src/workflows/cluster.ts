@@ -6,6 +6,7 @@ import {
   condition,
   continueAsNew,
   defineQuery,
+  defineSignal,
   defineUpdate,
   isCancellation,
   log,
@@ -17,7 +18,8 @@ import {
 } from '@temporalio/workflow';
 
 import type { ClusterObservation, ControlActivities } from '../contracts/activities.js';
-import { CONTROL_QUEUE, QUERY, UPDATE } from '../contracts/names.js';
+import { CONTROL_QUEUE, QUERY, SIGNAL, UPDATE } from '../contracts/names.js';
+import type { PreemptionNotice } from '../contracts/preemption.js';
 import type {
   ClusterStatus,
   ClusterWorkflowInput,
@@ -37,6 +39,7 @@ import {
 } from './cluster-plan.js';
 import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
+import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, otherNodes } from './refusals.js';
 import { sameValue } from './same-value.js';
@@ -46,6 +49,7 @@ export const ensureClusterUpdate = defineUpdate<EnsuredCluster, [EnsureClusterRe
   UPDATE.ensureCluster,
 );
 export const stopClusterUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE.stopCluster);
+export const preemptionNoticeSignal = defineSignal<[PreemptionNotice]>(SIGNAL.preemptionNotice);
 
 type Control<K extends keyof ControlActivities> = Pick<ControlActivities, K>;
 
@@ -79,9 +83,11 @@ const LOOK_RARELY = '30 seconds';
 export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void> {
   const { spec } = input;
   const claims = new Claims(input.carried);
+  const notices = new Notices(input.carried?.notices);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
   let stopping = false;
+  let wake = false;
   let failure: Problem | undefined;
   let unreachableSince: number | undefined;
   let observation: ClusterObservation = { reachable: false, nodes: [], processes: [] };
@@ -92,7 +98,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     name: spec.name,
     provider: spec.nodes.provider,
     state,
-    nodes: describeNodes(spec, observation),
+    nodes: describeNodes(spec, observation, notices.byNode),
     users: claims.users,
     ...(observation.address && { address: observation.address }),
     ...(problem && { problem }),
@@ -131,13 +137,28 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     return { stopped: true };
   });
 
+  setHandler(preemptionNoticeSignal, (notice) => {
+    if (!notices.take(notice)) return;
+    wake = true;
+    setCurrentDetails(clusterDetails(status()));
+  });
+
+  /** A lost node is listed for as long as the head knows it; its notice counts until its deadline. */
+  const forgetGone = (): void => {
+    if (!observation.reachable) return;
+    const alive = observation.nodes.filter((node) => node.alive).map((node) => node.nodeId);
+    notices.forget(({ nodeId, deadline }) => !alive.includes(nodeId) && Date.now() >= deadline);
+  };
+
   const look = async (): Promise<void> => {
+    wake = false;
     observation = await control.observeCluster.executeWithOptions(
       { summary: `Look at the nodes of ${spec.name}` },
       [{ spec }],
     );
     unreachableSince = observation.reachable ? undefined : (unreachableSince ?? Date.now());
-    if (isReady(spec, observation)) {
+    forgetGone();
+    if (isReady(spec, observation, notices.byNode)) {
       everReady = true;
       enter('ready');
       return;
@@ -190,7 +211,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     while (!stopping && failure === undefined) {
       await look();
       const blind = unreachableSince === undefined ? 0 : (Date.now() - unreachableSince) / 1000;
-      const plan = planCluster(spec, observation, blind);
+      const plan = planCluster(spec, observation, blind, notices.byNode, Date.now());
       if (spec.nodes.provider === 'existing' && !everReady && blind > START_PATIENCE_S) {
         failure = {
           type: 'ClusterStartFailed',
@@ -200,7 +221,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       const idle = plan.end.length + plan.start.length === 0;
       const progressed = !idle && (await execute(plan));
       if (!progressed && failure === undefined) {
-        await condition(() => stopping, state === 'ready' ? LOOK_RARELY : LOOK_SOON);
+        await condition(() => stopping || wake, state === 'ready' ? LOOK_RARELY : LOOK_SOON);
       }
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
@@ -214,7 +235,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     stopping = true;
   }
   if (!stopping && failure === undefined) {
-    const carried = { ...claims.carried(), everReady };
+    const carried = { ...claims.carried(), ...notices.carried(), everReady };
     await continueAsNew<typeof clusterWorkflow>({ spec, carried });
   }
   await CancellationScope.nonCancellable(async () => {

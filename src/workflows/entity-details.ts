@@ -3,9 +3,9 @@ import { table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each node. */
 export function clusterDetails(status: ClusterStatus): string {
-  const rows = status.nodes.map(({ name, state, ip, cpus, gpus }) => [
+  const rows = status.nodes.map(({ name, state, deadline, ip, cpus, gpus }) => [
     name,
-    state,
+    untilOf(state, deadline),
     ip ?? '',
     `${cpus} CPU, ${gpus} GPU`,
   ]);
@@ -18,13 +18,13 @@ export function clusterDetails(status: ClusterStatus): string {
 
 /** Markdown for the Temporal UI: one line for each engine. */
 export function fleetDetails(status: FleetStatus): string {
-  const rows = status.slots.map(({ slot, state, incarnation, since, restarts, problem }) => [
-    slot,
-    state,
-    incarnation ?? '',
-    since,
-    restarts,
-    problem?.message ?? '',
+  const rows = status.slots.map((slot) => [
+    slot.slot,
+    untilOf(slot.state, slot.deadline),
+    slot.incarnation ?? '',
+    slot.since,
+    slot.restarts,
+    slot.problem?.message ?? '',
   ]);
   return [
     `**${status.state}**: ${status.ready} of ${status.desired} engines of ${status.model}`,
@@ -32,6 +32,10 @@ export function fleetDetails(status: FleetStatus): string {
     ...problemLine(status.problem),
   ].join('\n\n');
 }
+
+/** The state, and until when when it has an end. */
+const untilOf = (state: string, deadline: string | undefined): string =>
+  deadline === undefined ? state : `${state} until ${deadline}`;
 
 const problemLine = (problem: Problem | undefined): string[] =>
   problem === undefined ? [] : [`Last problem: ${problem.message}`];

@@ -1,6 +1,7 @@
 import type { RayNode } from '../contracts/activities.js';
 import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
+import { placesOf } from './fleet-slots.js';
 
 /** Slots to create, to kill for good, and to kill so that Ray restarts them. Ascending. */
 export interface FleetPlan {
@@ -16,17 +17,21 @@ export const RELOAD_AFTER_S = 60;
 const EPSILON = 1e-9;
 
 /**
- * Whether Ray can ever place the engines: each needs its CPUs and GPUs on one node that is alive. What other
- * fleets take is not counted, as they may go.
+ * Whether Ray can ever place the engines: each needs its CPUs and GPUs on one node that is alive and stays. What
+ * other fleets take is not counted, as they may go.
  *
+ * @param leaving ids of nodes that are going to be taken away
  * @returns `ImpossibleResources` with the numbers, or undefined when it can
  */
 export function checkResources(
   { engines, model }: Pick<FleetSpec, 'engines' | 'model'>,
   nodes: readonly RayNode[],
+  leaving: ReadonlySet<string> = new Set(),
 ): Problem | undefined {
   const { cpusPerEngine: cpus, gpusPerEngine: gpus } = model;
-  const alive = nodes.filter((node) => node.alive);
+  const living = nodes.filter((node) => node.alive);
+  const alive = living.filter((node) => !leaving.has(node.nodeId));
+  const fewer = living.length - alive.length;
   const room = alive.reduce(
     (sum, node) => sum + Math.min(fit(node.cpus, cpus), fit(node.gpus, gpus)),
     0,
@@ -39,7 +44,8 @@ export function checkResources(
     message:
       `${engines} engines of ${cpus} CPUs and ${gpus} GPUs each are asked for, and there is room for ${room}: ` +
       `the cluster has ${total((node) => node.cpus)} CPUs and ${total((node) => node.gpus)} GPUs ` +
-      `on ${alive.length} living nodes, and an engine does not span nodes`,
+      `on ${alive.length} living nodes, and an engine does not span nodes` +
+      (fewer > 0 ? `; ${fewer} more are about to be taken away` : ''),
   };
 }
 
@@ -48,7 +54,8 @@ const fit = (available: number, each: number): number =>
 
 /**
  * Compares the slots that are to be there with what Ray and the canaries say. A slot that Ray is placing or
- * restarting counts as present: Ray owns the crash of a process, the fleet what Ray gave up on or cannot see.
+ * restarting counts as present: Ray owns the crash of a process, the fleet what Ray gave up on or cannot see. A
+ * draining slot is replaced at once, and killed for good when it is drained.
  *
  * @param hung slots whose engine does not answer
  * @param now milliseconds since the epoch
@@ -61,7 +68,10 @@ export function planFleet(
   now: number,
 ): FleetPlan {
   const present = engines.filter((engine) => engine.actorState !== 'DEAD').map(({ slot }) => slot);
-  const wanted = Array.from({ length: desired }, (_, slot) => slot);
+  const wanted = placesOf(desired, slots).map(({ slot }) => slot);
+  const atWork = slots
+    .filter(({ state, drained }) => state === 'draining' && drained !== true)
+    .map(({ slot }) => slot);
   const reload = slots
     .filter(({ state }) => state === 'failed' || state === 'restarting')
     .filter(({ slot, incarnation }) => runsStill(engines, slot, incarnation))
@@ -70,7 +80,9 @@ export function planFleet(
   const restart = new Set([...hung, ...reload]);
   return {
     start: wanted.filter((slot) => !present.includes(slot)),
-    stop: present.filter((slot) => slot >= desired).toSorted((a, b) => a - b),
+    stop: present
+      .filter((slot) => !wanted.includes(slot) && !atWork.includes(slot))
+      .toSorted((a, b) => a - b),
     restart: wanted.filter((slot) => restart.has(slot) && present.includes(slot)),
   };
 }

@@ -1,4 +1,5 @@
 import type { ObservedEngine } from '../contracts/fleet.js';
+import type { PreemptionNotice } from '../contracts/preemption.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
 import type { Verdict } from './canary.js';
 
@@ -11,25 +12,67 @@ const WAITS_FOR_ROOM: Problem = {
   message: 'waits for room that something else holds, see `rankflow fleet status`',
 };
 
-/** The slots as they are now: what Ray says, and what is known of an incarnation that is still the same. */
+/** A slot that is to be there. Its index, 0 to `desired - 1`, says which ranks it serves. */
+export interface Place {
+  readonly slot: number;
+  readonly index: number;
+}
+
+/** Of a slot that replaces no other it is the slot's number. */
+export const indexOf = ({ slot, index }: Pick<FleetSlotStatus, 'slot' | 'index'>): number =>
+  index ?? slot;
+
+/**
+ * The slots that are to be there, one for each index: those that are not draining keep theirs, what is missing
+ * gets the lowest free numbers. Without a drain that is 0 to `desired - 1`.
+ */
+export function placesOf(desired: number, slots: readonly FleetSlotStatus[]): Place[] {
+  const taken = new Set(slots.map(({ slot }) => slot));
+  const staying = slots.filter(({ state }) => state !== 'draining');
+  return Array.from({ length: desired }, (_, index) => {
+    const known = staying.find((slot) => indexOf(slot) === index);
+    if (known !== undefined) return { slot: known.slot, index };
+    let slot = 0;
+    while (taken.has(slot)) slot += 1;
+    taken.add(slot);
+    return { slot, index };
+  });
+}
+
+/**
+ * The slots as they are now, by number: what Ray says, and what is known of an incarnation that is still the
+ * same. Draining ones are beside those that are to be there, until Ray has them no more.
+ */
 export function mergeSlots(
   desired: number,
   before: readonly FleetSlotStatus[],
   engines: readonly ObservedEngine[],
   now: number,
 ): FleetSlotStatus[] {
-  return Array.from({ length: desired }, (_, slot) =>
-    mergeSlot(
-      slot,
-      before.find((known) => known.slot === slot),
-      engines.find((engine) => engine.slot === slot),
-      now,
-    ),
-  );
+  const engineOf = (slot: number): ObservedEngine | undefined =>
+    engines.find((engine) => engine.slot === slot);
+  const places = placesOf(desired, before).map((place) => {
+    const known = before.find(({ slot }) => slot === place.slot);
+    return mergeSlot(place, known, engineOf(place.slot), now);
+  });
+  const draining = before
+    .filter(({ state }) => state === 'draining')
+    .flatMap((slot) => mergeDraining(slot, engineOf(slot.slot)));
+  return [...places, ...draining].toSorted((a, b) => a.slot - b.slot);
+}
+
+/** What its node took with it, or Ray has started again elsewhere, has nothing left to drain. */
+function mergeDraining(
+  slot: FleetSlotStatus,
+  engine: ObservedEngine | undefined,
+): FleetSlotStatus[] {
+  if (engine === undefined || engine.actorState === 'DEAD') return [];
+  const same = engine.actorState === 'ALIVE' && engine.incarnation === slot.incarnation;
+  return [same ? slot : { ...slot, drained: true }];
 }
 
 function mergeSlot(
-  slot: number,
+  { slot, index }: Place,
   before: FleetSlotStatus | undefined,
   engine: ObservedEngine | undefined,
   now: number,
@@ -49,6 +92,7 @@ function mergeSlot(
   const problem = (leftOver ? undefined : problemWith(engine)) ?? waits ?? known;
   return {
     slot,
+    ...(index !== slot && { index }),
     state,
     since,
     restarts: engine?.restarts ?? before?.restarts ?? 0,
@@ -79,6 +123,39 @@ export function judge(slot: FleetSlotStatus, verdict: Verdict, now: number): Fle
   }
   const state = verdict.kind === 'failed' ? 'failed' : 'restarting';
   return { ...rest, state, since: new Date(now).toISOString(), problem: verdict.problem };
+}
+
+/** The slots whose engines are on nodes with notice drain until the earliest deadline that was given. */
+export function markDraining(
+  slots: readonly FleetSlotStatus[],
+  notices: ReadonlyMap<string, PreemptionNotice>,
+  now: number,
+): FleetSlotStatus[] {
+  return slots.map((slot) => {
+    const notice = slot.nodeId === undefined ? undefined : notices.get(slot.nodeId);
+    if (notice === undefined || !['loading', 'ready', 'draining'].includes(slot.state)) return slot;
+    const deadline = new Date(notice.deadline).toISOString();
+    if (slot.state === 'draining') return { ...slot, deadline };
+    const problem: Problem = {
+      type: 'EngineGone',
+      message: `its node is taken away (${notice.source} gave notice)`,
+    };
+    return { ...slot, state: 'draining', since: new Date(now).toISOString(), deadline, problem };
+  });
+}
+
+/** The slots, with the reason at those that wait for a node with room: Ray places them when one comes. */
+export function explainWaiting(
+  slots: readonly FleetSlotStatus[],
+  shortage: Problem | undefined,
+): FleetSlotStatus[] {
+  return slots.map((slot) => {
+    if (slot.state !== 'placing') return slot;
+    const { problem, ...rest } = slot;
+    const known = problem?.type === 'ImpossibleResources' ? undefined : problem;
+    const reason = shortage ?? known;
+    return { ...rest, ...(reason && { problem: reason }) };
+  });
 }
 
 /** The slots after those of `restarted` were killed so that Ray restarts them. */

@@ -5,9 +5,11 @@ import {
   condition,
   continueAsNew,
   defineQuery,
+  defineSignal,
   defineUpdate,
   isCancellation,
   log,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -21,7 +23,15 @@ import type {
 } from '../contracts/activities.js';
 import { ERRORS } from '../contracts/errors.js';
 import type { FleetSpec } from '../contracts/fleet.js';
-import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, fleetQueue } from '../contracts/names.js';
+import {
+  CONTROL_QUEUE,
+  PYTHON_QUEUE,
+  QUERY,
+  SIGNAL,
+  UPDATE,
+  fleetQueue,
+} from '../contracts/names.js';
+import type { PreemptionNotice } from '../contracts/preemption.js';
 import type {
   EnsureFleetRequest,
   EnsuredFleet,
@@ -34,6 +44,7 @@ import type {
 } from '../contracts/workflows.js';
 import { Canaries } from './canary.js';
 import { Claims } from './claims.js';
+import { Drains } from './drains.js';
 import { fleetDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
 import {
@@ -44,7 +55,15 @@ import {
   summaryOf,
   type FleetPlan,
 } from './fleet-plan.js';
-import { judge, markRestarted, mergeSlots } from './fleet-slots.js';
+import {
+  explainWaiting,
+  judge,
+  markDraining,
+  markRestarted,
+  mergeSlots,
+  placesOf,
+} from './fleet-slots.js';
+import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, otherCluster, otherModel } from './refusals.js';
 
@@ -53,6 +72,7 @@ export const ensureFleetUpdate = defineUpdate<EnsuredFleet, [EnsureFleetRequest]
   UPDATE.ensureFleet,
 );
 export const stopFleetUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE.stopFleet);
+export const preemptionNoticeSignal = defineSignal<[PreemptionNotice]>(SIGNAL.preemptionNotice);
 
 const control = proxyActivities<Pick<ControlActivities, 'observeFleet'>>({
   taskQueue: CONTROL_QUEUE,
@@ -77,6 +97,7 @@ const CANARY_EVERY_MS = 60_000;
 /** Keeps the engines of one model answering, until it is stopped. */
 export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const claims = new Claims(input.carried);
+  const notices = new Notices(input.carried?.notices);
   const watching = new CancellationScope();
   const hung = new Set<number>();
   const answeredAt = new Map<string, number>();
@@ -119,13 +140,18 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       { spec: fleet },
     ]);
 
-  /** Refuses at once what can never be placed. A fleet that has nothing yet ends with the refusal. */
+  /**
+   * Refuses at once what can never be placed. A fleet that has nothing yet ends with the refusal; one that runs
+   * is not refused what it has, though some of its nodes may be away just now.
+   */
   const admit = async (request: EnsureFleetRequest): Promise<number> => {
     const { engines } = request.spec;
     const wanted = request.user === undefined ? engines : Math.max(engines, spec.engines);
     const seen = await observe(request.spec);
+    const asksMore = !admitted || wanted > spec.engines || !patched('running-fleet-is-not-refused');
+    const ask = { model: spec.model, engines: asksMore ? wanted : 0 };
     const refusal = seen.reachable
-      ? checkResources({ model: spec.model, engines: wanted }, seen.nodes)
+      ? checkResources(ask, seen.nodes, notices.nodes)
       : ({ type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' } as const);
     if (refusal !== undefined) {
       if (!admitted) failure = refusal;
@@ -168,7 +194,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     return { stopped: true };
   });
 
+  const isDraining = (slot: number): boolean =>
+    slots.some((known) => known.slot === slot && known.state === 'draining');
   const canaries = new Canaries((slot, incarnation, verdict) => {
+    if (isDraining(slot)) return;
     slots = slots.map((known) =>
       known.slot === slot && known.incarnation === incarnation
         ? judge(known, verdict, Date.now())
@@ -193,8 +222,44 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     }
   };
 
+  const drains = new Drains((slot, incarnation, drained) => {
+    if (drained.kind === 'lost') problem = drained.problem;
+    slots = slots.map((known) =>
+      known.slot === slot && known.incarnation === incarnation
+        ? { ...known, drained: true }
+        : known,
+    );
+    wake = true;
+    show();
+  });
+
+  const drainNoticed = (): void => {
+    slots = markDraining(slots, notices.byNode, Date.now());
+    for (const { slot, state: slotState, incarnation, deadline, drained } of slots) {
+      if (slotState !== 'draining' || drained === true) continue;
+      hung.delete(slot);
+      if (incarnation !== undefined && deadline !== undefined) {
+        drains.send(spec, slot, incarnation, deadline);
+      }
+    }
+  };
+
+  setHandler(preemptionNoticeSignal, (notice) => {
+    if (!notices.take(notice) || stopping || failure !== undefined) return;
+    // At once, on what was last seen: the next look may be seconds away, and seconds are all there is.
+    drainNoticed();
+    wake = true;
+    show();
+  });
+
   const execute = async (plan: FleetPlan): Promise<void> => {
-    const lists = { start: [...plan.start], stop: [...plan.stop], restart: [...plan.restart] };
+    const places = placesOf(spec.engines, slots);
+    const lists = {
+      start: [...plan.start],
+      indexes: plan.start.map((slot) => places.find((place) => place.slot === slot)?.index ?? slot),
+      stop: [...plan.stop],
+      restart: [...plan.restart],
+    };
     try {
       // Not cancelled half-way: the teardown that follows must see what this has created.
       await CancellationScope.nonCancellable(() =>
@@ -221,7 +286,11 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       const seen = await observe(spec);
       blind = !seen.reachable;
       if (seen.reachable) {
+        const alive = new Set(seen.nodes.filter((node) => node.alive).map((node) => node.nodeId));
+        notices.forget(({ nodeId }) => !alive.has(nodeId));
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
+        slots = explainWaiting(slots, checkResources(spec, seen.nodes, notices.nodes));
+        drainNoticed();
         sendCanaries();
         const plan = planFleet(spec.engines, seen.engines, slots, hung, Date.now());
         looks = isEmpty(plan) ? looks + 1 : 0;
@@ -231,7 +300,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       }
       everReady ||= state() === 'ready' && spec.engines > 0;
       show();
-      const pause = secondsToNextLook(looks, state() === 'ready') * 1000;
+      const settled = state() === 'ready' && !slots.some((slot) => slot.state === 'draining');
+      const pause = secondsToNextLook(looks, settled) * 1000;
       await condition(() => wake || failure !== undefined, pause);
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
@@ -245,10 +315,11 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     stopping = true;
   }
   canaries.cancel();
+  drains.cancel();
   if (!stopping && failure === undefined) {
     await continueAsNew<typeof fleetWorkflow>({
       spec,
-      carried: { ...claims.carried(), everReady, slots },
+      carried: { ...claims.carried(), ...notices.carried(), everReady, slots },
     });
   }
   await CancellationScope.nonCancellable(async () => {

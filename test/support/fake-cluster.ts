@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import { ApplicationFailure } from '@temporalio/common';
 
 import type {
@@ -8,6 +9,7 @@ import type {
 } from '../../src/contracts/activities.js';
 import type { FleetSpec, ObservedEngine } from '../../src/contracts/fleet.js';
 import { engineQueue } from '../../src/contracts/names.js';
+import type { DrainInput } from '../../src/contracts/preemption.js';
 import type { Harness } from './harness.js';
 import type { Worker } from '@temporalio/worker';
 
@@ -28,14 +30,23 @@ export const rayNode = (change: Partial<RayNode> = {}): RayNode => ({
   ...change,
 });
 
-/** Ray with engines that load at once: actors as a table, each ALIVE one with a real worker for its canary. */
+/**
+ * Ray with engines that load at once: actors as a table, each ALIVE one with a real worker for its own queue. An
+ * engine takes one CPU of the first node that has one free; where none has, it is pending.
+ */
 export class FakeRay {
   nodes: RayNode[] = [rayNode()];
+  /** Nodes that are drained in Ray: nothing is placed there. */
+  readonly cordoned = new Set<string>();
+  /** Index with which each slot was started last. */
+  readonly indexes = new Map<number, number>();
   reachable = true;
   readonly actors = new Map<number, ObservedEngine>();
   readonly executed: string[] = [];
   /** What the canary of a slot does; the default answers. */
   onCanary: (slot: number, incarnation: string) => Promise<void> = async () => {};
+  /** What the drain of a slot does before it answers; the default answers. */
+  onDrain: (slot: number, input: DrainInput) => Promise<void> = async () => {};
   readonly #workers = new Map<number, Worker>();
   #pid = 100;
 
@@ -47,9 +58,10 @@ export class FakeRay {
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
 
   readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {
-    const { fleet, start, stop, restart } = input;
-    for (const slot of start) {
+    const { fleet, start, stop, restart, indexes } = input;
+    for (const [position, slot] of start.entries()) {
       this.executed.push(`start ${slot}`);
+      this.indexes.set(slot, indexes?.[position] ?? slot);
       await this.place(fleet, slot, 0);
     }
     for (const slot of stop) {
@@ -71,6 +83,13 @@ export class FakeRay {
     await this.place(fleet, slot, restarts);
   }
 
+  /** Places the actors that wait, as Ray does when a node has room. */
+  async placePending(fleet: FleetSpec): Promise<void> {
+    for (const { slot, actorState } of [...this.actors.values()]) {
+      if (actorState === 'PENDING_CREATION') await this.place(fleet, slot, 0);
+    }
+  }
+
   /** Ray gives an actor up. */
   async die(slot: number): Promise<void> {
     await this.kill(slot);
@@ -82,16 +101,36 @@ export class FakeRay {
   }
 
   private async place(fleet: FleetSpec, slot: number, restarts: number): Promise<void> {
-    const nodeId = this.nodes[0]?.nodeId ?? '';
+    const nodeId = this.roomFor(slot);
+    if (nodeId === undefined) {
+      this.actors.set(slot, { slot, actorState: 'PENDING_CREATION', restarts });
+      return;
+    }
     const incarnation = `${nodeId.slice(0, 8)}-${(this.#pid += 1)}`;
     const canary: EngineActivities['canary'] = async ({ specHash }) => {
       if (specHash !== fleet.specHash) throw ApplicationFailure.nonRetryable('', 'ModelMismatch');
       await this.onCanary(slot, incarnation);
       return { engine: `slot-${slot}`, loadSeconds: 1, maxModelLen: 2048, vllmVersion: '0' };
     };
+    const drain: EngineActivities['drain'] = async (input) => {
+      // An engine that is killed meanwhile does not answer.
+      await Promise.race([this.onDrain(slot, input), Context.current().cancelled]);
+      return { engine: `slot-${slot}`, waitingRows: 0, cutRows: 0, seconds: 0 };
+    };
     const queue = engineQueue(fleet.name, fleet.specHash, slot, incarnation);
-    this.#workers.set(slot, await this.harness.serve(queue, { canary }));
+    this.#workers.set(slot, await this.harness.serve(queue, { canary, drain }));
     this.actors.set(slot, { slot, actorState: 'ALIVE', incarnation, nodeId, restarts });
+  }
+
+  private roomFor(slot: number): string | undefined {
+    const others = [...this.actors.values()].filter(
+      (actor) => actor.slot !== slot && actor.actorState === 'ALIVE',
+    );
+    const room = this.nodes.find(({ nodeId, alive, cpus }) => {
+      const used = others.filter((actor) => actor.nodeId === nodeId).length;
+      return alive && !this.cordoned.has(nodeId) && used < cpus;
+    });
+    return room?.nodeId;
   }
 
   private async kill(slot: number): Promise<void> {

@@ -7,10 +7,12 @@ import type { ClusterSpec } from '../../src/contracts/cluster.js';
 import {
   CONTROL_QUEUE,
   QUERY,
+  SIGNAL,
   UPDATE,
   WORKFLOW,
   clusterWorkflowId,
 } from '../../src/contracts/names.js';
+import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import type {
   ClusterStatus,
   EnsureClusterRequest,
@@ -21,8 +23,10 @@ import type {
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
 
-/** Nodes of a host as a set of names; Ray knows a node as soon as it runs. */
+/** Nodes of a host as a set of names; Ray knows a node as soon as it runs, and the lost ones too. */
 const running = new Set<string>();
+/** Each start of a node is another node for Ray. */
+const joined: { readonly name: string; readonly nodeId: string }[] = [];
 const calls: string[] = [];
 let startNode: ControlActivities['startLocalNode'];
 let endLost = async (): Promise<{ ended: boolean }> => ({ ended: false });
@@ -35,9 +39,10 @@ const activities: Control = {
       return { reachable: true, address: ADDRESS, nodes: [rayNode({ head: true })], processes: [] };
     }
     if (!running.has('head')) return { reachable: false, nodes: [], processes };
-    const nodes = [...running].map((name) =>
-      rayNode({ name, nodeId: name, head: name === 'head' }),
-    );
+    const nodes = joined.map(({ name, nodeId }) => {
+      const present = joined.findLast((one) => one.name === name)?.nodeId === nodeId;
+      return rayNode({ name, nodeId, head: name === 'head', alive: present && running.has(name) });
+    });
     return { reachable: true, address: ADDRESS, nodes, processes };
   },
   startLocalNode: async (input) => startNode(input),
@@ -59,10 +64,12 @@ beforeAll(async () => {
 });
 beforeEach(() => {
   running.clear();
+  joined.length = 0;
   calls.length = 0;
   endLost = async () => ({ ended: false });
   startNode = async ({ node }) => {
     calls.push(`start ${node}`);
+    joined.push({ name: node, nodeId: `${node}/${joined.length}` });
     running.add(node);
   };
 });
@@ -151,6 +158,32 @@ describe('a cluster', () => {
     await eventually(async () => (await statusOf('healing')).state === 'ready');
     await stop('healing');
   });
+
+  it(
+    'shows a node that drains, and starts its successor when its time is over',
+    { timeout: 90_000 },
+    async () => {
+      await ensure(local('spot', 1));
+      const worker = async () =>
+        (await statusOf('spot')).nodes.find(({ role }) => role === 'worker');
+      const nodeId = (await worker())?.nodeId ?? '';
+      const deadline = Date.now() + 8_000;
+      const notice: PreemptionNotice = { nodeId, source: 'aws', deadline };
+      await handleOf('spot').signal(SIGNAL.preemptionNotice, notice);
+      await eventually(async () => (await worker())?.state === 'draining');
+      expect((await worker())?.deadline).toBe(new Date(deadline).toISOString());
+      await eventually(async () => (await statusOf('spot')).state === 'degraded');
+
+      calls.length = 0;
+      running.delete('worker-1');
+      await eventually(() => calls.includes('start worker-1'), 60);
+      expect(Date.now()).toBeGreaterThanOrEqual(deadline);
+      await eventually(async () => (await statusOf('spot')).state === 'ready');
+      expect(await worker()).toMatchObject({ state: 'alive' });
+      expect((await worker())?.nodeId).not.toBe(nodeId);
+      await stop('spot');
+    },
+  );
 
   it('is only looked at when somebody else owns it', async () => {
     const spec: ClusterSpec = {

@@ -11,6 +11,7 @@ import {
   CONTROL_QUEUE,
   PYTHON_QUEUE,
   QUERY,
+  SIGNAL,
   UPDATE,
   WORKFLOW,
   fleetWorkflowId,
@@ -22,7 +23,8 @@ import type {
   StopRequest,
   StopResult,
 } from '../../src/contracts/workflows.js';
-import { ADDRESS, FakeRay } from '../support/fake-cluster.js';
+import type { PreemptionNotice } from '../../src/contracts/preemption.js';
+import { ADDRESS, FakeRay, rayNode } from '../support/fake-cluster.js';
 import { SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 
@@ -196,4 +198,135 @@ describe('a fleet', () => {
       await stop('healing');
     },
   );
+});
+
+describe('a fleet with a node that is going to be taken away', { timeout: 120_000 }, () => {
+  const STAYS = 'a'.repeat(56);
+  const GOES = 'b'.repeat(56);
+  /** Drains under way, and what lets them end. */
+  let drains: { slot: number; deadline: number; end: () => void }[];
+
+  beforeEach(() => {
+    drains = [];
+    ray.onDrain = async (slot, { deadline }) =>
+      new Promise((resolve) => {
+        drains.push({ slot, deadline, end: resolve });
+      });
+  });
+
+  /** Two engines, one on each of two nodes; then there is room for `room` on the first. */
+  const onTwoNodes = async (name: string, room: number): Promise<FleetSpec> => {
+    const node = (nodeId: string, cpus: number) => rayNode({ nodeId, name: nodeId, cpus });
+    ray.nodes = [node(STAYS, 1), node(GOES, 1)];
+    const spec = specOf(name, 2);
+    await ensure(spec);
+    ray.nodes = [node(STAYS, room), node(GOES, 1)];
+    return spec;
+  };
+  /** What the sentinel of the node does. */
+  const giveNotice = async (name: string, seconds: number): Promise<PreemptionNotice> => {
+    ray.cordoned.add(GOES);
+    const deadline = Date.now() + seconds * 1000;
+    const notice: PreemptionNotice = { nodeId: GOES, source: 'file', deadline };
+    await handleOf(name).signal(SIGNAL.preemptionNotice, notice);
+    return notice;
+  };
+  const slotsOf = async (name: string) =>
+    (await statusOf(name)).slots.map(({ slot, state }) => [slot, state]);
+
+  it('drains its engine and starts another elsewhere at once, then removes it for good', async () => {
+    await onTwoNodes('moving', 2);
+    const { deadline } = await giveNotice('moving', 60);
+    await eventually(() => drains.length === 1 && ray.executed.includes('start 2'));
+    expect(drains[0]).toMatchObject({ slot: 1, deadline });
+    await eventually(async () => (await statusOf('moving')).state === 'ready');
+    expect(await slotsOf('moving')).toEqual([
+      [0, 'ready'],
+      [1, 'draining'],
+      [2, 'ready'],
+    ]);
+    expect((await statusOf('moving')).slots[1]?.deadline).toBe(new Date(deadline).toISOString());
+    expect(ray.executed).not.toContain('stop 1');
+
+    drains[0]?.end();
+    await eventually(() => ray.executed.includes('stop 1'));
+    await eventually(async () => (await statusOf('moving')).slots.length === 2, 45);
+    expect(await slotsOf('moving')).toEqual([
+      [0, 'ready'],
+      [2, 'ready'],
+    ]);
+    // The ranks of the engine that went are served by the one that came.
+    expect(ray.indexes.get(2)).toBe(1);
+    expect(ray.executed).toEqual(['start 0', 'start 1', 'start 2', 'stop 1']);
+    await stop('moving');
+    expect(ray.actors.size).toBe(0);
+  });
+
+  it('hears a notice once, and a sooner deadline again', async () => {
+    await onTwoNodes('hearing', 2);
+    const notice = await giveNotice('hearing', 100);
+    await handleOf('hearing').signal(SIGNAL.preemptionNotice, notice);
+    await eventually(() => ray.executed.includes('start 2'));
+    const sooner = await giveNotice('hearing', 5);
+    await eventually(() => drains.length === 2);
+    expect(drains.map(({ deadline }) => deadline)).toEqual([notice.deadline, sooner.deadline]);
+    for (const { end } of drains) end();
+    await eventually(() => ray.executed.includes('stop 1'));
+    expect(ray.executed.filter((step) => step === 'start 2')).toHaveLength(1);
+    await stop('hearing');
+  });
+
+  it('says that there is no room, and goes on when room comes back', async () => {
+    const spec = await onTwoNodes('waiting', 1);
+    await giveNotice('waiting', 60);
+    const { slots } = await eventually(async () => {
+      const status = await statusOf('waiting');
+      return status.slots.some(({ slot, problem }) => slot === 2 && problem) && status;
+    });
+    expect(slots.find(({ slot }) => slot === 2)).toMatchObject({
+      state: 'placing',
+      problem: { message: expect.stringMatching(/room for 1.*about to be taken away/u) },
+    });
+    drains[0]?.end();
+    await eventually(() => ray.executed.includes('stop 1'));
+    expect(await statusOf('waiting')).toMatchObject({ ready: 1, desired: 2 });
+
+    ray.nodes = [...ray.nodes.filter(({ nodeId }) => nodeId !== GOES), rayNode({ nodeId: 'c' })];
+    await ray.placePending(spec);
+    const status = await eventually(async () => {
+      const now = await statusOf('waiting');
+      return now.state === 'ready' && now;
+    }, 45);
+    expect(status.slots.map(({ slot, problem }) => [slot, problem])).toEqual([
+      [0, undefined],
+      [2, undefined],
+    ]);
+    await stop('waiting');
+  });
+
+  it('is not refused what it has, and refused more than will stay', async () => {
+    await onTwoNodes('asked', 2);
+    await giveNotice('asked', 60);
+    expect(await ensure(specOf('asked', 2), { user: 'a' })).toMatchObject({ engines: 2 });
+    const cause = await refusal(ensure(specOf('asked', 3)));
+    expect(cause).toMatchObject({ type: 'ImpossibleResources' });
+    expect((cause as Error).message).toMatch(/room for 2.*1 more are about to be taken away/u);
+    await stop('asked');
+  });
+
+  it('forgets an engine that its node took along before it was drained', async () => {
+    const spec = await onTwoNodes('lost', 2);
+    await giveNotice('lost', 0);
+    await eventually(() => drains.length === 1 && ray.executed.includes('start 2'));
+    ray.nodes = ray.nodes.map((node) => ({ ...node, alive: node.nodeId !== GOES }));
+    // Ray restarts it where there is room; its replacement is there already.
+    await ray.crash(spec, 1);
+    await eventually(() => ray.executed.includes('stop 1'), 45);
+    await eventually(async () => (await statusOf('lost')).slots.length === 2, 45);
+    expect(await slotsOf('lost')).toEqual([
+      [0, 'ready'],
+      [2, 'ready'],
+    ]);
+    await stop('lost');
+  });
 });

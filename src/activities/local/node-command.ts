@@ -20,6 +20,8 @@ export interface NodePlacement {
   /** Of the head: ports of its dashboard and of the Ray client server. */
   readonly dashboardPort: number;
   readonly clientPort: number;
+  /** Its presence is notice of preemption for this node. */
+  readonly noticeFile: string;
   /** Marks every process below this node, whatever group or session it moves to. */
   readonly marker: string;
 }
@@ -133,6 +135,9 @@ export function nodeEnvironment(
       RAY_gcs_storage: 'rocksdb',
       RAY_gcs_storage_path: placement.gcsFolder,
     }),
+    // Whatever machine this is: that its processes are nodes does not make it one of a cloud's spot machines.
+    RANKFLOW_PREEMPTION: inherited['RANKFLOW_PREEMPTION'] ?? 'off',
+    RANKFLOW_PREEMPTION_FILE: placement.noticeFile,
     ...(gpus !== undefined && { CUDA_VISIBLE_DEVICES: gpus }),
   };
 }

@@ -29,6 +29,9 @@ export type NodeRecord = z.infer<typeof NodeRecord>;
 export const clusterFolder = (cluster: string): string => path.join(paths.clusters, cluster);
 export const logFile = (cluster: string, node: string): string =>
   path.join(clusterFolder(cluster), `${node}.log`);
+/** Its presence is notice that the node is going to be taken away; see the operations guide. */
+export const noticeFile = (cluster: string, node: string): string =>
+  path.join(clusterFolder(cluster), `${node}.preempted`);
 const recordFile = (cluster: string, node: string): string =>
   path.join(clusterFolder(cluster), `${node}.json`);
 /** State of the GCS, for a cluster whose head may be lost: beside the records, as temporary folders go with a node. */
@@ -58,6 +61,7 @@ export function writeNode(cluster: string, record: NodeRecord): void {
 
 export function forgetNode(cluster: string, node: string): void {
   rmSync(recordFile(cluster, node), { force: true });
+  rmSync(noticeFile(cluster, node), { force: true });
 }
 
 /** Names of the nodes that have a record. */

@@ -25,6 +25,7 @@ const placement: NodePlacement = {
   address: '127.0.0.2:6399',
   dashboardPort: 8265,
   clientPort: 10001,
+  noticeFile: '/clusters/ray/head.preempted',
   marker: 'hash/head',
 };
 
@@ -64,6 +65,14 @@ describe('the nodes of a local cluster', () => {
     expect(environment['RAY_AUTH_TOKEN']).toBeUndefined();
     expect(environment['PYTHONPATH']).toMatch(/python-activities:\/mine$/u);
     expect(environment['PATH']).toMatch(/venv\/bin:\/bin$/u);
+  });
+
+  it('ask no cloud about preemption unless they are told to, and each has a file for its notice', () => {
+    const environment = nodeEnvironment(placement, {});
+    expect(environment['RANKFLOW_PREEMPTION']).toBe('off');
+    expect(environment['RANKFLOW_PREEMPTION_FILE']).toBe('/clusters/ray/head.preempted');
+    const told = nodeEnvironment(placement, { RANKFLOW_PREEMPTION: 'aws' });
+    expect(told['RANKFLOW_PREEMPTION']).toBe('aws');
   });
 
   it('have temporary folders that leave room for the socket paths of Ray', () => {

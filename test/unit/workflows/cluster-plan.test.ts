@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 
 import type { ClusterObservation, LocalProcess } from '../../../src/contracts/activities.js';
 import type { ClusterSpec } from '../../../src/contracts/cluster.js';
+import type { PreemptionNotice } from '../../../src/contracts/preemption.js';
 import {
+  OVERDUE_S,
   START_PATIENCE_S,
   describeNodes,
   isReady,
@@ -112,6 +114,63 @@ describe('the plan of a cluster', () => {
         expect([...running].toSorted()).toEqual(localNodeNames(spec(workers)).toSorted());
       }),
     );
+  });
+});
+
+describe('a local node with notice of preemption', () => {
+  const NOW = Date.parse('2030-01-01T00:00:00Z');
+  const OLD = 1000;
+  const in30s = new Map<string, PreemptionNotice>([
+    ['n1', { nodeId: 'n1', source: 'file', deadline: NOW + 30_000 }],
+  ]);
+  const node = (nodeId: string, alive = true) => rayNode({ name: 'worker-1', nodeId, alive });
+  const seen = (process: LocalProcess, ...nodes: ReturnType<typeof node>[]) => ({
+    ...up([runs('head', OLD), process], ['head']),
+    nodes: [rayNode({ name: 'head', nodeId: 'h', head: true }), ...nodes],
+  });
+  const planAt = (seconds: number, observation: ClusterObservation) =>
+    planCluster(spec(1), observation, 0, in30s, NOW + seconds * 1000);
+  const nothing = { end: [], start: [] };
+
+  it('is left alone until its deadline, also when it has ended before', () => {
+    expect(planAt(10, seen(runs('worker-1', OLD), node('n1')))).toEqual(nothing);
+    expect(planAt(10, seen(runs('worker-1', OLD), node('n1', false)))).toEqual(nothing);
+    expect(planAt(10, seen(ended('worker-1'), node('n1', false)))).toEqual(nothing);
+  });
+
+  it('is started again after its deadline', () => {
+    const again = { end: [], start: ['worker-1'] };
+    expect(planAt(30, seen(ended('worker-1'), node('n1', false)))).toEqual(again);
+    // For some seconds Ray still takes the lost node for alive.
+    expect(planAt(30, seen(ended('worker-1'), node('n1')))).toEqual(again);
+  });
+
+  it('is ended when nobody has taken it a while after its deadline', () => {
+    const late = 30 + OVERDUE_S;
+    expect(planAt(late - 1, seen(runs('worker-1', OLD), node('n1')))).toEqual(nothing);
+    expect(planAt(late, seen(runs('worker-1', OLD), node('n1')))).toEqual({
+      end: ['worker-1'],
+      start: ['worker-1'],
+    });
+  });
+
+  it('is not mistaken for its successor', () => {
+    const late = 30 + OVERDUE_S + 5;
+    expect(planAt(late, seen(runs('worker-1', 20), node('n1', false)))).toEqual(nothing);
+    expect(planAt(late, seen(runs('worker-1', 20), node('n1'), node('n2')))).toEqual(nothing);
+    expect(planAt(5, seen(ended('worker-1'), node('n1'), node('n2', false)))).toEqual(nothing);
+    const lost = seen(ended('worker-1'), node('n2'));
+    expect(planAt(5, lost)).toEqual({ end: [], start: ['worker-1'] });
+  });
+
+  it('is shown with its deadline, and the cluster is not ready while it is there', () => {
+    const observation = seen(runs('worker-1', OLD), node('n1'));
+    expect(describeNodes(spec(1), observation, in30s)[1]).toMatchObject({
+      state: 'draining',
+      deadline: '2030-01-01T00:00:30.000Z',
+    });
+    expect(isReady(spec(1), observation)).toBe(true);
+    expect(isReady(spec(1), observation, in30s)).toBe(false);
   });
 });
 

@@ -11,7 +11,16 @@ import {
   secondsToNextLook,
   summaryOf,
 } from '../../../src/workflows/fleet-plan.js';
-import { judge, markRestarted, mergeSlots } from '../../../src/workflows/fleet-slots.js';
+import type { PreemptionNotice } from '../../../src/contracts/preemption.js';
+import {
+  explainWaiting,
+  judge,
+  markDraining,
+  markRestarted,
+  mergeSlots,
+  placesOf,
+} from '../../../src/workflows/fleet-slots.js';
+import { Notices } from '../../../src/workflows/notices.js';
 import { rayNode } from '../../support/fake-cluster.js';
 import { fakeModel } from '../../support/fake-run.js';
 
@@ -59,6 +68,14 @@ describe('the resources for a fleet', () => {
     expect(checkResources(need(1, 1, 0), [rayNode({ alive: false })])).toBeDefined();
     const apart = [rayNode({ cpus: 8, gpus: 0 }), rayNode({ cpus: 0, gpus: 8 })];
     expect(checkResources(need(1, 1, 1), apart)).toBeDefined();
+  });
+
+  it('are not those of nodes that are about to be taken away', () => {
+    const nodes = [rayNode({ nodeId: 'a', cpus: 2 }), rayNode({ nodeId: 'b', cpus: 2 })];
+    expect(checkResources(need(2, 2, 0), nodes, new Set(['z']))).toBeUndefined();
+    expect(checkResources(need(2, 2, 0), nodes, new Set(['b']))?.message).toMatch(
+      /room for 1.*2 CPUs.*1 living nodes.*1 more are about to be taken away/u,
+    );
   });
 
   it('may be shares of a GPU, without rounding errors', () => {
@@ -200,5 +217,232 @@ describe('the slots of a fleet', () => {
     const [slot] = markRestarted([slotOf(0, 'failed', 100)], [0], NOW);
     expect(slot).toMatchObject({ state: 'restarting', since: new Date(NOW).toISOString() });
     expect(mergeSlots(1, [slot as FleetSlotStatus], [engine(0)], NOW)[0]?.state).toBe('restarting');
+  });
+});
+
+describe('a fleet whose nodes are taken away', () => {
+  const draining = (slot: number, change: Partial<FleetSlotStatus> = {}): FleetSlotStatus => ({
+    ...slotOf(slot, 'draining'),
+    ...change,
+  });
+  const at = (slot: number, index: number): FleetSlotStatus => ({
+    ...slotOf(slot, 'ready'),
+    index,
+  });
+  const notice = (nodeId: string, seconds: number): PreemptionNotice => ({
+    nodeId,
+    source: 'file',
+    deadline: NOW + seconds * 1000,
+  });
+
+  it.each<[string, number, FleetSlotStatus[], [slot: number, index: number][]]>([
+    [
+      'nothing yet',
+      2,
+      [],
+      [
+        [0, 0],
+        [1, 1],
+      ],
+    ],
+    [
+      'all at work',
+      2,
+      [slotOf(0, 'ready'), slotOf(1, 'loading')],
+      [
+        [0, 0],
+        [1, 1],
+      ],
+    ],
+    [
+      'one draining',
+      2,
+      [slotOf(0, 'ready'), draining(1)],
+      [
+        [0, 0],
+        [2, 1],
+      ],
+    ],
+    [
+      'both draining',
+      2,
+      [draining(0), draining(1)],
+      [
+        [2, 0],
+        [3, 1],
+      ],
+    ],
+    [
+      'one replaced',
+      2,
+      [slotOf(0, 'ready'), at(2, 1)],
+      [
+        [0, 0],
+        [2, 1],
+      ],
+    ],
+    [
+      'its replacement draining',
+      2,
+      [slotOf(0, 'ready'), draining(2, { index: 1 })],
+      [
+        [0, 0],
+        [1, 1],
+      ],
+    ],
+    [
+      'growing after a replacement',
+      3,
+      [slotOf(0, 'ready'), at(2, 1)],
+      [
+        [0, 0],
+        [2, 1],
+        [1, 2],
+      ],
+    ],
+    ['shrinking after a replacement', 1, [slotOf(1, 'ready'), at(2, 0)], [[2, 0]]],
+    ['shrinking while one drains', 1, [slotOf(0, 'ready'), draining(1)], [[0, 0]]],
+    ['none wanted', 0, [slotOf(0, 'ready'), draining(1)], []],
+  ])('has one slot for each share of the ranks: %s', (_, desired, slots, expected) => {
+    expect(placesOf(desired, slots).map(({ slot, index }) => [slot, index])).toEqual(expected);
+  });
+
+  it('starts the replacement at once and leaves the drained engine alone until it is done', () => {
+    const engines = [engine(0), engine(1)];
+    const slots = [slotOf(0, 'ready'), draining(1)];
+    expect(planFleet(2, engines, slots, NONE, NOW)).toEqual({ start: [2], stop: [], restart: [] });
+  });
+
+  it('removes an engine for good when it is drained, whether or not the other is there', () => {
+    const slots = [
+      slotOf(0, 'ready'),
+      draining(1, { drained: true }),
+      { ...slotOf(2, 'placing'), index: 1 },
+    ];
+    const placing = [engine(0), engine(1), engine(2, 'PENDING_CREATION')];
+    expect(planFleet(2, placing, slots, NONE, NOW)).toEqual({ start: [], stop: [1], restart: [] });
+    const absent = [engine(0), engine(1)];
+    expect(planFleet(2, absent, slots, NONE, NOW)).toEqual({ start: [2], stop: [1], restart: [] });
+  });
+
+  it('never restarts a draining engine, though it does not answer', () => {
+    const slots = [draining(0)];
+    expect(planFleet(1, [engine(0)], slots, new Set([0]), NOW).restart).toEqual([]);
+  });
+
+  it('drains what runs on the node, and nothing else', () => {
+    const here = { nodeId: 'node' };
+    const slots: FleetSlotStatus[] = [
+      { ...slotOf(0, 'ready'), ...here },
+      { ...slotOf(1, 'loading'), ...here },
+      { ...slotOf(2, 'ready'), nodeId: 'another' },
+      { ...slotOf(3, 'restarting'), ...here },
+      slotOf(4, 'placing'),
+    ];
+    const notices = new Notices([notice('node', 30)]);
+    const marked = markDraining(slots, notices.byNode, NOW);
+    expect(marked.map(({ state }) => state)).toEqual([
+      'draining',
+      'draining',
+      'ready',
+      'restarting',
+      'placing',
+    ]);
+    expect(marked[0]).toMatchObject({
+      deadline: '2030-01-01T00:00:30.000Z',
+      problem: { message: expect.stringContaining('file gave notice') },
+    });
+    expect(markDraining(marked, notices.byNode, NOW + 5000)).toEqual(marked);
+    expect(notices.take(notice('node', 10))).toBe(true);
+    expect(markDraining(marked, notices.byNode, NOW)[0]).toMatchObject({
+      since: marked[0]?.since,
+      deadline: '2030-01-01T00:00:10.000Z',
+    });
+  });
+
+  it('keeps a draining slot as long as its engine is there, and no longer', () => {
+    const slots = [slotOf(0, 'ready'), draining(1)];
+    const stateOf = (engines: ObservedEngine[]): unknown[] =>
+      mergeSlots(2, slots, engines, NOW).map(({ slot, state, drained }) => [slot, state, drained]);
+    const rest = [2, 'placing', undefined];
+    expect(stateOf([engine(0), engine(1)])).toEqual([
+      [0, 'ready', undefined],
+      [1, 'draining', undefined],
+      rest,
+    ]);
+    // Its node took it along and Ray starts it again, or has already: that one is too many.
+    for (const again of [engine(1, 'RESTARTING'), engine(1, 'ALIVE', 2)]) {
+      expect(stateOf([engine(0), again])[1]).toEqual([1, 'draining', true]);
+    }
+    for (const gone of [[engine(0)], [engine(0), engine(1, 'DEAD')]]) {
+      expect(stateOf(gone)).toEqual([[0, 'ready', undefined], rest]);
+    }
+  });
+
+  it('says at a slot that waits why it does, for as long as it is so', () => {
+    const slots = [slotOf(0, 'ready'), slotOf(2, 'placing')];
+    const shortage = { type: 'ImpossibleResources', message: 'no room' } as const;
+    const waiting = explainWaiting(slots, shortage);
+    expect(waiting.map(({ problem }) => problem?.message)).toEqual([undefined, 'no room']);
+    expect(explainWaiting(waiting, undefined)).toEqual(slots);
+  });
+
+  it('knows the earliest deadline of a node until the node is gone', () => {
+    const notices = new Notices();
+    expect(notices.take(notice('a', 30))).toBe(true);
+    expect(notices.take(notice('a', 30))).toBe(false);
+    expect(notices.take(notice('a', 60))).toBe(false);
+    expect(notices.take(notice('a', 20))).toBe(true);
+    expect(notices.take(notice('b', 20))).toBe(true);
+    const carried = new Notices(notices.carried().notices);
+    carried.forget(({ nodeId }) => nodeId === 'a');
+    expect([...carried.nodes]).toEqual(['b']);
+    expect(new Notices().carried()).toEqual({});
+  });
+
+  it('ends with as many engines as desired, each with a share of its own, whatever drains', () => {
+    const change = fc.oneof(
+      fc.record({ kind: fc.constant('drain' as const), of: fc.nat(5) }),
+      fc.record({ kind: fc.constant('size' as const), of: fc.nat(5) }),
+    );
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 12 }), (changes) => {
+        let desired = 2;
+        let slots: FleetSlotStatus[] = [];
+        let engines: ObservedEngine[] = [];
+        const look = (): void => {
+          slots = mergeSlots(desired, slots, engines, NOW).map((slot) =>
+            slot.state === 'loading' ? { ...slot, state: 'ready' } : slot,
+          );
+          const { start, stop } = planFleet(desired, engines, slots, NONE, NOW);
+          expect(start.filter((slot) => engines.some((one) => one.slot === slot))).toEqual([]);
+          engines = engines
+            .filter(({ slot }) => !stop.includes(slot))
+            .concat(start.map((slot) => engine(slot)));
+        };
+        look();
+        look();
+        for (const { kind, of } of changes) {
+          if (kind === 'size') desired = of;
+          else {
+            slots = slots.map((slot, place) =>
+              place === of ? { ...slot, state: 'draining', drained: place % 2 === 0 } : slot,
+            );
+          }
+          look();
+          look();
+        }
+        slots = slots.map((slot) =>
+          slot.state === 'draining' ? { ...slot, drained: true } : slot,
+        );
+        for (let round = 0; round < 3; round += 1) look();
+        expect(slots.map(({ state }) => state)).toEqual(Array(desired).fill('ready'));
+        const indexes = slots.map(({ slot, index }) => index ?? slot);
+        expect(indexes.toSorted((a, b) => a - b)).toEqual([...Array(desired).keys()]);
+        expect(engines.map(({ slot }) => slot).toSorted((a, b) => a - b)).toEqual(
+          slots.map(({ slot }) => slot),
+        );
+      }),
+    );
   });
 });
