@@ -72,7 +72,7 @@ export interface ClusterNodeStatus {
   readonly role: 'head' | 'worker';
   /** `draining`: it has notice of preemption. */
   readonly state: 'missing' | 'starting' | 'alive' | 'draining' | 'dead';
-  /** ISO 8601 time at which a draining node goes. */
+  /** ISO 8601 time at which a node with notice goes, also when it has gone before. */
   readonly deadline?: string;
   readonly nodeId?: string;
   readonly ip?: string;

@@ -73,11 +73,9 @@ export function planCluster(
     if (process === undefined) return false;
     const late = now - (noticeOf(name, nodes, notices)?.deadline ?? now);
     // What was started after the deadline is the successor, of which Ray does not know yet.
-    if (late > 0 && process.ageSeconds * 1000 > late) return late >= OVERDUE_S * 1000;
-    return (
-      process.ageSeconds > START_PATIENCE_S &&
-      !nodes.some((node) => node.name === name && node.alive)
-    );
+    const hadNotice = late > 0 && process.ageSeconds * 1000 > late;
+    if (nodeOf(name, nodes)?.alive) return hadNotice && late >= OVERDUE_S * 1000;
+    return hadNotice || process.ageSeconds > START_PATIENCE_S;
   });
   const surplus = [...running.keys()].filter((name) => !wanted.includes(name));
   const missing = workers.filter((name) => !running.has(name));
@@ -100,6 +98,20 @@ function noticeOf(
   if (present.some((node) => node.alive && !notices.has(node.nodeId))) return undefined;
   const given = present.flatMap(({ nodeId }) => notices.get(nodeId) ?? []);
   return given.toSorted((a, b) => a.deadline - b.deadline).at(-1);
+}
+
+/**
+ * Whether a notice has done its work: its node is gone, and what takes its place on this host is there. A lost
+ * node is listed for as long as the head knows it.
+ */
+export function isOver(
+  { nodes: { provider } }: ClusterSpec,
+  { nodeId }: PreemptionNotice,
+  { reachable, nodes }: ClusterObservation,
+): boolean {
+  const node = nodes.find((one) => one.nodeId === nodeId);
+  if (!reachable || node?.alive) return false;
+  return provider !== 'local' || node === undefined || nodeOf(node.name, nodes)?.alive === true;
 }
 
 /** The nodes of a cluster as people see them: what is wanted for a local one, what is there for another. */
@@ -129,9 +141,10 @@ function describeNode(
   }
   const { nodeId, ip, cpus, gpus } = node;
   const notice = notices.get(nodeId);
-  if (node.alive && notice !== undefined) {
+  if (notice !== undefined) {
     const deadline = new Date(notice.deadline).toISOString();
-    return { name, role, state: 'draining', deadline, nodeId, ip, cpus, gpus };
+    const state = node.alive ? 'draining' : 'dead';
+    return { name, role, state, deadline, nodeId, ip, cpus, gpus };
   }
   const state = node.alive ? 'alive' : running ? 'starting' : 'dead';
   return { name, role, state, nodeId, ip, cpus, gpus };

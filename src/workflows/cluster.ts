@@ -33,6 +33,7 @@ import { Claims } from './claims.js';
 import {
   START_PATIENCE_S,
   describeNodes,
+  isOver,
   isReady,
   planCluster,
   type ClusterPlan,
@@ -143,13 +144,6 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     setCurrentDetails(clusterDetails(status()));
   });
 
-  /** A lost node is listed for as long as the head knows it; its notice counts until its deadline. */
-  const forgetGone = (): void => {
-    if (!observation.reachable) return;
-    const alive = observation.nodes.filter((node) => node.alive).map((node) => node.nodeId);
-    notices.forget(({ nodeId, deadline }) => !alive.includes(nodeId) && Date.now() >= deadline);
-  };
-
   const look = async (): Promise<void> => {
     wake = false;
     observation = await control.observeCluster.executeWithOptions(
@@ -157,7 +151,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       [{ spec }],
     );
     unreachableSince = observation.reachable ? undefined : (unreachableSince ?? Date.now());
-    forgetGone();
+    notices.forget((notice) => isOver(spec, notice, observation));
     if (isReady(spec, observation, notices.byNode)) {
       everReady = true;
       enter('ready');

@@ -8,6 +8,7 @@ import {
   OVERDUE_S,
   START_PATIENCE_S,
   describeNodes,
+  isOver,
   isReady,
   localNodeNames,
   planCluster,
@@ -140,6 +141,11 @@ describe('a local node with notice of preemption', () => {
 
   it('is started again after its deadline', () => {
     const again = { end: [], start: ['worker-1'] };
+    // A raylet that was drained ends, and `ray start` stays behind without it.
+    expect(planAt(31, seen(runs('worker-1', OLD), node('n1', false)))).toEqual({
+      end: ['worker-1'],
+      start: ['worker-1'],
+    });
     expect(planAt(30, seen(ended('worker-1'), node('n1', false)))).toEqual(again);
     // For some seconds Ray still takes the lost node for alive.
     expect(planAt(30, seen(ended('worker-1'), node('n1')))).toEqual(again);
@@ -161,6 +167,20 @@ describe('a local node with notice of preemption', () => {
     expect(planAt(5, seen(ended('worker-1'), node('n1'), node('n2', false)))).toEqual(nothing);
     const lost = seen(ended('worker-1'), node('n2'));
     expect(planAt(5, lost)).toEqual({ end: [], start: ['worker-1'] });
+  });
+
+  it('is remembered until it is gone and its successor is there', () => {
+    const over = (...nodes: ReturnType<typeof node>[]): boolean => {
+      const notice = in30s.get('n1');
+      return notice !== undefined && isOver(spec(1), notice, seen(ended('worker-1'), ...nodes));
+    };
+    expect(over(node('n1'))).toBe(false);
+    expect(over(node('n1', false))).toBe(false);
+    expect(over(node('n1', false), node('n2', false))).toBe(false);
+    expect(over(node('n1', false), node('n2'))).toBe(true);
+    expect(over(node('n2'))).toBe(true);
+    const theirs = { reachable: true, nodes: [node('n1', false)], processes: [] };
+    expect(isOver(existing, { nodeId: 'n1', source: 'aws', deadline: 0 }, theirs)).toBe(true);
   });
 
   it('is shown with its deadline, and the cluster is not ready while it is there', () => {
