@@ -102,15 +102,17 @@ function noticeOf(
 
 /**
  * Whether a notice has done its work: its node is gone, and what takes its place on this host is there. A lost
- * node is listed for as long as the head knows it.
+ * node is listed for as long as the head knows it. A head that stays was never cordoned, so it is as good as new.
  */
 export function isOver(
   { nodes: { provider } }: ClusterSpec,
-  { nodeId }: PreemptionNotice,
+  { nodeId, deadline }: PreemptionNotice,
   { reachable, nodes }: ClusterObservation,
+  now: number,
 ): boolean {
   const node = nodes.find((one) => one.nodeId === nodeId);
-  if (!reachable || node?.alive) return false;
+  if (!reachable) return false;
+  if (node?.alive) return node.head && now >= deadline + OVERDUE_S * 1000;
   return provider !== 'local' || node === undefined || nodeOf(node.name, nodes)?.alive === true;
 }
 

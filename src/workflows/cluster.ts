@@ -151,7 +151,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       [{ spec }],
     );
     unreachableSince = observation.reachable ? undefined : (unreachableSince ?? Date.now());
-    notices.forget((notice) => isOver(spec, notice, observation));
+    notices.forget((notice) => isOver(spec, notice, observation, Date.now()));
     if (isReady(spec, observation, notices.byNode)) {
       everReady = true;
       enter('ready');

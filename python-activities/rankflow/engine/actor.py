@@ -57,7 +57,7 @@ class EngineActor:
             self._incarnation,
             TemporalTarget(**temporal),
             backend_factory(spec.model, slot if index is None else index),
-            index,
+            index=index,
         )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._serve, name="temporal", daemon=True).start()

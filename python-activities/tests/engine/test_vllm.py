@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from rankflow.contracts.models import ModelSpec
-from rankflow.engine.backend import BackendDead
+from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
 from rankflow.engine.lease import Contact
@@ -94,6 +94,38 @@ async def test_a_cancelled_request_is_aborted_and_never_an_answer(host: EngineHo
     resting = host.progress
     await asyncio.sleep(1.0)
     assert host.progress == resting
+
+
+async def test_rows_without_a_token_go_back_while_those_in_decode_are_finished(
+    host: EngineHost,
+) -> None:
+    counting = question("Count.", max_tokens=60, ignore_eos=True)
+    rows = [asyncio.create_task(host.answer(CHAT, counting, f"g-{n}")) for n in range(40)]
+    # Two completions too: their ids look different inside vLLM.
+    more = {"prompt": "One two", "max_tokens": 60, "ignore_eos": True}
+    rows += [asyncio.create_task(host.answer(COMPLETIONS, more, f"h-{n}")) for n in range(2)]
+    before = host.progress
+    while host.progress < before + 5:  # noqa: ASYNC110 -- the engine gives no event for a step
+        await asyncio.sleep(0.05)
+    waiting, cut = await host.give_back(waiting_only=True)
+    results = await asyncio.gather(*rows, return_exceptions=True)
+    back = [result for result in results if isinstance(result, BackendTrouble)]
+    answers = [result for result in results if isinstance(result, Answer)]
+    assert (len(back), cut) == (waiting, 0)
+    # As many as the engine decodes at once.
+    assert len(answers) == 32
+    assert {answer.completion_tokens for answer in answers} == {60}
+
+
+async def test_rows_in_decode_can_be_given_back_too(host: EngineHost) -> None:
+    counting = question("Count.", max_tokens=400, ignore_eos=True)
+    rows = [asyncio.create_task(host.answer(CHAT, counting, f"i-{n}")) for n in range(4)]
+    before = host.progress
+    while host.progress < before + 5:  # noqa: ASYNC110 -- the engine gives no event for a step
+        await asyncio.sleep(0.05)
+    assert await host.give_back(waiting_only=False) == (0, 4)
+    results = await asyncio.gather(*rows, return_exceptions=True)
+    assert [type(result) for result in results] == [BackendTrouble] * 4
 
 
 async def test_a_batch_of_real_rows_is_committed(host: EngineHost, tmp_path: Path) -> None:

@@ -172,7 +172,8 @@ describe('a local node with notice of preemption', () => {
   it('is remembered until it is gone and its successor is there', () => {
     const over = (...nodes: ReturnType<typeof node>[]): boolean => {
       const notice = in30s.get('n1');
-      return notice !== undefined && isOver(spec(1), notice, seen(ended('worker-1'), ...nodes));
+      const observation = seen(ended('worker-1'), ...nodes);
+      return notice !== undefined && isOver(spec(1), notice, observation, NOW + 3600_000);
     };
     expect(over(node('n1'))).toBe(false);
     expect(over(node('n1', false))).toBe(false);
@@ -180,7 +181,13 @@ describe('a local node with notice of preemption', () => {
     expect(over(node('n1', false), node('n2'))).toBe(true);
     expect(over(node('n2'))).toBe(true);
     const theirs = { reachable: true, nodes: [node('n1', false)], processes: [] };
-    expect(isOver(existing, { nodeId: 'n1', source: 'aws', deadline: 0 }, theirs)).toBe(true);
+    const notice: PreemptionNotice = { nodeId: 'n1', source: 'aws', deadline: NOW };
+    expect(isOver(existing, notice, theirs, NOW)).toBe(true);
+    // Ray is not told to drain the head, so one that stays is as good as before.
+    const head: PreemptionNotice = { nodeId: 'h', source: 'aws', deadline: NOW };
+    const alone = seen(runs('worker-1', OLD));
+    expect(isOver(spec(1), head, alone, NOW + OVERDUE_S * 1000 - 1)).toBe(false);
+    expect(isOver(spec(1), head, alone, NOW + OVERDUE_S * 1000)).toBe(true);
   });
 
   it('is shown with its deadline, and the cluster is not ready while it is there', () => {

@@ -1,0 +1,125 @@
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { listActors } from '../../src/activities/ray-state.js';
+import type { RunSnapshot } from '../../src/client/snapshot.js';
+import { Nodes } from './nodes.js';
+import { DataFolder, parseLines, readLines, type ResultLine } from './rankflow.js';
+
+/** Real nodes start in 15 s each, on a busy machine several times that. */
+const TIMEOUT_MS = 600_000;
+const FLEET = 'spot';
+const ROWS = 1000;
+/** Rows that an engine decodes side by side, and the most tokens of one. */
+const SIDE_BY_SIDE = 16;
+const MOST_TOKENS = 32;
+const NOTICE_S = 15;
+
+let folder: DataFolder;
+let nodes: Nodes;
+
+beforeAll(() => {
+  folder = new DataFolder();
+  nodes = new Nodes(folder, 'local', FLEET);
+});
+afterAll(async () => folder.remove(FLEET), TIMEOUT_MS);
+
+/** Room for two engines on each of two nodes; a batch takes longer than the notice. */
+const size = (): string[] => [
+  ...['--backend', 'simulated', '--model', 'stand-in', '--fleet', FLEET, '--keep'],
+  ...['--engines', '2', '--nodes', '2', '--ranks', '2', '--cpus-per-engine', '0.5'],
+  ...['--max-num-seqs', String(SIDE_BY_SIDE), '--engine-arg', 'tokens_per_second=250'],
+  ...['--engine-arg', `ledger=${folder.file('ledger')}`, '--batch-rows', '250'],
+];
+
+/** Tokens that the engines decoded, those of unfinished rows included. */
+function decodedTokens(): number {
+  const files = readdirSync(folder.file('ledger')).map((name) => path.join('ledger', name));
+  const lines = files.flatMap((name) => parseLines(readFileSync(folder.file(name), 'utf8')));
+  return (lines as { decoded?: number }[]).reduce((sum, { decoded = 0 }) => sum + decoded, 0);
+}
+
+test(
+  'a node with notice gives its engine away in time, and a run hardly pays for anything twice',
+  async () => {
+    const input = folder.file('requests.jsonl');
+    const rows = Array.from({ length: ROWS }, (_, row) => ({
+      custom_id: `row-${row}`,
+      method: 'POST',
+      url: '/v1/chat/completions',
+      body: { messages: [{ role: 'user', content: `question ${row}` }], max_tokens: MOST_TOKENS },
+    }));
+    writeFileSync(input, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    const out = folder.file('out.jsonl');
+    const running = folder.rankflow(['run', input, ...size(), '--out', out, '--json'], TIMEOUT_MS);
+    let taken: { node: string; nodeId: string; deadline: number } | undefined;
+    for await (const line of running) {
+      const event = JSON.parse(line) as { event: string } & RunSnapshot;
+      if (event.event !== 'progress' || event.doneRows < 50) continue;
+      if (taken === undefined) {
+        const node = await nodes.ofEngine(1);
+        const nodeId = (await nodes.fleet()).slots.find(({ slot }) => slot === 1)?.nodeId ?? '';
+        nodes.giveNotice(node, NOTICE_S);
+        taken = { node, nodeId, deadline: Date.now() + NOTICE_S * 1000 };
+        await expect
+          .poll(async () => (await nodes.fleet()).slots.map(({ slot, state }) => [slot, state]))
+          .toEqual(expect.arrayContaining([[1, 'draining']]));
+        const noticed = (await nodes.status()).nodes.find(({ name }) => name === node);
+        expect([noticed?.state, Date.parse(noticed?.deadline ?? '')]).toEqual([
+          'draining',
+          expect.closeTo(taken.deadline, -4),
+        ]);
+        void at(taken.deadline).then(() => nodes.kill(node));
+      }
+    }
+    const { exitCode, stdout, stderr } = await running;
+    expect(exitCode, stderr).toBe(0);
+    expect(taken).toBeDefined();
+
+    const answers = readLines(out) as ResultLine[];
+    expect(answers.map((line) => line.custom_id)).toEqual(rows.map((row) => row.custom_id));
+    const answered = answers.reduce(
+      (sum, { response }) => sum + (response?.body.usage.completion_tokens ?? 0),
+      0,
+    );
+    const twice = decodedTokens() - answered;
+    const result = (parseLines(stdout) as { event: string; salvagedRows?: number }[]).at(-1);
+    console.log(`${twice} of ${answered} tokens were decoded twice; ${JSON.stringify(result)}`);
+    expect(twice).toBeGreaterThanOrEqual(0);
+    expect(twice).toBeLessThan((SIDE_BY_SIDE * MOST_TOKENS) / 4);
+
+    // The engine that came in its place serves on, under another number.
+    const fleet = await nodes.fleet();
+    expect([fleet.state, fleet.slots.map(({ slot }) => slot)]).toEqual(['ready', [0, 2]]);
+    expect(fleet.slots.every(({ nodeId }) => nodeId !== taken?.nodeId)).toBe(true);
+    // And the machine comes back later.
+    await expect
+      .poll(async () => (await nodes.status()).state, { timeout: 180_000, interval: 2_000 })
+      .toBe('ready');
+    const again = (await nodes.status()).nodes.find(({ name }) => name === taken?.node);
+    expect(again?.nodeId).not.toBe(taken?.nodeId);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'no actor is left on the cluster when the last engine has gone',
+  async () => {
+    const { address } = await nodes.status();
+    if (address === undefined) throw new Error('the cluster has no address');
+    const living = async (): Promise<(string | null | undefined)[]> =>
+      (await listActors(address)).filter(({ state }) => state !== 'DEAD').map(({ name }) => name);
+    expect((await living()).filter((name) => name?.startsWith('sentinel-'))).not.toEqual([]);
+    await folder.rankflow(['fleet', 'stop', FLEET], 120_000);
+    await expect.poll(living, { timeout: 20_000 }).toEqual([]);
+  },
+  TIMEOUT_MS,
+);
+
+async function at(time: number): Promise<void> {
+  await new Promise((resolve) => {
+    setTimeout(resolve, Math.max(0, time - Date.now()));
+  });
+}
