@@ -41,6 +41,7 @@ from rankflow.contracts.names import (
     RANK_PROGRESS,
 )
 from rankflow.control.process import run_child
+from rankflow.engine.predecessor import give_back
 from rankflow.failures import activity_errors
 from rankflow.rows.progress import rank_progress
 from rankflow.store import open_store
@@ -149,15 +150,19 @@ async def check_engine_arguments(given: CheckEngineArgumentsInput) -> CheckEngin
 
 @activity.defn(name=EXECUTE_FLEET_PLAN)
 async def execute_fleet_plan(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
-    """Create and kill engine actors."""
+    """Create and kill engine actors; what was killed for good gives back its batches."""
     with activity_errors():
-        return await run_child(
+        result = await run_child(
             ["rankflow.control", "deploy"],
             given,
             ExecuteFleetPlanResult,
             otherwise=ErrorType.CLUSTER_UNAVAILABLE,
             beat=activity.heartbeat,
         )
+        for slot in given.stop:
+            activity.heartbeat()
+            await give_back(activity.client(), f"{given.fleet.name}/slot-{slot}")
+        return result
 
 
 ACTIVITIES = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,15 +11,17 @@ from temporalio.testing import WorkflowEnvironment
 
 from rankflow.connection import data_converter
 
-_INSTALLED = Path(__file__).resolve().parents[2] / ".rankflow/bin/temporal"
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @asynccontextmanager
 async def temporal_server() -> AsyncGenerator[WorkflowEnvironment]:
     """A dev server that ends with the block; the Temporal CLI is the one that set-up installed."""
-    command = str(_INSTALLED) if _INSTALLED.exists() else shutil.which("temporal")
-    assert command is not None, "No Temporal CLI: run `npm run setup` first."
+    home = Path(os.environ.get("RANKFLOW_HOME", _REPOSITORY / ".rankflow"))
+    cli = home / "bin" / "temporal"
     async with await WorkflowEnvironment.start_local(
-        data_converter=data_converter, dev_server_existing_path=command
+        data_converter=data_converter,
+        dev_server_existing_path=str(cli) if cli.exists() else "temporal",
+        ip="127.0.0.1",
     ) as environment:
         yield environment

@@ -39,6 +39,10 @@ export const ExecuteFleetPlanInput = z
       .optional()
       .describe('Index of each slot of `start`: the ranks it serves; by default the slot itself'),
     stop: z.array(z.int().nonnegative()).describe('Slots to kill for good (no_restart)'),
+    drained: z
+      .array(z.int().nonnegative())
+      .optional()
+      .describe('Those of `stop` that have given back their work, or are lost: killed at once'),
     restart: z
       .array(z.int().nonnegative())
       .describe('Hung slots to kill so that Ray restarts them'),

@@ -14,8 +14,11 @@ import { problemOf } from './failures.js';
 
 type Drain = Pick<EngineActivities, 'drain'>;
 
-/** An engine that has not answered this long after its node's deadline went with the node. */
-const LATE_MS = 60_000;
+/**
+ * An engine that has not answered this long after its node's deadline went with the node: it gives everything back
+ * seconds before. Ray takes about as long to notice a lost node.
+ */
+const LATE_MS = 15_000;
 
 /** How a drain ended: what the engine gave back, or why it did not say. */
 export type Drained =

@@ -258,6 +258,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       start: [...plan.start],
       indexes: plan.start.map((slot) => places.find((place) => place.slot === slot)?.index ?? slot),
       stop: [...plan.stop],
+      drained: slots.filter(({ drained }) => drained === true).map(({ slot }) => slot),
       restart: [...plan.restart],
     };
     try {

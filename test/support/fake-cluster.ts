@@ -58,14 +58,14 @@ export class FakeRay {
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
 
   readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {
-    const { fleet, start, stop, restart, indexes } = input;
+    const { fleet, start, stop, restart, indexes, drained } = input;
     for (const [position, slot] of start.entries()) {
       this.executed.push(`start ${slot}`);
       this.indexes.set(slot, indexes?.[position] ?? slot);
       await this.place(fleet, slot, 0);
     }
     for (const slot of stop) {
-      this.executed.push(`stop ${slot}`);
+      this.executed.push(`stop ${slot}${drained?.includes(slot) ? ' (drained)' : ''}`);
       await this.kill(slot);
       this.actors.delete(slot);
     }

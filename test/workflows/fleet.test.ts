@@ -246,10 +246,10 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
       [2, 'ready'],
     ]);
     expect((await statusOf('moving')).slots[1]?.deadline).toBe(new Date(deadline).toISOString());
-    expect(ray.executed).not.toContain('stop 1');
+    expect(ray.executed).not.toContain('stop 1 (drained)');
 
     drains[0]?.end();
-    await eventually(() => ray.executed.includes('stop 1'));
+    await eventually(() => ray.executed.includes('stop 1 (drained)'));
     await eventually(async () => (await statusOf('moving')).slots.length === 2, 45);
     expect(await slotsOf('moving')).toEqual([
       [0, 'ready'],
@@ -257,7 +257,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     ]);
     // The ranks of the engine that went are served by the one that came.
     expect(ray.indexes.get(2)).toBe(1);
-    expect(ray.executed).toEqual(['start 0', 'start 1', 'start 2', 'stop 1']);
+    expect(ray.executed).toEqual(['start 0', 'start 1', 'start 2', 'stop 1 (drained)']);
     await stop('moving');
     expect(ray.actors.size).toBe(0);
   });
@@ -271,7 +271,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     await eventually(() => drains.length === 2);
     expect(drains.map(({ deadline }) => deadline)).toEqual([notice.deadline, sooner.deadline]);
     for (const { end } of drains) end();
-    await eventually(() => ray.executed.includes('stop 1'));
+    await eventually(() => ray.executed.includes('stop 1 (drained)'));
     expect(ray.executed.filter((step) => step === 'start 2')).toHaveLength(1);
     await stop('hearing');
   });
@@ -288,7 +288,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
       problem: { message: expect.stringMatching(/room for 1.*about to be taken away/u) },
     });
     drains[0]?.end();
-    await eventually(() => ray.executed.includes('stop 1'));
+    await eventually(() => ray.executed.includes('stop 1 (drained)'));
     expect(await statusOf('waiting')).toMatchObject({ ready: 1, desired: 2 });
 
     ray.nodes = [...ray.nodes.filter(({ nodeId }) => nodeId !== GOES), rayNode({ nodeId: 'c' })];
@@ -321,7 +321,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     ray.nodes = ray.nodes.map((node) => ({ ...node, alive: node.nodeId !== GOES }));
     // Ray restarts it where there is room; its replacement is there already.
     await ray.crash(spec, 1);
-    await eventually(() => ray.executed.includes('stop 1'), 45);
+    await eventually(() => ray.executed.includes('stop 1 (drained)'), 45);
     await eventually(async () => (await statusOf('lost')).slots.length === 2, 45);
     expect(await slotsOf('lost')).toEqual([
       [0, 'ready'],

@@ -639,6 +639,12 @@ class ExecuteFleetPlanInput(BaseModel):
         ),
     ] = None
     stop: Annotated[list[int], Field(description="Slots to kill for good (no_restart)")]
+    drained: Annotated[
+        list[int] | None,
+        Field(
+            description="Those of `stop` that have given back their work, or are lost: killed at once"
+        ),
+    ] = None
     restart: Annotated[
         list[int], Field(description="Hung slots to kill so that Ray restarts them")
     ]

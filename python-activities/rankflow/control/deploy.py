@@ -169,10 +169,11 @@ def _actor(fleet: FleetSpec, slot: int) -> Any:
         return None
 
 
-def stop_engines(fleet: FleetSpec, slots: list[int]) -> None:
-    """Drain the engines side by side, then kill them for good."""
+def stop_engines(fleet: FleetSpec, slots: list[int], drained: list[int]) -> None:
+    """Drain the engines side by side, but for those that are ``drained``; kill them for good."""
     actors = {slot: actor for slot in slots if (actor := _actor(fleet, slot)) is not None}
-    drains = [actor.drain.remote(DRAIN_SECONDS) for actor in actors.values()]
+    busy = [actor for slot, actor in actors.items() if slot not in drained]
+    drains = [actor.drain.remote(DRAIN_SECONDS) for actor in busy]
     if drains:
         # An engine that cannot answer (pending, hung, on a lost node) is killed all the same.
         ray.wait(drains, num_returns=len(drains), timeout=DRAIN_SECONDS + 5)
@@ -205,7 +206,7 @@ def execute(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
             for slot, index in zip(given.start, given.indexes or given.start, strict=True):
                 start_engine(fleet, slot, index, temporal)
             restarted = restart_engines(fleet, given.restart)
-            stop_engines(fleet, given.stop)
+            stop_engines(fleet, given.stop, given.drained or [])
         except RayError as error:
             reason = str(error).partition("\n")[0]
             raise RankflowError(ErrorType.CLUSTER_UNAVAILABLE, reason) from error

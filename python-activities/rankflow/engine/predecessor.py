@@ -1,8 +1,9 @@
-"""Giving back at once what an earlier incarnation of this slot was working on.
+"""Giving back at once what an earlier incarnation of a slot was working on.
 
 Nobody reports the end of a process that was killed: without this, its batches wait for their
 heartbeat time-out. Ray starts a slot again only when the process before is gone, so the new one may
-fail the attempts of the old one in its name; Temporal then schedules them again elsewhere.
+fail the attempts of the old one in its name; Temporal then schedules them again elsewhere. Who
+removes a slot for good does the same, as no new one comes.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _AT_ONCE = 16
 """Workflows described at the same time: a run may have hundreds of ranks."""
 
 
-async def give_back(client: Client, slot_name: str, own_identity: str) -> int:
+async def give_back(client: Client, slot_name: str, own_identity: str | None = None) -> int:
     """Fail the batches that Temporal believes earlier incarnations of the slot to work on.
 
     Args:
         client: connected to the namespace of the runs.
         slot_name: ``<fleet>/slot-<n>``, what the identities of the slot's workers begin with.
-        own_identity: identity of this incarnation, whose work is left alone.
+        own_identity: identity of the present incarnation, whose work is left alone.
 
     Returns:
         how many batches were given back. Trouble with the server is logged: the heartbeat time-out
@@ -54,7 +55,7 @@ async def give_back(client: Client, slot_name: str, own_identity: str) -> int:
 
 
 async def _fail_lost(
-    client: Client, rank: WorkflowExecution, slot_name: str, own_identity: str
+    client: Client, rank: WorkflowExecution, slot_name: str, own_identity: str | None
 ) -> int:
     handle = client.get_workflow_handle(rank.id, run_id=rank.run_id)
     description = await handle.describe()

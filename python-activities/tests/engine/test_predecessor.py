@@ -64,8 +64,9 @@ async def _until_started(rank: WorkflowHandle[OneBatch, int]) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize("successor", ["fleet/slot-1/b-2", None])
 async def test_batches_of_a_killed_engine_are_tried_again_without_waiting_for_their_time_out(
-    server: WorkflowEnvironment,
+    server: WorkflowEnvironment, successor: str | None
 ) -> None:
     async with Worker(
         server.client,
@@ -81,6 +82,6 @@ async def test_batches_of_a_killed_engine_are_tried_again_without_waiting_for_th
             assert await give_back(server.client, "fleet/slot-11", "fleet/slot-11/b-2") == 0
             assert await give_back(server.client, "fleet/slot-1", OLD) == 0
             # Visibility may lag behind.
-            while await give_back(server.client, "fleet/slot-1", "fleet/slot-1/b-2") == 0:  # noqa: ASYNC110
+            while await give_back(server.client, "fleet/slot-1", successor) == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             assert await rank.result() == 2
