@@ -64,7 +64,10 @@ test(
         nodes.giveNotice(node, NOTICE_S);
         taken = { node, nodeId, deadline: Date.now() + NOTICE_S * 1000 };
         await expect
-          .poll(async () => (await nodes.fleet()).slots.map(({ slot, state }) => [slot, state]))
+          .poll(async () => (await nodes.fleet()).slots.map(({ slot, state }) => [slot, state]), {
+            timeout: 10_000,
+            interval: 500,
+          })
           .toEqual(expect.arrayContaining([[1, 'draining']]));
         const noticed = (await nodes.status()).nodes.find(({ name }) => name === node);
         expect([noticed?.state, Date.parse(noticed?.deadline ?? '')]).toEqual([
@@ -74,7 +77,7 @@ test(
         void at(taken.deadline).then(() => nodes.kill(node));
       }
     }
-    const { exitCode, stdout, stderr } = await running;
+    const { exitCode, stderr } = await running;
     expect(exitCode, stderr).toBe(0);
     expect(taken).toBeDefined();
 
@@ -85,15 +88,19 @@ test(
       0,
     );
     const twice = decodedTokens() - answered;
-    const result = (parseLines(stdout) as { event: string; salvagedRows?: number }[]).at(-1);
-    console.log(`${twice} of ${answered} tokens were decoded twice; ${JSON.stringify(result)}`);
+    console.log(`${twice} of ${answered} tokens were decoded twice`);
     expect(twice).toBeGreaterThanOrEqual(0);
     expect(twice).toBeLessThan((SIDE_BY_SIDE * MOST_TOKENS) / 4);
 
     // The engine that came in its place serves on, under another number.
-    const fleet = await nodes.fleet();
-    expect([fleet.state, fleet.slots.map(({ slot }) => slot)]).toEqual(['ready', [0, 2]]);
-    expect(fleet.slots.every(({ nodeId }) => nodeId !== taken?.nodeId)).toBe(true);
+    const engines = async (): Promise<unknown> =>
+      (await nodes.fleet()).slots.map(({ slot, state }) => [slot, state]);
+    await expect.poll(engines, { timeout: 120_000, interval: 2_000 }).toEqual([
+      [0, 'ready'],
+      [2, 'ready'],
+    ]);
+    const { slots } = await nodes.fleet();
+    expect(slots.map(({ nodeId }) => nodeId)).not.toContain(taken?.nodeId);
     // And the machine comes back later.
     await expect
       .poll(async () => (await nodes.status()).state, { timeout: 180_000, interval: 2_000 })
