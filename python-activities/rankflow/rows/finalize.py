@@ -20,13 +20,17 @@ from rankflow.rows.manifest import (
 )
 from rankflow.rows.plan import BatchSlice, Plan, load_plan
 from rankflow.rows.progress import Commits, check_commits
-from rankflow.store import Store, Writer
+from rankflow.store import MissingKey, Store, Writer
 from rankflow.store.commits import Commit, list_commits
 from rankflow.store.layout import (
     errors_key,
     final_key,
+    finals_prefix,
     manifest_key,
     output_key,
+    planner_prefix,
+    planners_prefix,
+    run_prefix,
     success_key,
 )
 from rankflow.store.room import require_room
@@ -66,15 +70,34 @@ def finalize_run(store: Store, run_id: str, missing: Missing = "refuse") -> Fina
         RankflowError: PLAN_CORRUPT when commits, attempts and plan do not hold the same rows, or a
             batch is missing and ``missing`` is ``refuse``; STORE_UNAVAILABLE, STORE_FULL.
     """
-    manifest = read_manifest(store, run_id)
-    if manifest is None:
-        manifest = _assemble(store, load_plan(store, run_id), missing)
-    # Again for a finished run: the process may have ended between the manifest and these.
-    if not store.exists(success_key(run_id)):
-        store.publish(manifest.output.path, output_key(run_id))
-        store.publish(manifest.errors.path, errors_key(run_id))
-        store.put(success_key(run_id), b"")
+    try:
+        manifest = read_manifest(store, run_id)
+        if manifest is None:
+            manifest = _assemble(store, load_plan(store, run_id), missing)
+        # Again for a finished run: the process may have ended between the manifest and these.
+        if not store.exists(success_key(run_id)):
+            store.publish(manifest.output.path, output_key(run_id))
+            store.publish(manifest.errors.path, errors_key(run_id))
+            store.put(success_key(run_id), b"")
+    except MissingKey:
+        # Another finalizer was faster, and has tidied away what this one was writing.
+        manifest = read_manifest(store, run_id)
+        if manifest is None or not store.exists(success_key(run_id)):
+            raise
+    _tidy(store, manifest)
     return as_result(store, manifest)
+
+
+def _tidy(store: Store, manifest: Manifest) -> None:
+    """Remove what planners, engines and finalizers that were killed left and nobody reads."""
+    run_id = manifest.run_id
+    store.sweep(run_prefix(run_id))
+    read = (manifest.output.path, manifest.errors.path)
+    planned = planner_prefix(run_id, load_plan(store, run_id).document.token) + "/"
+    left = [key for key in store.list(finals_prefix(run_id)) if key not in read]
+    left += [key for key in store.list(planners_prefix(run_id)) if not key.startswith(planned)]
+    for key in left:
+        store.delete(key)
 
 
 def _assemble(store: Store, plan: Plan, missing: Missing) -> Manifest:

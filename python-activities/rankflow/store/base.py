@@ -212,6 +212,13 @@ class Store(ABC):
         """Remove an object; nothing happens when it is not there."""
 
     @abstractmethod
+    def sweep(self, prefix: str) -> None:
+        """Remove the half-written files that killed processes left below the folder ``prefix``.
+
+        A writer that is still alive and loses its file to this gets ``MissingKey``.
+        """
+
+    @abstractmethod
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in pieces of about ``CHUNK_BYTES``. Raises ``MissingKey``."""
 

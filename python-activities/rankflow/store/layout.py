@@ -27,9 +27,14 @@ def plan_key(run_id: str) -> str:
     return f"{run_prefix(run_id)}/plan.json"
 
 
+def planners_prefix(run_id: str) -> str:
+    """Folder of the work of all planners."""
+    return f"{run_prefix(run_id)}/plan"
+
+
 def planner_prefix(run_id: str, token: str) -> str:
     """Folder of one planner's work; that of a planner that was killed is never read."""
-    return f"{run_prefix(run_id)}/plan/{_checked(token)}"
+    return f"{planners_prefix(run_id)}/{_checked(token)}"
 
 
 def requests_key(run_id: str, token: str) -> str:
@@ -68,9 +73,14 @@ def parse_commit_key(key: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
+def finals_prefix(run_id: str) -> str:
+    """Folder of the files of all finalizers."""
+    return f"{run_prefix(run_id)}/final"
+
+
 def final_key(run_id: str, token: str, name: str) -> str:
     """A file of one finalizer; only the one that the manifest names counts."""
-    return f"{run_prefix(run_id)}/final/{_checked(token)}/{name}"
+    return f"{finals_prefix(run_id)}/{_checked(token)}/{name}"
 
 
 def manifest_key(run_id: str) -> str:

@@ -121,6 +121,13 @@ class LocalStore(Store):
             target.unlink()
             sync_folder(target.parent)
 
+    def sweep(self, prefix: str) -> None:
+        with medium(prefix):
+            for folder, _, names in os.walk(self.path(prefix), onerror=_raise_unless_missing):
+                for name in names:
+                    if name.startswith(TEMPORARY):
+                        Path(folder, name).unlink(missing_ok=True)
+
     def stream(self, key: str) -> Iterator[bytes]:
         with medium(key), self.path(key).open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):

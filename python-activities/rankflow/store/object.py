@@ -147,6 +147,10 @@ class BucketStore(Store):
         with _medium(key), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._bucket, check_key(key))
 
+    def sweep(self, prefix: str) -> None:
+        # Uploads that were not completed are no objects; a lifecycle rule removes their parts.
+        return
+
     def stream(self, key: str) -> Iterator[bytes]:
         with _medium(key):
             for chunk in obstore.get(self._bucket, check_key(key)).stream(

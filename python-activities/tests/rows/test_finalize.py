@@ -299,3 +299,27 @@ def test_without_room_for_the_output_nothing_is_written_and_it_says_how_much(
     manifest = read_manifest(store, plan.run_id)
     assert manifest is not None
     assert manifest.output.size + manifest.errors.size <= needed
+
+
+def test_what_killed_processes_left_is_gone_when_the_run_is_finished(tmp_path: Path) -> None:
+    store, plan = planned(tmp_path)
+    finish_all(store, plan)
+    folder = tmp_path / "store" / "runs" / plan.run_id
+    left = [
+        *(
+            folder / name / ".tmp-0123456789abcdef"
+            for name in ("", "commits", "attempts/0000-000000")
+        ),
+        folder / "plan/aaaa/requests.jsonl",
+        folder / "plan/aaaa/.tmp-0123456789abcdef",
+        folder / "final/bbbb/output.jsonl",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    attempts = store.list_appended(f"runs/{plan.run_id}/attempts")
+    result = finalize_run(store, plan.run_id)
+    assert [path for path in left if path.exists()] == []
+    assert store.list_appended(f"runs/{plan.run_id}/attempts") == attempts
+    assert len(Path(result.output_uri).read_bytes().splitlines()) == 19
+    assert load_plan(store, plan.run_id).read_requests(plan.batch(0, 0))
