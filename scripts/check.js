@@ -18,7 +18,7 @@ const tool = (name) => path.join(paths.venv, 'bin', name);
 
 /** What prettier formats; the lock file and generated schema have formats of their own. */
 const FORMATTED = [
-  '{src,test,scripts,bench,docs}/**/*.{ts,js,md}',
+  '{src,test,chaos,scripts,bench,docs}/**/*.{ts,js,md}',
   '*.{json,md,yml}',
   '!package-lock.json',
   '.oxlintrc.json',

@@ -1,0 +1,94 @@
+import { availableParallelism } from 'node:os';
+
+import { paths } from '../dist/setup/paths.js';
+import type { Selection } from './faults/index.js';
+import { Bench, type BenchOptions } from './lab/bench.js';
+import { Random } from './random.js';
+import { mergeReports } from './report/merge.js';
+import type { Report } from './report/record.js';
+import { S3Server } from './s3/server.js';
+import { Goal } from './stages/goal.js';
+import { simulatedStage } from './stages/simulated.js';
+import { vllmStage } from './stages/vllm.js';
+
+export interface CampaignOptions {
+  /** Most faults of each kind of engine. */
+  readonly faults: number;
+  readonly minutes: number;
+  readonly seed: number;
+  readonly engines: 'simulated' | 'vllm' | 'both';
+  readonly selection: Selection;
+  /** How often each fault is tried in each of its phases; without it, until one of the limits is reached. */
+  readonly rounds?: number;
+  readonly log: (line: string) => void;
+}
+
+/** Injects faults into real stacks and checks what must hold. Leaves nothing behind. */
+export async function runCampaign(options: CampaignOptions): Promise<Report> {
+  const { engines } = options;
+  const reports: Report[] = [];
+  if (engines !== 'vllm') reports.push(await simulatedCampaign(options));
+  if (engines !== 'simulated') reports.push(await vllmCampaign(options));
+  return { ...mergeReports(reports), seeds: [options.seed] };
+}
+
+async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
+  const { log, selection, rounds } = options;
+  const random = new Random(options.seed).fork('simulated');
+  const s3 = await S3Server.start(paths.python, random.fork('s3'));
+  try {
+    const bench = {
+      backend: 'simulated',
+      log,
+      s3,
+      environment: s3.environment,
+      secrets: [{ what: 'secret', name: 'the key of the bucket', text: s3.secretKey }],
+    } as const;
+    return await onBench(bench, options, async (open, goal) =>
+      simulatedStage({
+        ...{ bench: open, random, goal, selection, log },
+        ...(rounds !== undefined && { rounds }),
+      }),
+    );
+  } finally {
+    await s3.close();
+  }
+}
+
+async function vllmCampaign(options: CampaignOptions): Promise<Report> {
+  const { log, selection, rounds } = options;
+  const random = new Random(options.seed).fork('vllm');
+  return onBench({ backend: 'vllm', log }, options, async (bench, goal) =>
+    vllmStage({ bench, random, goal, selection, log, ...(rounds !== undefined && { rounds }) }),
+  );
+}
+
+/** Runs one stage on a stack of its own, and takes everything down whatever happens. */
+async function onBench(
+  benchOptions: BenchOptions,
+  { seed, faults, minutes }: CampaignOptions,
+  stage: (bench: Bench, goal: Goal) => Promise<void>,
+): Promise<Report> {
+  const startedAt = new Date();
+  const bench = new Bench(benchOptions);
+  try {
+    await bench.stack.up();
+    await stage(bench, new Goal(faults, startedAt.getTime() + minutes * 60_000));
+    await bench.close();
+  } catch (error) {
+    await bench.abandon();
+    throw error;
+  }
+  return {
+    version: 1,
+    seeds: [seed],
+    startedAt: startedAt.toISOString(),
+    seconds: Math.round((Date.now() - startedAt.getTime()) / 1000),
+    cores: availableParallelism(),
+    faults: bench.lab.struck.map(({ record }) => record),
+    runs: bench.runs,
+    skipped: bench.lab.skipped,
+    histories: bench.histories,
+    violations: bench.violations,
+  };
+}

@@ -1,0 +1,125 @@
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import path from 'node:path';
+
+import type { Home } from '../lab/home.js';
+import type { Stack } from '../lab/stack.js';
+import { poll, processesOf, sharedMemoryOf, sleep } from '../lab/processes.js';
+import { type ManifestDocument, type PlanDocument, parse } from '../store/documents.js';
+import type { Violation } from './violation.js';
+
+/** Processes that were told to end get this long: an engine that is being killed takes some seconds. */
+const GRACE_S = 20;
+
+/**
+ * Keeps track of the shared memory that the processes of a data folder use: on a machine where others work too,
+ * only this tells whose a file in `/dev/shm` is.
+ */
+export class SharedMemory {
+  readonly #seen = new Set<string>();
+  #stopped = false;
+  readonly #looking: Promise<void>;
+
+  constructor(home: Home) {
+    this.#looking = this.#look(home);
+  }
+
+  async #look(home: Home): Promise<void> {
+    while (!this.#stopped) {
+      for (const { pid } of processesOf(home.folder)) {
+        for (const file of sharedMemoryOf(pid)) this.#seen.add(file.replace(/ \(deleted\)$/u, ''));
+      }
+      await sleep(5000);
+    }
+  }
+
+  /** The files that are still there. */
+  async left(): Promise<string[]> {
+    this.#stopped = true;
+    await this.#looking;
+    return [...this.#seen].filter((file) => existsSync(file));
+  }
+}
+
+/** I4: after everything was taken down nothing of it is left but logs and the store. */
+export async function checkLeftovers(
+  stack: Stack,
+  memory: SharedMemory,
+  clusters: readonly string[],
+  stores: readonly string[],
+): Promise<Violation[]> {
+  const { home } = stack;
+  const violations: Violation[] = [];
+  const report = (code: string, message: string): void => {
+    violations.push({ invariant: 'I4', code, message });
+  };
+  await poll(() => (processesOf(home.folder).length === 0 ? true : undefined), GRACE_S, 500);
+  for (const { pid, command } of processesOf(home.folder)) {
+    // Listening ports and actors end with their processes.
+    report('process', `pid ${pid} still runs: ${command.slice(0, 120)}`);
+  }
+  for (const file of await memory.left()) report('shared-memory', `${file} is still there`);
+  for (const cluster of clusters) {
+    if (existsSync(home.file('clusters', cluster, 'token'))) {
+      report('token', `the token of cluster ${cluster} is still there`);
+    }
+    const folder = stack.sessionFolder(cluster);
+    if (existsSync(folder)) report('temporary-folder', `${folder} is still there`);
+  }
+  return [...violations, ...stores.flatMap((store) => litterOf(store))];
+}
+
+/**
+ * I4 of a store: files that never became whole, and files of planners and finalizers that nobody reads. Those of
+ * a run that was given up before it was planned or finished stay until it is started again.
+ */
+export function litterOf(store: string): Violation[] {
+  const files = filesBelow(store);
+  const report = (code: string, file: string): Violation => {
+    return { invariant: 'I4', code, message: `${file} is still there` };
+  };
+  const temporary = files.filter((file) => path.basename(file).startsWith('.tmp-'));
+  const unread = runsOf(store).flatMap((run) => {
+    const plan = documentOf(store, run, 'plan.json') as PlanDocument | undefined;
+    const manifest = documentOf(store, run, 'manifest.json') as ManifestDocument | undefined;
+    if (plan === undefined || manifest === undefined) return [];
+    const read = new Set([manifest.output.path, manifest.errors.path]);
+    return files.filter(
+      (file) =>
+        (file.startsWith(`runs/${run}/final/`) && !read.has(file)) ||
+        (file.startsWith(`runs/${run}/plan/`) &&
+          !file.startsWith(`runs/${run}/plan/${plan.token}/`)),
+    );
+  });
+  return [
+    ...temporary.map((file) => report('temporary-file', file)),
+    ...unread
+      .filter((file) => !temporary.includes(file))
+      .map((file) => report('unread-file', file)),
+  ];
+}
+
+function filesBelow(store: string): string[] {
+  try {
+    return readdirSync(store, { recursive: true, encoding: 'utf8' }).filter((file) =>
+      statSync(path.join(store, file)).isFile(),
+    );
+  } catch {
+    return [];
+  }
+}
+
+function runsOf(store: string): string[] {
+  try {
+    return readdirSync(path.join(store, 'runs'));
+  } catch {
+    return [];
+  }
+}
+
+function documentOf(store: string, run: string, name: string): object | undefined {
+  try {
+    return parse(readFileSync(path.join(store, 'runs', run, name)));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,57 @@
+import type { Health } from '../lab/health.js';
+import type { Struck } from '../lab/lab.js';
+import type { Violation } from './violation.js';
+
+/**
+ * I6: after each fault the batches that it interrupted were committed, and all that it hit was well again, within
+ * its bound. Fills in what was measured. Where faults follow one another, the bound counts from the last of them
+ * that came before the recovery.
+ */
+export function checkRecovery(struck: readonly Struck[], health: Health): Violation[] {
+  return struck.flatMap((one) => {
+    const { record, trial, snapshot, at, fault, strike } = one;
+    const seconds = (until: number | undefined): number | undefined =>
+      until === undefined ? undefined : Math.round((until - at) / 100) / 10;
+    const { view } = trial;
+
+    const next = [...view.finishedAt.values()].filter((when) => when > at);
+    const nextRow = seconds(next.length === 0 ? undefined : Math.min(...next));
+    if (nextRow !== undefined) record.nextRowSeconds = nextRow;
+
+    const lost = new Set(snapshot.lost);
+    const interrupted = view.batches
+      .filter(({ firstRow, rows }) => overlaps(lost, firstRow, rows))
+      .map(({ name }) => view.commits.get(name)?.seenAt);
+    const commits = interrupted.filter((when) => when !== undefined);
+    const batches = seconds(commits.length === 0 ? undefined : Math.max(...commits));
+    if (batches !== undefined) record.batchesSeconds = batches;
+
+    const healed = health.healedAt(at, fault.scope, trial, strike);
+    const healedSeconds = seconds(healed);
+    if (healedSeconds !== undefined) record.healedSeconds = healedSeconds;
+
+    const tokens = view.tokensOfRows();
+    record.lostRows = lost.size;
+    record.lostTokens = snapshot.lost.reduce((sum, row) => sum + (tokens.get(row) ?? 0), 0);
+
+    const done = Math.max(healed ?? at, ...commits, at);
+    const last = struck
+      .filter((other) => other.at > at && other.at < done)
+      .reduce((latest, other) => Math.max(latest, other.endedAt), one.endedAt);
+    record.overlapped = struck.some((other) => other.at > at && other.at < done);
+    const took = (done - last) / 1000;
+    if (took <= record.boundSeconds) return [];
+    return [
+      trial.violation(
+        'I6',
+        'slow-recovery',
+        `fault #${record.number} ${record.fault} took ${took.toFixed(0)} s to recover from, and ${record.boundSeconds} s at most are promised`,
+      ),
+    ];
+  });
+}
+
+function overlaps(rows: ReadonlySet<number>, first: number, count: number): boolean {
+  for (let row = first; row < first + count; row += 1) if (rows.has(row)) return true;
+  return false;
+}

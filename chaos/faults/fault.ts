@@ -1,0 +1,59 @@
+import type { Engine } from '../lab/engines.js';
+import type { Trial } from '../lab/trial.js';
+import type { Phase } from '../phases.js';
+import type { Random } from '../random.js';
+import type { Backend } from '../workload.js';
+
+/** What a fault has to work on. */
+export interface Target {
+  readonly trial: Trial;
+  readonly random: Random;
+  /** The engine that is held still in the middle of a commit, in the phase `commit`. */
+  readonly held?: Engine;
+}
+
+/** A fault that has chosen what it hits; nothing has happened yet. */
+export interface Strike {
+  /** For the report, e.g. `engine 1 (pid 4711)`. Never a prompt. */
+  readonly what: string;
+  /** Engines whose unfinished rows it costs. */
+  readonly engines?: readonly Engine[];
+  /** Engines that have to be replaced before all is well again, though they may seem alive. */
+  readonly replaced?: readonly Engine[];
+  strike(): void | Promise<void>;
+  /** Ends the fault `holdSeconds` later: wakes, frees, reconnects. Absent where the product has to heal alone. */
+  heal?(): void | Promise<void>;
+  readonly holdSeconds?: number;
+  /** An engine that is held in a commit stays still after the strike. */
+  readonly keepsStill?: boolean;
+}
+
+/** What has to work again after a fault. */
+export type Scope = 'stack' | 'fleet' | 'cluster' | 'run';
+
+export interface Fault {
+  readonly name: string;
+  readonly title: string;
+  /** Where it applies; the first is the one where it hurts most. */
+  readonly phases: readonly [Phase, ...Phase[]];
+  readonly backends: readonly Backend[];
+  readonly scope: Scope;
+  /**
+   * Seconds after which, at the latest, what it hit is well again and every batch that it interrupted is
+   * committed, when no other fault follows. By backend, as real engines take a minute or two to load.
+   */
+  readonly bound: Readonly<Record<Backend, number>>;
+  /** @throws NotPossible when there is nothing to hit now, or this machine does not let it */
+  aim(target: Target): Promise<Strike>;
+}
+
+/** A fault cannot be tried here: told in the report, never hidden. */
+export class NotPossible extends Error {
+  override readonly name = 'NotPossible';
+}
+
+/** The thing, or {@link NotPossible}. */
+export function need<T>(thing: T | undefined, what: string): T {
+  if (thing === undefined) throw new NotPossible(`${what} is not there`);
+  return thing;
+}

@@ -1,0 +1,129 @@
+import { readFileSync } from 'node:fs';
+
+import { type Engine, enginesOf } from '../lab/engines.js';
+import { hasVariable, processTable, signal } from '../lab/processes.js';
+import type { Trial } from '../lab/trial.js';
+import { CLUSTER, NODE } from './bounds.js';
+import { type Fault, type Target, need } from './fault.js';
+
+const MARKER = 'RANKFLOW_NODE';
+/** How long nobody brings capacity back after all nodes are lost. */
+const NO_CAPACITY_S = 20;
+
+/** Every process of a node, whatever group it is in, as when a machine is switched off. */
+function processesOfNode(trial: Trial, node: string): number[] {
+  const leader = need(trial.stack.nodeLeader(trial.cluster, node), `node ${node}`);
+  const variables = readFileSync(`/proc/${leader}/environ`, 'latin1').split('\0');
+  const marker = need(
+    variables.find((variable) => variable.startsWith(`${MARKER}=`)),
+    'the marker of the node',
+  );
+  return processTable()
+    .map(({ pid }) => pid)
+    .filter((pid) => hasVariable(pid, marker));
+}
+
+const workersOf = (trial: Trial): string[] =>
+  trial.stack
+    .nodes(trial.cluster)
+    .filter((node) => node !== 'head')
+    .filter((node) => trial.stack.nodeLeader(trial.cluster, node) !== undefined);
+
+const aWorker = ({ trial, random }: Target): string => {
+  const workers = workersOf(trial);
+  return need(workers.length === 0 ? undefined : random.pick(workers), 'a worker node');
+};
+
+async function enginesOn(trial: Trial, pids: readonly number[]): Promise<Engine[]> {
+  const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
+  return engines.filter(({ pid }) => pids.includes(pid));
+}
+
+const kill = (pids: readonly number[]): void => {
+  for (const pid of pids) signal(pid, 'SIGKILL');
+};
+
+export const killNode: Fault = {
+  name: 'kill-node',
+  title: 'SIGKILL of everything on a worker node',
+  phases: ['generate', 'deploy', 'commit', 'teardown'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: NODE,
+  aim: async (target) => {
+    const node = aWorker(target);
+    const pids = processesOfNode(target.trial, node);
+    return {
+      what: `${node} (${pids.length} processes)`,
+      engines: await enginesOn(target.trial, pids),
+      strike: () => kill(pids),
+    };
+  },
+};
+
+export const killRaylet: Fault = {
+  name: 'kill-raylet',
+  title: 'SIGKILL of the raylet of a worker node alone: its engines notice',
+  phases: ['generate', 'deploy'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: NODE,
+  aim: async (target) => {
+    const node = aWorker(target);
+    const pids = processesOfNode(target.trial, node);
+    const raylet = need(
+      processTable().find(
+        ({ pid, command }) => pids.includes(pid) && command.includes('/raylet/raylet '),
+      ),
+      'the raylet',
+    );
+    return {
+      what: `raylet of ${node} (pid ${raylet.pid})`,
+      engines: await enginesOn(target.trial, pids),
+      strike: () => void signal(raylet.pid, 'SIGKILL'),
+    };
+  },
+};
+
+export const killHead: Fault = {
+  name: 'kill-head',
+  title: 'SIGKILL of everything on the Ray head',
+  phases: ['generate', 'bring-up', 'deploy', 'commit'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: CLUSTER,
+  aim: async ({ trial }) => {
+    const pids = processesOfNode(trial, 'head');
+    return {
+      what: `head (${pids.length} processes)`,
+      // Raylets that lose their head end, and their engines with them.
+      engines: enginesOf(await trial.stack.fleetStatus(trial.fleet)),
+      strike: () => kill(pids),
+    };
+  },
+};
+
+export const killAllNodes: Fault = {
+  name: 'kill-all-nodes',
+  title: 'SIGKILL of all worker nodes at once; capacity is back later',
+  phases: ['generate', 'deploy'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: { simulated: NODE.simulated + NO_CAPACITY_S, vllm: NODE.vllm + NO_CAPACITY_S },
+  aim: async ({ trial }) => {
+    const workers = workersOf(trial);
+    const pids = workers.flatMap((node) => processesOfNode(trial, node));
+    const control = need(trial.stack.process('control-worker'), 'the control worker');
+    return {
+      what: workers.join(', '),
+      engines: enginesOf(await trial.stack.fleetStatus(trial.fleet)),
+      // Nodes are started by the control worker: while it is held, nobody brings them back.
+      strike: () => {
+        signal(control, 'SIGSTOP');
+        kill(pids);
+      },
+      holdSeconds: NO_CAPACITY_S,
+      heal: () => void signal(control, 'SIGCONT'),
+    };
+  },
+};

@@ -1,0 +1,267 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+
+import { checkReplay, downloadHistories } from '../checker/histories.js';
+import { type Secret, findLeaks, findLeaksInFiles } from '../checker/leaks.js';
+import { SharedMemory, checkLeftovers, litterOf } from '../checker/leftovers.js';
+import { checkRecovery } from '../checker/recovery.js';
+import { checkRows } from '../checker/rows.js';
+import { checkTokens } from '../checker/tokens.js';
+import type { Violation } from '../checker/violation.js';
+import type { RunRecord } from '../report/record.js';
+import type { S3Server } from '../s3/server.js';
+import { FolderReader, type StoreReader } from '../store/reader.js';
+import { type Backend, makeWorkload } from '../workload.js';
+import { Health } from './health.js';
+import { Home } from './home.js';
+import { Lab } from './lab.js';
+import { processesOf, signal } from './processes.js';
+import { Stack } from './stack.js';
+import { Trial } from './trial.js';
+
+/** Name of the variable with the token of the model hub; only the name may appear anywhere. */
+const HUB_TOKEN = 'CHAOS_HUB_TOKEN';
+
+export interface BenchOptions {
+  readonly backend: Backend;
+  readonly log: (line: string) => void;
+  /** More variables for the stack and its engines. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** A Temporal server that is not the stack's own, `host:port`. */
+  readonly server?: string;
+  /** More texts that must not leak. */
+  readonly secrets?: readonly Secret[];
+  /** A bucket for runs with a store in one; its variables have to be in `environment`. */
+  readonly s3?: S3Server;
+}
+
+export interface TrialRequest {
+  readonly scenario: string;
+  readonly rows: number;
+  readonly tokens: number;
+  readonly fleet: string;
+  readonly cluster: string;
+  /** Flags of `rankflow run`. */
+  readonly flags: readonly string[];
+  readonly poison?: { readonly text: string; readonly rows: readonly number[] };
+  /** Where its store is; default the data folder's. */
+  readonly reader?: StoreReader;
+  readonly store?: string;
+  readonly lookMs?: number;
+}
+
+/** A stack with a data folder of its own, from `rankflow up` to the search for what is left behind. */
+export class Bench {
+  readonly home: Home;
+  readonly stack: Stack;
+  readonly health: Health;
+  readonly lab: Lab;
+  readonly runs: RunRecord[] = [];
+  readonly violations: Violation[] = [];
+  readonly clusters = new Set<string>();
+  readonly stores = new Set<string>();
+  /** In every prompt. */
+  readonly canary = `canary${randomBytes(6).toString('hex')}`;
+  histories = 0;
+  readonly #hubToken = `hf_${randomBytes(12).toString('hex')}`;
+  readonly #tokens = new Set<string>();
+  readonly #memory: SharedMemory;
+  #runs = 0;
+
+  constructor(private readonly options: BenchOptions) {
+    this.home = new Home({ [HUB_TOKEN]: this.#hubToken, ...options.environment });
+    this.stack = new Stack(this.home, options.server);
+    this.health = new Health(this.stack);
+    this.#memory = new SharedMemory(this.home);
+    this.lab = new Lab(this.stack, this.health, options.backend, options.log);
+    this.stores.add(this.home.file('store'));
+  }
+
+  get s3(): S3Server | undefined {
+    return this.options.s3;
+  }
+
+  /** Flags that make an engine read a secret. */
+  get secretFlags(): string[] {
+    return ['--hf-token-env', HUB_TOKEN];
+  }
+
+  /** Brings a local cluster up that stays. */
+  async clusterUp(name: string, nodes: number): Promise<void> {
+    this.expectCluster(name);
+    await this.home.rankflow(
+      ['cluster', 'up', name, '--nodes', `${nodes}`],
+      this.stack.variables(),
+    );
+    this.health.clusters.add(name);
+  }
+
+  /** A cluster that a run brings up: what is left of it is looked for as well. */
+  expectCluster(name: string): void {
+    this.clusters.add(name);
+  }
+
+  /** Starts a run of the product on a fresh workload. */
+  startTrial(request: TrialRequest): Trial {
+    const runId = `${request.scenario}-${(this.#runs += 1)}`;
+    const { backend } = this.options;
+    const workload = makeWorkload({
+      file: this.home.file(`${runId}.jsonl`),
+      runId,
+      rows: request.rows,
+      backend,
+      canary: this.canary,
+      tokens: request.tokens,
+      ...(request.poison && { poison: request.poison }),
+    });
+    const store = request.store ?? this.home.file('store');
+    if (!store.includes('://')) this.stores.add(store);
+    const trial = new Trial({
+      stack: this.stack,
+      runId,
+      workload,
+      fleet: request.fleet,
+      cluster: request.cluster,
+      flags: ['--store', store, ...request.flags],
+      reader: request.reader ?? new FolderReader(store),
+      ...(request.lookMs !== undefined && { lookMs: request.lookMs }),
+    });
+    this.lab.trials.add(trial);
+    this.options.log(`run ${runId}: ${request.rows} rows on fleet ${request.fleet}`);
+    return trial;
+  }
+
+  /**
+   * Waits for the end of a run and checks it.
+   *
+   * @returns what is wrong with it; also kept for the report
+   */
+  async finish(trial: Trial, scenario: string, seconds: number): Promise<Violation[]> {
+    const violations: Violation[] = [];
+    try {
+      await trial.end(seconds);
+    } catch (error) {
+      violations.push(trial.violation('I6', 'never-ended', (error as Error).message));
+    }
+    this.lab.trials.delete(trial);
+    const { violations: rows, counts } = await checkRows(trial);
+    const { violations: tokens, redone } = checkTokens(trial);
+    violations.push(...trial.violations(), ...rows, ...tokens);
+    for (const text of trial.output)
+      violations.push(...this.#leaks(text, `output of ${trial.runId}`));
+    const manifest = trial.view.manifest;
+    const attempts = trial.view.attempts.size;
+    this.runs.push({
+      run: trial.runId,
+      scenario,
+      backend: this.options.backend,
+      state: manifest?.state ?? trial.status ?? 'unknown',
+      seconds: Math.round(((trial.endedAt ?? Date.now()) - trial.startedAt) / 100) / 10,
+      rows: trial.workload.rows.length,
+      faults: this.lab.struck.filter((one) => one.trial === trial).length,
+      succeeded: manifest?.succeeded ?? 0,
+      failed: manifest?.failed ?? 0,
+      ...{ lost: counts.lost, duplicated: counts.duplicated, torn: trial.view.violations.length },
+      tokens: counts.tokens,
+      redoneTokens: redone.seen,
+      redoneTokensAtMost: redone.atMost,
+      retries: attempts - trial.view.commits.size,
+    });
+    this.violations.push(...violations);
+    const verdict =
+      violations.length === 0 ? 'holds' : violations.map(({ code }) => code).join(', ');
+    this.options.log(`run ${trial.runId} ended as ${trial.status ?? 'unknown'}: ${verdict}`);
+    return violations;
+  }
+
+  #leaks(text: string, where: string): Violation[] {
+    return findLeaks(Buffer.from(text), where, this.secrets());
+  }
+
+  secrets(): Secret[] {
+    for (const cluster of this.clusters) {
+      const file = this.home.file('clusters', cluster, 'token');
+      if (existsSync(file)) this.#tokens.add(readFileSync(file, 'utf8').trim());
+    }
+    return [
+      { what: 'prompt', name: 'a prompt', text: this.canary },
+      { what: 'secret', name: 'the token of the model hub', text: this.#hubToken },
+      ...[...this.#tokens].map((text): Secret => ({
+        what: 'secret',
+        name: 'the token of a Ray cluster',
+        text,
+      })),
+      ...(this.options.secrets ?? []),
+    ];
+  }
+
+  /** I4 of a store that goes before the others do. */
+  checkStore(folder: string): void {
+    this.stores.delete(folder);
+    this.violations.push(...litterOf(folder));
+  }
+
+  /** Looks for leaks in the logs and in Temporal's file, while they are there. */
+  async checkLeaks(): Promise<void> {
+    const secrets = this.secrets();
+    const places = [
+      ...['logs', 'stack'].map((folder) => this.home.file(folder)),
+      ...[...this.clusters].flatMap((cluster) =>
+        this.stack.nodes(cluster).map((node) => this.home.file('clusters', cluster, `${node}.log`)),
+      ),
+      ...[...this.clusters].map((cluster) => this.stack.sessionFolder(cluster)),
+    ];
+    for (const place of places) {
+      for (const leak of await findLeaksInFiles(place, secrets)) this.#addOnce(leak);
+    }
+  }
+
+  /** Checks what can be checked only at the end, takes everything down, and looks for what is left. */
+  async close(): Promise<void> {
+    const { log } = this.options;
+    await Promise.all(this.lab.struck.map(({ healing }) => healing));
+    this.violations.push(...checkRecovery(this.lab.struck, this.health));
+    await this.checkLeaks();
+    log('replaying the histories');
+    const histories = await downloadHistories(await this.stack.client());
+    this.histories = histories.length;
+    for (const { workflowId, bytes } of histories) {
+      for (const leak of findLeaks(bytes, `the history of ${workflowId}`, this.secrets())) {
+        this.#addOnce(leak);
+      }
+    }
+    this.violations.push(...(await checkReplay(histories)));
+    await this.health.stop();
+    log('taking everything down');
+    await this.#takeDown();
+    this.violations.push(
+      ...(await checkLeftovers(this.stack, this.#memory, [...this.clusters], [...this.stores])),
+    );
+  }
+
+  /** Takes everything down after something unexpected, as well as it goes. The data folder is kept for reading. */
+  async abandon(): Promise<void> {
+    this.options.log(`giving up; what there is to read is in ${this.home.folder}`);
+    await this.health.stop();
+    await this.#memory.left();
+    for (const trial of this.lab.trials) signal(trial.command.pid, 'SIGKILL');
+    await this.#takeDown().catch((error: unknown) => this.options.log(String(error)));
+    for (const { pid } of processesOf(this.home.folder)) signal(pid, 'SIGKILL');
+  }
+
+  async #takeDown(): Promise<void> {
+    const variables = this.stack.variables();
+    for (const fleet of this.health.fleets) {
+      await this.home.rankflow(['fleet', 'stop', fleet], variables);
+    }
+    for (const cluster of this.clusters) {
+      await this.home.rankflow(['cluster', 'down', cluster], variables);
+    }
+    await this.stack.down();
+  }
+
+  #addOnce(violation: Violation): void {
+    if (this.violations.some(({ message }) => message === violation.message)) return;
+    this.violations.push(violation);
+  }
+}

@@ -1,0 +1,124 @@
+import { type Fault, NotPossible, type Strike } from '../faults/fault.js';
+import { type Phase, reach } from '../phases.js';
+import type { Random } from '../random.js';
+import type { FaultRecord, Skipped } from '../report/record.js';
+import type { Snapshot } from '../store/view.js';
+import type { Backend } from '../workload.js';
+import { openAttempts } from './engines.js';
+import type { Health } from './health.js';
+import { sleep } from './processes.js';
+import type { Stack } from './stack.js';
+import type { Trial } from './trial.js';
+
+/** A fault with what is needed to judge its recovery afterwards. */
+export interface Struck {
+  readonly record: FaultRecord;
+  readonly fault: Fault;
+  readonly strike: Strike;
+  readonly trial: Trial;
+  readonly snapshot: Snapshot;
+  /** When it struck, and when it was healed by the campaign, ms since the epoch. */
+  readonly at: number;
+  endedAt: number;
+  /** Resolves when the campaign has done its own part of the healing. */
+  readonly healing: Promise<void>;
+}
+
+/** Where faults are injected: one stack, its health, and the runs that go on. */
+export class Lab {
+  readonly struck: Struck[] = [];
+  readonly skipped: Skipped[] = [];
+  readonly trials = new Set<Trial>();
+
+  constructor(
+    readonly stack: Stack,
+    readonly health: Health,
+    readonly backend: Backend,
+    readonly log: (line: string) => void,
+  ) {}
+
+  /**
+   * Waits for a phase of a run and injects a fault there.
+   *
+   * @param delayMs how long after the phase was reached
+   * @returns undefined when that is not possible here, which is recorded
+   */
+  async inject(
+    fault: Fault,
+    phase: Phase,
+    trial: Trial,
+    random: Random,
+    delayMs = 0,
+  ): Promise<Struck | undefined> {
+    const aim = await reach(phase, trial);
+    await sleep(delayMs);
+    let strike: Strike;
+    try {
+      const held = aim.engine;
+      strike = await fault.aim({ trial, random, ...(held && { held }) });
+    } catch (error) {
+      aim.release();
+      if (!(error instanceof NotPossible)) throw error;
+      this.skipped.push({ fault: fault.name, phase, reason: error.message });
+      this.log(`${fault.name} in ${phase}: ${error.message}`);
+      return undefined;
+    }
+    const number = this.struck.length + 1;
+    const snapshots = await Promise.all(
+      [...this.trials].map(async (one) => ({ one, snapshot: await one.view.snapshot(number) })),
+    );
+    for (const { one, snapshot } of snapshots) this.#narrow(strike, one, snapshot);
+    const snapshot = snapshots.find(({ one }) => one === trial)?.snapshot;
+    if (snapshot === undefined) throw new Error(`run ${trial.runId} is not followed`);
+
+    const at = Date.now();
+    await strike.strike();
+    if (strike.keepsStill !== true) aim.release();
+    const record: FaultRecord = {
+      number,
+      fault: fault.name,
+      phase,
+      backend: this.backend,
+      run: trial.runId,
+      at: new Date(at).toISOString(),
+      what: strike.what,
+      lostRows: 0,
+      lostTokens: 0,
+      boundSeconds: fault.bound[this.backend],
+      overlapped: false,
+    };
+    const struck: Struck = {
+      record,
+      fault,
+      strike,
+      trial,
+      snapshot,
+      at,
+      endedAt: Date.now(),
+      healing: heal(strike),
+    };
+    void struck.healing.then(() => {
+      struck.endedAt = Date.now();
+    });
+    this.struck.push(struck);
+    this.log(`#${number} ${fault.name} in ${phase} of ${trial.runId}: ${strike.what}`);
+    return struck;
+  }
+
+  /** Leaves as lost only the rows on engines that are hit, where the attempts that they write can be seen. */
+  #narrow(strike: Strike, trial: Trial, snapshot: Snapshot): void {
+    const hit = (strike.engines ?? []).flatMap((engine) => openAttempts(engine, trial.view));
+    const batches = new Set(hit.map((attempt) => attempt.split('/')[0]));
+    const ranges = trial.view.batches.filter(({ name }) => batches.has(name));
+    snapshot.lost = snapshot.decoding.filter((row) =>
+      ranges.some(({ firstRow, rows }) => row >= firstRow && row < firstRow + rows),
+    );
+  }
+}
+
+/** Does the campaign's own part of the healing, when it is due. */
+async function heal(strike: Strike): Promise<void> {
+  if (strike.heal === undefined) return;
+  await sleep((strike.holdSeconds ?? 0) * 1000);
+  await strike.heal();
+}

@@ -1,0 +1,59 @@
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { NotPossible } from '../faults/fault.js';
+import { isAlive, poll } from './processes.js';
+
+const V1 = '/sys/fs/cgroup/memory';
+const V2 = '/sys/fs/cgroup';
+let created = 0;
+
+/**
+ * A memory control group without room: whatever a process in it asks for next makes the kernel's OOM killer end
+ * it, as on a machine that is full.
+ */
+export class KernelMemoryLimit {
+  private constructor(
+    private readonly folder: string,
+    private readonly limitFile: string,
+  ) {}
+
+  /** @throws NotPossible where control groups may not be made */
+  static create(): KernelMemoryLimit {
+    const v2 = existsSync(path.join(V2, 'cgroup.controllers'));
+    const folder = path.join(v2 ? V2 : V1, `rankflow-chaos-${process.pid}-${(created += 1)}`);
+    try {
+      mkdirSync(folder);
+    } catch (error) {
+      throw new NotPossible(`memory cgroups may not be made: ${String(error)}`);
+    }
+    return new KernelMemoryLimit(folder, v2 ? 'memory.max' : 'memory.limit_in_bytes');
+  }
+
+  /**
+   * Moves the process there and waits until the kernel has ended it.
+   *
+   * @throws Error when it does not within 30 s
+   */
+  async kill(pid: number): Promise<void> {
+    try {
+      writeFileSync(path.join(this.folder, this.limitFile), String(256 * 1024));
+      writeFileSync(path.join(this.folder, 'cgroup.procs'), String(pid));
+      const dead = await poll(() => (isAlive(pid) ? undefined : true), 30);
+      if (dead === undefined) throw new Error(`pid ${pid} lives without memory`);
+    } finally {
+      this.#release(pid);
+    }
+  }
+
+  #release(pid: number): void {
+    try {
+      if (isAlive(pid))
+        writeFileSync(path.join(path.dirname(this.folder), 'cgroup.procs'), String(pid));
+      readFileSync(path.join(this.folder, 'cgroup.procs'));
+      rmdirSync(this.folder);
+    } catch {
+      // Its last process is not collected yet: an empty group harms nobody.
+    }
+  }
+}

@@ -1,0 +1,42 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, statfsSync } from 'node:fs';
+
+import { NotPossible } from '../faults/fault.js';
+
+/** More than what a run asks for before it starts. */
+const BYTES = 512 * 1024 * 1024;
+
+/** A file system of its own in memory, whose room can be taken away and given back. */
+export class LimitedFolder {
+  private constructor(readonly folder: string) {}
+
+  /** @throws NotPossible where file systems may not be mounted */
+  static mount(folder: string): LimitedFolder {
+    mkdirSync(folder, { recursive: true });
+    try {
+      execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${BYTES}`, 'tmpfs', folder]);
+    } catch (error) {
+      throw new NotPossible(`file systems may not be mounted: ${(error as Error).message}`);
+    }
+    return new LimitedFolder(folder);
+  }
+
+  /** From now on every write that needs another page fails with ENOSPC. */
+  fill(): void {
+    const { blocks, bfree, bsize } = statfsSync(this.folder);
+    this.#resize((blocks - bfree) * bsize);
+  }
+
+  /** There is room again. */
+  free(): void {
+    this.#resize(BYTES);
+  }
+
+  unmount(): void {
+    execFileSync('umount', ['--lazy', this.folder]);
+  }
+
+  #resize(bytes: number): void {
+    execFileSync('mount', ['-o', `remount,size=${bytes}`, this.folder]);
+  }
+}

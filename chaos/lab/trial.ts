@@ -1,0 +1,123 @@
+import { inferenceWorkflowId } from '../../dist/contracts/names.js';
+import type { Invariant, Violation } from '../checker/violation.js';
+import type { StoreReader } from '../store/reader.js';
+import { RunView } from '../store/view.js';
+import type { Workload } from '../workload.js';
+import type { Command } from './home.js';
+import { poll, signal, sleep } from './processes.js';
+import type { Stack } from './stack.js';
+
+/** How a run is started, and what is known of it beforehand. */
+export interface TrialOptions {
+  readonly stack: Stack;
+  readonly runId: string;
+  readonly workload: Workload;
+  readonly fleet: string;
+  readonly cluster: string;
+  /** Flags of `rankflow run` besides the file, the run, the fleet and the cluster. */
+  readonly flags: readonly string[];
+  readonly reader: StoreReader;
+  /** How often the store is looked at, in ms. */
+  readonly lookMs?: number;
+}
+
+/** One run of the product that faults are tried on: the real command line, and a watcher of its store. */
+export class Trial {
+  readonly runId: string;
+  readonly stack: Stack;
+  readonly fleet: string;
+  readonly cluster: string;
+  readonly workload: Workload;
+  readonly view: RunView;
+  readonly startedAt = Date.now();
+  /** Everything that the command line printed. */
+  readonly output: string[] = [];
+  endedAt: number | undefined;
+  /** Temporal's status of the workflow at its end. */
+  status: string | undefined;
+  /** Of the command line that was started last. */
+  exitCode: number | undefined;
+  /** Whether a cancellation was asked for. */
+  cancelled = false;
+  command: Command;
+  #watching: Promise<void>;
+
+  constructor(private readonly options: TrialOptions) {
+    this.runId = options.runId;
+    this.stack = options.stack;
+    this.fleet = options.fleet;
+    this.cluster = options.cluster;
+    this.workload = options.workload;
+    this.view = new RunView(options.runId, options.reader);
+    this.command = this.start();
+    this.#watching = this.#watch();
+  }
+
+  get ended(): boolean {
+    return this.endedAt !== undefined;
+  }
+
+  /** Starts the command line, again after it was killed: the same command attaches to the run. */
+  start(): Command {
+    const { workload, runId, fleet, cluster, flags, stack } = this.options;
+    const args = ['run', workload.file, '--run-id', runId, '--fleet', fleet, '--cluster', cluster];
+    const command = stack.home.start([...args, ...flags, '--json'], stack.variables());
+    void command.done.then(({ exitCode, all }) => {
+      this.output.push(all);
+      this.exitCode = exitCode;
+    });
+    this.command = command;
+    return command;
+  }
+
+  /** Asks for a cancellation as a user does. */
+  async cancel(): Promise<void> {
+    this.cancelled = true;
+    await this.stack.home.rankflow(['cancel', this.runId], this.stack.variables());
+  }
+
+  /**
+   * Waits until the run and the command line have ended.
+   *
+   * @throws Error when that takes longer than `seconds`
+   */
+  async end(seconds: number): Promise<void> {
+    const deadline = Date.now() + seconds * 1000;
+    const ended = await poll(() => (this.ended ? true : undefined), seconds, 200);
+    if (ended === undefined) throw new Error(`run ${this.runId} did not end in ${seconds} s`);
+    await this.#watching;
+    const left = Math.max(20_000, deadline - Date.now());
+    const exited = await Promise.race([this.command.done.then(() => true), sleep(left)]);
+    if (exited !== true) {
+      signal(this.command.pid, 'SIGKILL');
+      throw new Error(`the command line of run ${this.runId} did not end`);
+    }
+  }
+
+  /** What the store watcher and the command line show to be wrong. */
+  violations(): Violation[] {
+    return [...this.view.violations];
+  }
+
+  violation(invariant: Invariant, code: string, message: string): Violation {
+    return { invariant, code, message, run: this.runId };
+  }
+
+  async #watch(): Promise<void> {
+    let lookedAt = 0;
+    while (!this.ended) {
+      // A store that cannot be read now is read later.
+      await this.view.poll().catch(() => {});
+      if (Date.now() - lookedAt > 500) {
+        const status = await this.stack.workflowStatus(inferenceWorkflowId(this.runId));
+        if (status !== undefined && status !== 'RUNNING') {
+          this.status = status;
+          await this.view.poll();
+          this.endedAt = Date.now();
+        }
+        lookedAt = Date.now();
+      }
+      await sleep(this.options.lookMs ?? 100);
+    }
+  }
+}

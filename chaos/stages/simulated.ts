@@ -1,0 +1,273 @@
+import { type Card, Deck, FAULTS, type Selection, cardsOf } from '../faults/index.js';
+import { fullStore } from '../faults/store.js';
+import { hang, hangSilently, zombie } from '../faults/engines.js';
+import { cancel } from '../faults/run.js';
+import { type Fault, NotPossible } from '../faults/fault.js';
+import { s3Faults } from '../faults/s3.js';
+import type { Bench } from '../lab/bench.js';
+import { poll, sleep } from '../lab/processes.js';
+import { LimitedFolder } from '../lab/room.js';
+import { PhaseMissed, type Phase } from '../phases.js';
+import type { Random } from '../random.js';
+import type { S3Server } from '../s3/server.js';
+import { FolderReader } from '../store/reader.js';
+import type { Goal } from './goal.js';
+
+/** The cluster that stays up for all runs but those that try bringing one up. */
+const CLUSTER = 'local';
+const NODES = 2;
+/** Many engines fit on two nodes of one CPU: simulated ones need next to nothing. */
+const CPUS_PER_ENGINE = '0.1';
+/** A run has ended after this, whatever hits it (seconds). */
+const RUN_ENDS_S = 900;
+
+export interface StageOptions {
+  readonly bench: Bench;
+  readonly random: Random;
+  readonly goal: Goal;
+  readonly selection: Selection;
+  readonly log: (line: string) => void;
+  /** How often each fault is tried in each of its phases; without it, until the goal is reached. */
+  readonly rounds?: number;
+}
+
+interface Shape {
+  readonly engines: number;
+  /** Tokens a second of one engine: low, so that a run lasts long enough to be hit. */
+  readonly rate: number;
+  readonly nodes?: number;
+  readonly keep?: boolean;
+  readonly arguments?: readonly string[];
+}
+
+/** Flags of `rankflow run` for simulated engines. */
+export function flagsOf(shape: Shape): string[] {
+  const { engines, rate, nodes = NODES, keep = false, arguments: more = [] } = shape;
+  return [
+    ...['--model', 'simulated-model', '--backend', 'simulated'],
+    ...['--engines', `${engines}`, '--ranks', '2', '--nodes', `${nodes}`, '--batch-rows', '20'],
+    ...['--cpus-per-engine', CPUS_PER_ENGINE],
+    ...[`tokens_per_second=${rate}`, ...more].flatMap((argument) => ['--engine-arg', argument]),
+    ...(keep ? ['--keep'] : []),
+  ];
+}
+
+/** Faults that take minutes go on beside the others, on runs of their own. */
+const SLOW: readonly Fault[] = [zombie, hang];
+
+/**
+ * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
+ * hit again and again, short runs that are hit in the phases around generation, and runs for what takes minutes
+ * (zombies, hangs) or needs a store of its own.
+ */
+export async function simulatedStage(options: StageOptions): Promise<void> {
+  const { bench, random } = options;
+  await bench.clusterUp(CLUSTER, NODES);
+  await Promise.all([
+    mainLane({ ...options, random: random.fork('main') }),
+    phasesLane({ ...options, random: random.fork('phases') }),
+    slowLane({ ...options, random: random.fork('slow') }),
+  ]);
+}
+
+function deckOf(
+  { random, selection, rounds }: StageOptions,
+  faults: readonly Fault[],
+  phases: readonly Phase[],
+): Deck {
+  return new Deck(cardsOf(faults, phases, 'simulated', selection), random, rounds);
+}
+
+/** Whether the lane goes on: a card that was dealt, unless the goal is reached. */
+const deal = ({ goal, bench }: StageOptions, deck: Deck): Card | undefined =>
+  goal.reached(bench.lab) ? undefined : deck.deal();
+
+/** One long run after the other, on a fleet that stays. */
+async function mainLane(options: StageOptions): Promise<void> {
+  const { bench, random } = options;
+  const faults = FAULTS.filter((fault) => !SLOW.includes(fault) && fault !== cancel);
+  const deck = deckOf(options, faults, ['generate', 'commit']);
+  const fleet = 'main';
+  let card = deal(options, deck);
+  while (card !== undefined) {
+    const trial = bench.startTrial({
+      ...{ scenario: 'main', rows: 1500, tokens: 16, fleet, cluster: CLUSTER },
+      flags: [...flagsOf({ engines: 3, rate: 40, keep: true }), ...bench.secretFlags],
+    });
+    bench.health.fleets.add(fleet);
+    const healing: Promise<void>[] = [];
+    while (card !== undefined && trial.view.finishedAt.size < 1350 && !trial.ended) {
+      const struck = await inPhase(options, trial, card);
+      if (struck !== undefined) healing.push(struck.healing);
+      // Most of the time the next fault finds what the last one hit still recovering.
+      if (card.fault.scope === 'cluster') await bench.health.well(card.fault.bound.simulated);
+      await sleep(random.int(1000, 5000));
+      card = deal(options, deck);
+    }
+    await Promise.all(healing);
+    await bench.finish(trial, 'main', RUN_ENDS_S);
+  }
+}
+
+const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
+
+/** Short runs that bring their fleet up and take it down, and every fourth time a cluster too. */
+async function phasesLane(options: StageOptions): Promise<void> {
+  const { bench } = options;
+  const ends = AROUND.map((phase) => deckOf(options, FAULTS, [phase]));
+  const cold = deckOf(options, FAULTS, ['bring-up']);
+  for (let round = 1; !options.goal.reached(bench.lab); round += 1) {
+    const cards = ends.map((deck) => deal(options, deck)).filter((card) => card !== undefined);
+    const first = round % 4 === 0 || cards.length === 0 ? deal(options, cold) : undefined;
+    if (cards.length === 0 && first === undefined) return;
+    await shortRun(options, round, [...(first ? [first] : []), ...cards], first !== undefined);
+  }
+}
+
+/** One short run, hit once in each of some phases. A cancellation is the last thing that happens to it. */
+async function shortRun(
+  options: StageOptions,
+  round: number,
+  cards: readonly Card[],
+  cold: boolean,
+): Promise<void> {
+  const { bench, random } = options;
+  const cancelled = cards.findIndex(({ fault }) => fault === cancel);
+  const dealt = cancelled < 0 ? cards : cards.slice(0, cancelled + 1);
+  const cluster = cold ? `cold-${round}` : CLUSTER;
+  bench.expectCluster(cluster);
+  const trial = bench.startTrial({
+    ...{ scenario: 'short', rows: 200, tokens: 16, fleet: `short-${round}`, cluster, lookMs: 50 },
+    flags: flagsOf({ engines: 1, rate: 400, nodes: cold ? 1 : NODES }),
+  });
+  const healing: Promise<void>[] = [];
+  for (const card of dealt) {
+    // Phases take seconds: some are hit at their beginning, some later.
+    const struck = await inPhase(options, trial, card, random.int(0, 1500));
+    if (struck !== undefined) healing.push(struck.healing);
+  }
+  await Promise.all(healing);
+  await bench.finish(trial, cold ? 'cold' : 'short', RUN_ENDS_S);
+}
+
+async function inPhase(
+  { bench, random, log }: StageOptions,
+  trial: ReturnType<Bench['startTrial']>,
+  { fault, phase }: Card,
+  delayMs = 0,
+) {
+  try {
+    return await bench.lab.inject(fault, phase, trial, random, delayMs);
+  } catch (error) {
+    if (!(error instanceof PhaseMissed)) throw error;
+    log(error.message);
+    return undefined;
+  }
+}
+
+/** A scenario with a run and a fleet of its own. */
+type SlowScenario = (options: StageOptions, fleet: string) => Promise<void>;
+
+/** One after the other, or all at once when each is wanted once. */
+async function slowLane(options: StageOptions): Promise<void> {
+  const { bench, random, goal, selection, rounds } = options;
+  const s3 = bench.s3;
+  const { only } = selection;
+  const scenarios = new Map<string, SlowScenario>([
+    ...cardsOf(SLOW, ['generate', 'commit'], 'simulated', selection).map(plainSlow),
+    ['hang-silently', hangsSilently],
+    ['store-full', storeFull],
+  ]);
+  if (s3 !== undefined) scenarios.set('s3', async (o, fleet) => bucket(o, fleet, s3));
+  const wanted = [...scenarios].filter(
+    ([name]) => only === undefined || name.startsWith(only) || only.startsWith(name),
+  );
+  let round = 0;
+  const run = async (scenario: SlowScenario): Promise<void> =>
+    scenario(options, `slow-${(round += 1)}`);
+  if (rounds !== undefined) {
+    await Promise.all(wanted.map(async ([, scenario]) => run(scenario)));
+    return;
+  }
+  while (!goal.reached(bench.lab) && wanted.length > 0) {
+    for (const [, scenario] of random.shuffle(wanted)) {
+      if (!goal.reached(bench.lab)) await run(scenario);
+    }
+  }
+}
+
+const SLOW_RUN = { rows: 200, tokens: 16, cluster: CLUSTER } as const;
+
+const plainSlow = (card: Card): [string, SlowScenario] => [
+  `${card.fault.name}-${card.phase}`,
+  async (options, fleet) => {
+    const { bench } = options;
+    const scenario = card.fault.name;
+    const flags = flagsOf({ engines: 2, rate: 40 });
+    const trial = bench.startTrial({ ...SLOW_RUN, scenario, fleet, flags });
+    const struck = await inPhase(options, trial, card);
+    await struck?.healing;
+    await bench.finish(trial, scenario, RUN_ENDS_S);
+  },
+];
+
+/** Engines that stop answering for good after some rows, and say nothing. */
+async function hangsSilently(options: StageOptions, fleet: string): Promise<void> {
+  const { bench } = options;
+  const after = 60;
+  const flags = flagsOf({ engines: 2, rate: 80, arguments: [`hang_after_rows=${after}`] });
+  const trial = bench.startTrial({
+    ...{ ...SLOW_RUN, rows: 2 * after + 20 },
+    ...{ scenario: 'hang-silently', fleet, flags },
+  });
+  await poll(() => (trial.view.finishedAt.size >= after || trial.ended ? true : undefined), 300);
+  await inPhase(options, trial, { fault: hangSilently, phase: 'generate' });
+  await bench.finish(trial, 'hang-silently', RUN_ENDS_S);
+}
+
+async function storeFull(options: StageOptions, fleet: string): Promise<void> {
+  const { bench, random } = options;
+  let store: LimitedFolder;
+  try {
+    store = LimitedFolder.mount(bench.home.file(`full-${fleet}`));
+  } catch (error) {
+    if (!(error instanceof NotPossible)) throw error;
+    bench.lab.skipped.push({ fault: 'store-full', phase: 'generate', reason: error.message });
+    return;
+  }
+  try {
+    const fault = fullStore(store);
+    const trial = bench.startTrial({
+      ...{ ...SLOW_RUN, scenario: 'store-full', fleet, flags: flagsOf({ engines: 2, rate: 40 }) },
+      ...{ store: store.folder, reader: new FolderReader(store.folder) },
+    });
+    const phase = options.rounds === undefined ? random.pick(fault.phases) : fault.phases[0];
+    const struck = await inPhase(options, trial, { fault, phase });
+    await struck?.healing;
+    await bench.finish(trial, 'store-full', RUN_ENDS_S);
+    bench.checkStore(store.folder);
+  } finally {
+    store.unmount();
+  }
+}
+
+/** One run with its store in a bucket that has one trouble after the other. */
+async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promise<void> {
+  const { bench, random, rounds, selection } = options;
+  await s3.exclusively(async () => {
+    const faults = s3Faults(s3).filter(({ name }) => (selection.only ?? name) === name);
+    const trial = bench.startTrial({
+      ...{ ...SLOW_RUN, rows: 600, scenario: 's3', fleet },
+      flags: flagsOf({ engines: 2, rate: 40 }),
+      ...{ store: s3.store, reader: s3.reader(), lookMs: 500 },
+    });
+    const tried = rounds === undefined ? random.shuffle(faults).slice(0, 4) : faults;
+    for (const fault of tried) {
+      const phase = fault === tried.at(-1) ? random.pick(fault.phases) : 'generate';
+      const struck = await inPhase(options, trial, { fault, phase });
+      await struck?.healing;
+      await sleep(random.int(500, 3000));
+    }
+    await bench.finish(trial, 's3', RUN_ENDS_S);
+  });
+}
