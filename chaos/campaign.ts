@@ -1,13 +1,20 @@
+import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 
+import getPort from 'get-port';
+
 import { paths } from '../dist/setup/paths.js';
+import { NotPossible } from './faults/fault.js';
 import type { Selection } from './faults/index.js';
 import { Bench, type BenchOptions } from './lab/bench.js';
+import { Network } from './network/network.js';
+import { RayOnHosts } from './network/ray.js';
 import { Random } from './random.js';
 import { mergeReports } from './report/merge.js';
 import type { Report } from './report/record.js';
 import { S3Server } from './s3/server.js';
 import { Goal } from './stages/goal.js';
+import { HOSTS, SharedServer, networkStage } from './stages/network.js';
 import { simulatedStage } from './stages/simulated.js';
 import { vllmStage } from './stages/vllm.js';
 
@@ -17,6 +24,8 @@ export interface CampaignOptions {
   readonly minutes: number;
   readonly seed: number;
   readonly engines: 'simulated' | 'vllm' | 'both';
+  /** Whether nodes are put on hosts of their own as well, and cut off from one another. */
+  readonly partitions: boolean;
   readonly selection: Selection;
   /** How often each fault is tried in each of its phases; without it, until one of the limits is reached. */
   readonly rounds?: number;
@@ -27,29 +36,37 @@ export interface CampaignOptions {
 export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const { engines } = options;
   const reports: Report[] = [];
-  if (engines !== 'vllm') reports.push(await simulatedCampaign(options));
+  if (engines !== 'vllm' && !isPartition(options)) reports.push(await simulatedCampaign(options));
+  if (options.partitions) {
+    const report = await networkCampaign(options);
+    if (report !== undefined) reports.push(report);
+  }
   if (engines !== 'simulated') reports.push(await vllmCampaign(options));
   return { ...mergeReports(reports), seeds: [options.seed] };
 }
+
+const isPartition = ({ selection }: CampaignOptions): boolean =>
+  selection.only?.startsWith('partition') ?? false;
 
 async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
   const { log, selection, rounds } = options;
   const random = new Random(options.seed).fork('simulated');
   const s3 = await S3Server.start(paths.python, random.fork('s3'));
   try {
-    const bench = {
+    const benchOptions = {
       backend: 'simulated',
       log,
       s3,
       environment: s3.environment,
       secrets: [{ what: 'secret', name: 'the key of the bucket', text: s3.secretKey }],
     } as const;
-    return await onBench(bench, options, async (open, goal) =>
-      simulatedStage({
-        ...{ bench: open, random, goal, selection, log },
+    return await onBench(benchOptions, options, async (bench, goal) => {
+      await bench.stack.up();
+      await simulatedStage({
+        ...{ bench, random, goal, selection, log },
         ...(rounds !== undefined && { rounds }),
-      }),
-    );
+      });
+    });
   } finally {
     await s3.close();
   }
@@ -58,9 +75,54 @@ async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
 async function vllmCampaign(options: CampaignOptions): Promise<Report> {
   const { log, selection, rounds } = options;
   const random = new Random(options.seed).fork('vllm');
-  return onBench({ backend: 'vllm', log }, options, async (bench, goal) =>
-    vllmStage({ bench, random, goal, selection, log, ...(rounds !== undefined && { rounds }) }),
-  );
+  return onBench({ backend: 'vllm', log }, options, async (bench, goal) => {
+    await bench.stack.up();
+    await vllmStage({
+      ...{ bench, random, goal, selection, log },
+      ...(rounds !== undefined && { rounds }),
+    });
+  });
+}
+
+/** Partitions, between hosts that are network namespaces. Undefined where those may not be made. */
+async function networkCampaign(options: CampaignOptions): Promise<Report | undefined> {
+  const { log, selection, rounds } = options;
+  const random = new Random(options.seed).fork('network');
+  let network: Network;
+  try {
+    network = Network.create(HOSTS);
+  } catch (error) {
+    if (!(error instanceof NotPossible)) throw error;
+    log(error.message);
+    return undefined;
+  }
+  const token = randomBytes(32).toString('hex');
+  const server = `${network.address}:${await getPort({ host: network.address })}`;
+  const secrets = [{ what: 'secret', name: 'the token of the Ray cluster', text: token }] as const;
+  try {
+    return await onBench(
+      { backend: 'simulated', log, server, secrets },
+      options,
+      async (bench, goal) => {
+        const temporal = await SharedServer.start(bench.home, server);
+        bench.onClose(async () => temporal.stop());
+        await bench.stack.up();
+        const ray = new RayOnHosts(bench.home, network, network.host('head'), token);
+        bench.onClose(async () => ray.stop());
+        bench.logFolders.add(ray.folder);
+        await networkStage(
+          {
+            ...{ bench, random, goal, selection, log },
+            ...(rounds !== undefined && { rounds }),
+          },
+          network,
+          ray,
+        );
+      },
+    );
+  } finally {
+    network.remove();
+  }
 }
 
 /** Runs one stage on a stack of its own, and takes everything down whatever happens. */
@@ -72,7 +134,6 @@ async function onBench(
   const startedAt = new Date();
   const bench = new Bench(benchOptions);
   try {
-    await bench.stack.up();
     await stage(bench, new Goal(faults, startedAt.getTime() + minutes * 60_000));
     await bench.close();
   } catch (error) {

@@ -18,6 +18,7 @@ interface Flags {
   readonly minutes: number;
   readonly seed: number;
   readonly engines: 'simulated' | 'vllm' | 'both';
+  readonly partitions: boolean;
   readonly only?: string;
   readonly phase?: Phase;
   readonly once: boolean;
@@ -41,6 +42,7 @@ const program = new Command('chaos')
       .choices(['simulated', 'vllm', 'both'])
       .default('simulated'),
   )
+  .option('--no-partitions', 'do not cut nodes off from one another (needs network namespaces)')
   .option('--only <fault>', 'only this fault')
   .addOption(new Option('--phase <phase>', 'only in this phase').choices(PHASES))
   .option('--once', 'each fault once in each of its phases, then stop', false)

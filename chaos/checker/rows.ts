@@ -1,9 +1,8 @@
 import { inferenceWorkflowId } from '../../dist/contracts/names.js';
-import type { Trial } from '../lab/trial.js';
 import { type CommitDocument, type ResultLine, parse, parseLines } from '../store/documents.js';
 import type { RunView } from '../store/view.js';
 import { Answers } from '../workload.js';
-import type { Violation } from './violation.js';
+import type { Subject, Violation } from './violation.js';
 
 /** What became of the rows of a run. */
 export interface RowCounts {
@@ -21,19 +20,19 @@ const SHOWN = 3;
  * own prompt; the run ended as it should; no commit changed after it was made.
  */
 export async function checkRows(
-  trial: Trial,
+  subject: Subject,
 ): Promise<{ violations: Violation[]; counts: RowCounts }> {
-  const { view, workload } = trial;
+  const { view, workload } = subject;
   const violations: Violation[] = [];
   const report = (code: string, message: string): void => {
-    violations.push(trial.violation('I1', code, message));
+    violations.push({ invariant: 'I1', code, message, run: subject.runId });
   };
   await checkCommits(view, report);
-  checkEnd(trial, report);
+  checkEnd(subject, report);
   const manifest = view.manifest;
   if (manifest === undefined) {
     // A run that is cancelled before its first batch has nothing to assemble.
-    if (!trial.cancelled || view.attempts.size > 0) {
+    if (!subject.cancelled || view.attempts.size > 0) {
       report('no-output', 'the run has no manifest');
     }
     return { violations, counts: { lost: workload.rows.length, duplicated: 0, tokens: 0 } };
@@ -54,8 +53,8 @@ export async function checkRows(
     report('row-doubled', `${doubled.length} rows have more: ${some(doubled)}`);
   if (foreign.length > 0) report('row-foreign', `${foreign.length} lines are of no row`);
   checkOrder([output, errors], ids, report);
-  checkAnswers(trial, output, report);
-  checkErrors(trial, errors, report);
+  checkAnswers(subject, output, report);
+  checkErrors(subject, errors, report);
   const tokens = output.reduce(
     (sum, { response }) => sum + (response?.body.usage?.completion_tokens ?? 0),
     0,
@@ -96,8 +95,8 @@ async function checkCommits(view: RunView, report: Report): Promise<void> {
 }
 
 /** The run completed, or was cancelled when that was asked for; so says the command line that saw its end. */
-function checkEnd(trial: Trial, report: Report): void {
-  const { status, view, cancelled, runId } = trial;
+function checkEnd(subject: Subject, report: Report): void {
+  const { status, view, cancelled, runId } = subject;
   if (status !== 'COMPLETED') {
     report('run-failed', `${inferenceWorkflowId(runId)} ended as ${status ?? 'unknown'}`);
   }
@@ -105,7 +104,7 @@ function checkEnd(trial: Trial, report: Report): void {
   if (state !== undefined && state !== 'completed' && !(cancelled && state === 'cancelled')) {
     report('run-state', `the manifest says ${state}`);
   }
-  const { exitCode } = trial;
+  const { exitCode } = subject;
   const failed = state !== 'completed' || (view.manifest?.failed ?? 0) > 0;
   if (exitCode !== (failed ? 1 : 0)) report('exit-code', `the command line ended with ${exitCode}`);
 }
@@ -119,8 +118,8 @@ function checkOrder(files: readonly ResultLine[][], ids: readonly string[], repo
   }
 }
 
-function checkAnswers(trial: Trial, output: readonly ResultLine[], report: Report): void {
-  const answers = new Answers(trial.workload);
+function checkAnswers(subject: Subject, output: readonly ResultLine[], report: Report): void {
+  const answers = new Answers(subject.workload);
   const wrong = output.flatMap(({ custom_id: id, response, error }) => {
     const problem =
       response?.status_code === 200 && error === null
@@ -132,11 +131,11 @@ function checkAnswers(trial: Trial, output: readonly ResultLine[], report: Repor
 }
 
 /** Error lines are those that are expected: of poisoned rows, and after a cancellation of rows not generated. */
-function checkErrors(trial: Trial, errors: readonly ResultLine[], report: Report): void {
-  const { poisoned } = trial.workload;
+function checkErrors(subject: Subject, errors: readonly ResultLine[], report: Report): void {
+  const { poisoned } = subject.workload;
   const unexpected = errors
     .filter(({ custom_id: id }) => !poisoned.has(id ?? ''))
-    .filter(({ error }) => !(trial.cancelled && error?.code === 'batch_cancelled'));
+    .filter(({ error }) => !(subject.cancelled && error?.code === 'batch_cancelled'));
   if (unexpected.length > 0) {
     const [first] = unexpected;
     report(
@@ -144,7 +143,7 @@ function checkErrors(trial: Trial, errors: readonly ResultLine[], report: Report
       `${unexpected.length} rows failed that should not: ${first?.custom_id} (${first?.error?.code ?? first?.response?.status_code})`,
     );
   }
-  if (trial.cancelled) return;
+  if (subject.cancelled) return;
   const failed = new Set(errors.map(({ custom_id: id }) => id));
   const survived = [...poisoned].filter((id) => !failed.has(id));
   if (survived.length > 0)

@@ -1,5 +1,4 @@
-import type { Trial } from '../lab/trial.js';
-import type { Violation } from './violation.js';
+import type { Subject, Violation } from './violation.js';
 
 /** What was generated more than once, in completion tokens. */
 export interface Redone {
@@ -19,9 +18,14 @@ export interface Redone {
  * to be dead and lives. What was decoded of a row that was never finished leaves no trace; all tokens of its answer
  * are the most that it can have been.
  */
-export function checkTokens(trial: Trial): { violations: Violation[]; redone: Redone } {
-  const { view } = trial;
+export function checkTokens({ view, runId }: Pick<Subject, 'view' | 'runId'>): {
+  violations: Violation[];
+  redone: Redone;
+} {
   const violations: Violation[] = [];
+  const report = (code: string, message: string): void => {
+    violations.push({ invariant: 'I3', code, message, run: runId });
+  };
   const tokens = view.tokensOfRows();
   const generations = new Map<number, string[]>();
   let seen = 0;
@@ -30,7 +34,7 @@ export function checkTokens(trial: Trial): { violations: Violation[]; redone: Re
       if (!own) continue;
       const before = generations.get(row) ?? [];
       if (before.includes(attempt.token)) {
-        violations.push(trial.violation('I3', 'row-twice', `row ${row} is twice in one attempt`));
+        report('row-twice', `row ${row} is twice in one attempt`);
       }
       if (before.length > 0) seen += count;
       generations.set(row, [...before, attempt.token]);
@@ -44,24 +48,18 @@ export function checkTokens(trial: Trial): { violations: Violation[]; redone: Re
     if (again.length === 0 || violations.some(({ code }) => code === 'finished-row-again'))
       continue;
     const sum = again.reduce((total, row) => total + (tokens.get(row) ?? 0), 0);
-    violations.push(
-      trial.violation(
-        'I3',
-        'finished-row-again',
-        `${again.length} rows (${sum} tokens) were finished at fault #${fault} and generated again`,
-      ),
+    report(
+      'finished-row-again',
+      `${again.length} rows (${sum} tokens) were finished at fault #${fault} and generated again`,
     );
   }
   const sumOf = (rows: Iterable<number>): number =>
     [...rows].reduce((total, row) => total + (tokens.get(row) ?? 0), 0);
   const decoding = view.snapshots.reduce((sum, snapshot) => sum + sumOf(snapshot.decoding), 0);
   if (seen > decoding) {
-    violations.push(
-      trial.violation(
-        'I3',
-        'redone-beyond-bound',
-        `${seen} tokens were generated again, ${decoding} were being decoded at the faults`,
-      ),
+    report(
+      'redone-beyond-bound',
+      `${seen} tokens were generated again, ${decoding} were being decoded at the faults`,
     );
   }
   const lost = view.snapshots.reduce((sum, snapshot) => sum + sumOf(snapshot.lost), 0);

@@ -65,7 +65,10 @@ export class Bench {
   histories = 0;
   readonly #hubToken = `hf_${randomBytes(12).toString('hex')}`;
   readonly #tokens = new Set<string>();
+  /** More folders with logs. */
+  readonly logFolders = new Set<string>();
   readonly #memory: SharedMemory;
+  readonly #closers: (() => void | Promise<void>)[] = [];
   #runs = 0;
 
   constructor(private readonly options: BenchOptions) {
@@ -210,6 +213,7 @@ export class Bench {
         this.stack.nodes(cluster).map((node) => this.home.file('clusters', cluster, `${node}.log`)),
       ),
       ...[...this.clusters].map((cluster) => this.stack.sessionFolder(cluster)),
+      ...this.logFolders,
     ];
     for (const place of places) {
       for (const leak of await findLeaksInFiles(place, secrets)) this.#addOnce(leak);
@@ -258,6 +262,12 @@ export class Bench {
       await this.home.rankflow(['cluster', 'down', cluster], variables);
     }
     await this.stack.down();
+    for (const closer of this.#closers.toReversed()) await closer();
+  }
+
+  /** Something to be ended after the stack. */
+  onClose(closer: () => void | Promise<void>): void {
+    this.#closers.push(closer);
   }
 
   #addOnce(violation: Violation): void {

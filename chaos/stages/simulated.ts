@@ -1,17 +1,15 @@
-import { type Card, Deck, FAULTS, type Selection, cardsOf } from '../faults/index.js';
+import { type Card, Deck, FAULTS, cardsOf } from '../faults/index.js';
 import { fullStore } from '../faults/store.js';
 import { hang, hangSilently, zombie } from '../faults/engines.js';
 import { cancel } from '../faults/run.js';
 import { type Fault, NotPossible } from '../faults/fault.js';
 import { s3Faults } from '../faults/s3.js';
-import type { Bench } from '../lab/bench.js';
 import { poll, sleep } from '../lab/processes.js';
 import { LimitedFolder } from '../lab/room.js';
-import { PhaseMissed, type Phase } from '../phases.js';
-import type { Random } from '../random.js';
+import type { Phase } from '../phases.js';
 import type { S3Server } from '../s3/server.js';
 import { FolderReader } from '../store/reader.js';
-import type { Goal } from './goal.js';
+import { type StageOptions, deal, hit, warmLane } from './lane.js';
 
 /** The cluster that stays up for all runs but those that try bringing one up. */
 const CLUSTER = 'local';
@@ -21,31 +19,24 @@ const CPUS_PER_ENGINE = '0.1';
 /** A run has ended after this, whatever hits it (seconds). */
 const RUN_ENDS_S = 900;
 
-export interface StageOptions {
-  readonly bench: Bench;
-  readonly random: Random;
-  readonly goal: Goal;
-  readonly selection: Selection;
-  readonly log: (line: string) => void;
-  /** How often each fault is tried in each of its phases; without it, until the goal is reached. */
-  readonly rounds?: number;
-}
-
 interface Shape {
   readonly engines: number;
   /** Tokens a second of one engine: low, so that a run lasts long enough to be hit. */
   readonly rate: number;
-  readonly nodes?: number;
+  /** Local worker nodes; undefined on a cluster of somebody else. */
+  readonly nodes?: number | undefined;
   readonly keep?: boolean;
   readonly arguments?: readonly string[];
 }
 
 /** Flags of `rankflow run` for simulated engines. */
 export function flagsOf(shape: Shape): string[] {
-  const { engines, rate, nodes = NODES, keep = false, arguments: more = [] } = shape;
+  const { engines, rate, keep = false, arguments: more = [] } = shape;
+  const nodes = 'nodes' in shape ? shape.nodes : NODES;
   return [
     ...['--model', 'simulated-model', '--backend', 'simulated'],
-    ...['--engines', `${engines}`, '--ranks', '2', '--nodes', `${nodes}`, '--batch-rows', '20'],
+    ...['--engines', `${engines}`, '--ranks', '2', '--batch-rows', '20'],
+    ...(nodes === undefined ? [] : ['--nodes', `${nodes}`]),
     ...['--cpus-per-engine', CPUS_PER_ENGINE],
     ...[`tokens_per_second=${rate}`, ...more].flatMap((argument) => ['--engine-arg', argument]),
     ...(keep ? ['--keep'] : []),
@@ -78,35 +69,18 @@ function deckOf(
   return new Deck(cardsOf(faults, phases, 'simulated', selection), random, rounds);
 }
 
-/** Whether the lane goes on: a card that was dealt, unless the goal is reached. */
-const deal = ({ goal, bench }: StageOptions, deck: Deck): Card | undefined =>
-  goal.reached(bench.lab) ? undefined : deck.deal();
-
-/** One long run after the other, on a fleet that stays. */
+/** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */
 async function mainLane(options: StageOptions): Promise<void> {
-  const { bench, random } = options;
+  const { bench } = options;
   const faults = FAULTS.filter((fault) => !SLOW.includes(fault) && fault !== cancel);
-  const deck = deckOf(options, faults, ['generate', 'commit']);
-  const fleet = 'main';
-  let card = deal(options, deck);
-  while (card !== undefined) {
-    const trial = bench.startTrial({
-      ...{ scenario: 'main', rows: 1500, tokens: 16, fleet, cluster: CLUSTER },
-      flags: [...flagsOf({ engines: 3, rate: 40, keep: true }), ...bench.secretFlags],
-    });
-    bench.health.fleets.add(fleet);
-    const healing: Promise<void>[] = [];
-    while (card !== undefined && trial.view.finishedAt.size < 1350 && !trial.ended) {
-      const struck = await inPhase(options, trial, card);
-      if (struck !== undefined) healing.push(struck.healing);
-      // Most of the time the next fault finds what the last one hit still recovering.
-      if (card.fault.scope === 'cluster') await bench.health.well(card.fault.bound.simulated);
-      await sleep(random.int(1000, 5000));
-      card = deal(options, deck);
-    }
-    await Promise.all(healing);
-    await bench.finish(trial, 'main', RUN_ENDS_S);
-  }
+  const flags = [...flagsOf({ engines: 3, rate: 40, keep: true }), ...bench.secretFlags];
+  await warmLane(
+    options,
+    deckOf(options, faults, ['generate', 'commit']),
+    { scenario: 'main', rows: 1500, tokens: 16, fleet: 'main', cluster: CLUSTER, flags },
+    ({ fault }) => fault.scope === 'cluster',
+    RUN_ENDS_S,
+  );
 }
 
 const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
@@ -143,26 +117,11 @@ async function shortRun(
   const healing: Promise<void>[] = [];
   for (const card of dealt) {
     // Phases take seconds: some are hit at their beginning, some later.
-    const struck = await inPhase(options, trial, card, random.int(0, 1500));
+    const struck = await hit(options, trial, card, random.int(0, 1500));
     if (struck !== undefined) healing.push(struck.healing);
   }
   await Promise.all(healing);
   await bench.finish(trial, cold ? 'cold' : 'short', RUN_ENDS_S);
-}
-
-async function inPhase(
-  { bench, random, log }: StageOptions,
-  trial: ReturnType<Bench['startTrial']>,
-  { fault, phase }: Card,
-  delayMs = 0,
-) {
-  try {
-    return await bench.lab.inject(fault, phase, trial, random, delayMs);
-  } catch (error) {
-    if (!(error instanceof PhaseMissed)) throw error;
-    log(error.message);
-    return undefined;
-  }
 }
 
 /** A scenario with a run and a fleet of its own. */
@@ -205,7 +164,7 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
     const scenario = card.fault.name;
     const flags = flagsOf({ engines: 2, rate: 40 });
     const trial = bench.startTrial({ ...SLOW_RUN, scenario, fleet, flags });
-    const struck = await inPhase(options, trial, card);
+    const struck = await hit(options, trial, card);
     await struck?.healing;
     await bench.finish(trial, scenario, RUN_ENDS_S);
   },
@@ -221,7 +180,7 @@ async function hangsSilently(options: StageOptions, fleet: string): Promise<void
     ...{ scenario: 'hang-silently', fleet, flags },
   });
   await poll(() => (trial.view.finishedAt.size >= after || trial.ended ? true : undefined), 300);
-  await inPhase(options, trial, { fault: hangSilently, phase: 'generate' });
+  await hit(options, trial, { fault: hangSilently, phase: 'generate' });
   await bench.finish(trial, 'hang-silently', RUN_ENDS_S);
 }
 
@@ -242,7 +201,7 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
       ...{ store: store.folder, reader: new FolderReader(store.folder) },
     });
     const phase = options.rounds === undefined ? random.pick(fault.phases) : fault.phases[0];
-    const struck = await inPhase(options, trial, { fault, phase });
+    const struck = await hit(options, trial, { fault, phase });
     await struck?.healing;
     await bench.finish(trial, 'store-full', RUN_ENDS_S);
     bench.checkStore(store.folder);
@@ -264,7 +223,7 @@ async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promi
     const tried = rounds === undefined ? random.shuffle(faults).slice(0, 4) : faults;
     for (const fault of tried) {
       const phase = fault === tried.at(-1) ? random.pick(fault.phases) : 'generate';
-      const struck = await inPhase(options, trial, { fault, phase });
+      const struck = await hit(options, trial, { fault, phase });
       await struck?.healing;
       await sleep(random.int(500, 3000));
     }

@@ -230,13 +230,13 @@ export class RunView {
   }
 
   #addLine(attempt: Attempt, text: string): void {
-    const line = parse(text) as AttemptLine | undefined;
-    if (line === undefined) {
+    const line: Partial<AttemptLine> | undefined = parse(text);
+    if (line?.row === undefined || line.output === undefined) {
       // Only what a kill tears may be torn: the very end of a file, never a line before another one.
       this.#violation('torn', `an attempt of ${attempt.batch} has a torn line in the middle`);
       return;
     }
-    const { row, completionTokens: tokens, output } = line;
+    const { row, completionTokens: tokens = 0, output } = line;
     attempt.lines.push({ row, tokens, own: output.id.includes(`${attempt.token}-`) });
     if (!this.finishedAt.has(row)) this.finishedAt.set(row, Date.now());
   }

@@ -1,0 +1,111 @@
+import { execFileSync } from 'node:child_process';
+
+import { NotPossible } from '../faults/fault.js';
+
+/** A host of its own on this machine: a network namespace with one address. */
+export interface Host {
+  readonly name: string;
+  readonly namespace: string;
+  readonly address: string;
+  /** Its end of the cable on the side of this machine. */
+  readonly cable: string;
+}
+
+const ip = (...args: string[]): void => {
+  execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+};
+
+/** Hosts on one bridge, which can be cut off from one another. This machine is on it too. */
+export class Network {
+  readonly hosts: Host[] = [];
+  /** Address of this machine on the bridge. */
+  readonly address: string;
+  readonly #id = `rc${process.pid % 100_000}`;
+  readonly #subnet: string;
+
+  private constructor() {
+    // Of the private addresses a corner that nobody is likely to use.
+    this.#subnet = `10.231.${process.pid % 250}`;
+    this.address = `${this.#subnet}.1`;
+  }
+
+  /** @throws NotPossible where namespaces may not be made */
+  static create(names: readonly string[]): Network {
+    const network = new Network();
+    try {
+      network.#build(names);
+    } catch (error) {
+      network.remove();
+      throw new NotPossible(`network namespaces may not be made: ${(error as Error).message}`);
+    }
+    return network;
+  }
+
+  #build(names: readonly string[]): void {
+    const bridge = `${this.#id}b`;
+    ip('link', 'add', bridge, 'type', 'bridge');
+    ip('address', 'add', `${this.address}/24`, 'dev', bridge);
+    ip('link', 'set', bridge, 'up');
+    for (const [index, name] of names.entries()) {
+      const host: Host = {
+        name,
+        namespace: `${this.#id}-${name}`,
+        address: `${this.#subnet}.${10 + index}`,
+        cable: `${this.#id}v${index}`,
+      };
+      this.hosts.push(host);
+      const { namespace, address, cable } = host;
+      ip('netns', 'add', namespace);
+      ip('link', 'add', cable, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace);
+      ip('link', 'set', cable, 'master', bridge, 'up');
+      ip('-n', namespace, 'link', 'set', 'lo', 'up');
+      ip('-n', namespace, 'address', 'add', `${address}/24`, 'dev', 'eth0');
+      ip('-n', namespace, 'link', 'set', 'eth0', 'up');
+    }
+  }
+
+  host(name: string): Host {
+    const found = this.hosts.find((host) => host.name === name);
+    if (found === undefined) throw new Error(`there is no host ${name}`);
+    return found;
+  }
+
+  /** A command that runs on a host. */
+  command({ namespace }: Host, command: string, args: readonly string[]): [string, string[]] {
+    return ['ip', ['netns', 'exec', namespace, command, ...args]];
+  }
+
+  /** Nothing that a host sends to an address arrives any more. */
+  cut({ namespace }: Host, address: string): void {
+    ip('-n', namespace, 'route', 'add', 'blackhole', `${address}/32`);
+  }
+
+  join({ namespace }: Host, address: string): void {
+    ip('-n', namespace, 'route', 'delete', 'blackhole', `${address}/32`);
+  }
+
+  /** Pulls the cable of a host out, so that nothing reaches it or leaves it. */
+  unplug({ cable }: Host): void {
+    ip('link', 'set', cable, 'down');
+  }
+
+  plug({ cable }: Host): void {
+    ip('link', 'set', cable, 'up');
+  }
+
+  /** Removes all of it, as far as it was made. */
+  remove(): void {
+    const steps = [
+      ...this.hosts.map(({ namespace }) => ['netns', 'delete', namespace]),
+      ...this.hosts.map(({ cable }) => ['link', 'delete', cable]),
+      ['link', 'delete', `${this.#id}b`],
+    ];
+    for (const step of steps) {
+      try {
+        ip(...step);
+      } catch {
+        // It was not made, or went with its namespace.
+      }
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import type { Card, Deck, Selection } from '../faults/index.js';
+import type { Bench, TrialRequest } from '../lab/bench.js';
+import type { Struck } from '../lab/lab.js';
+import { sleep } from '../lab/processes.js';
+import type { Trial } from '../lab/trial.js';
+import { PhaseMissed } from '../phases.js';
+import type { Random } from '../random.js';
+import type { Goal } from './goal.js';
+
+export interface StageOptions {
+  readonly bench: Bench;
+  readonly random: Random;
+  readonly goal: Goal;
+  readonly selection: Selection;
+  readonly log: (line: string) => void;
+  /** How often each fault is tried in each of its phases; without it, until the goal is reached. */
+  readonly rounds?: number;
+}
+
+/** The next card of a deck, unless the goal is reached. */
+export const deal = ({ goal, bench }: StageOptions, deck: Deck): Card | undefined =>
+  goal.reached(bench.lab) ? undefined : deck.deal();
+
+/** Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more. */
+export async function hit(
+  { bench, random, log }: StageOptions,
+  trial: Trial,
+  { fault, phase }: Card,
+  delayMs = 0,
+): Promise<Struck | undefined> {
+  try {
+    return await bench.lab.inject(fault, phase, trial, random, delayMs);
+  } catch (error) {
+    if (!(error instanceof PhaseMissed)) throw error;
+    log(error.message);
+    return undefined;
+  }
+}
+
+/** Of its rows, how many a run has finished when it is left alone to end. */
+const NEARLY_DONE = 0.9;
+
+/**
+ * One long run after the other on a fleet that stays, each hit again and again.
+ *
+ * @param oneAtATime whether the next fault waits until all is well again
+ * @param endsSeconds a run has ended after this, whatever hits it
+ */
+export async function warmLane(
+  options: StageOptions,
+  deck: Deck,
+  request: TrialRequest,
+  oneAtATime: (card: Card) => boolean,
+  endsSeconds: number,
+): Promise<void> {
+  const { bench, random } = options;
+  const enough = request.rows * NEARLY_DONE;
+  let card = deal(options, deck);
+  while (card !== undefined) {
+    const trial = bench.startTrial(request);
+    bench.health.fleets.add(request.fleet);
+    const healing: Promise<void>[] = [];
+    while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
+      const struck = await hit(options, trial, card);
+      if (struck !== undefined) healing.push(struck.healing);
+      if (oneAtATime(card)) {
+        await struck?.healing;
+        await bench.health.well(struck?.record.boundSeconds ?? 0);
+      }
+      await sleep(random.int(1000, 4000));
+      card = deal(options, deck);
+    }
+    await Promise.all(healing);
+    await bench.finish(trial, request.scenario, endsSeconds);
+  }
+}
