@@ -16,10 +16,16 @@ export const PHASES = [
 ] as const;
 export type Phase = (typeof PHASES)[number];
 
+/** An engine that is held still between the last row of a batch and its commit. */
+export interface Held {
+  readonly engine: Engine;
+  readonly batch: string;
+}
+
 /** A phase that was reached. */
 export interface Aim {
-  /** The engine that is held still in the middle of a commit, in the phase `commit`. */
-  readonly engine?: Engine;
+  /** In the phase `commit`. */
+  readonly held?: Held;
   /** Lets go of what was held. Safe to call when that is gone. */
   release(): void;
 }
@@ -86,10 +92,10 @@ async function reachCommit(trial: Trial): Promise<Aim> {
   while (!trial.ended && Date.now() < deadline) {
     const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
     for (const engine of engines) {
-      const found = await stepIntoCommit(engine, trial);
-      if (found) {
+      const batch = await stepIntoCommit(engine, trial);
+      if (batch !== undefined) {
         return {
-          engine,
+          held: { engine, batch },
           release: () => {
             signal(engine.pid, 'SIGCONT');
           },
@@ -101,24 +107,25 @@ async function reachCommit(trial: Trial): Promise<Aim> {
   throw new PhaseMissed(`no commit of run ${trial.runId} could be caught`);
 }
 
-async function stepIntoCommit(engine: Engine, trial: Trial): Promise<boolean> {
+/** Returns the batch in whose commit the engine stands still now. */
+async function stepIntoCommit(engine: Engine, trial: Trial): Promise<string | undefined> {
   const { view } = trial;
   await view.poll();
   const close = openAttempts(engine, view).find((id) => missingRows(id, trial) <= CLOSE_ROWS);
-  if (close === undefined) return false;
+  if (close === undefined) return undefined;
   const batch = close.split('/')[0] ?? '';
   const started = Date.now();
   // A batch whose last rows take longer than this is left alone: other ones end as well.
   while (Date.now() - started < 3000) {
-    if (!signal(engine.pid, 'SIGSTOP')) return false;
+    if (!signal(engine.pid, 'SIGSTOP')) return undefined;
     await view.poll();
     if (view.commits.has(batch)) break;
-    if (missingRows(close, trial) === 0) return true;
+    if (missingRows(close, trial) === 0) return batch;
     signal(engine.pid, 'SIGCONT');
     await sleep(STEP_MS);
   }
   signal(engine.pid, 'SIGCONT');
-  return false;
+  return undefined;
 }
 
 /** Rows that an attempt file still lacks. */

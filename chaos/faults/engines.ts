@@ -2,7 +2,7 @@ import { appendFileSync } from 'node:fs';
 
 import { coreOf, type Engine, enginesOf, groupOf, openAttempts } from '../lab/engines.js';
 import { KernelMemoryLimit } from '../lab/memory.js';
-import { signal, sleep } from '../lab/processes.js';
+import { poll, signal, sleep } from '../lab/processes.js';
 import type { Trial } from '../lab/trial.js';
 import { FolderReader } from '../store/reader.js';
 import { ENGINE, HUNG, TWICE, heldBack } from './bounds.js';
@@ -15,7 +15,7 @@ const describe = ({ slot, pid }: Engine): string => `engine ${slot} (pid ${pid})
 
 /** One engine that works, or the one that is held in a commit. */
 async function anEngine({ trial, random, held }: Target): Promise<Engine> {
-  if (held !== undefined) return held;
+  if (held !== undefined) return held.engine;
   const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
   const busy = engines.filter((engine) => openAttempts(engine, trial.view).length > 0);
   const choice = busy.length > 0 ? busy : engines;
@@ -65,6 +65,7 @@ export const killCore: Fault = {
   },
 };
 
+/** At the end of a commit that somebody else made meanwhile, it wants to commit as well. */
 export const zombie: Fault = {
   name: 'zombie',
   title: 'SIGSTOP of an engine beyond its heartbeat, then SIGCONT',
@@ -74,13 +75,23 @@ export const zombie: Fault = {
   bound: heldBack(BEYOND_HEARTBEAT_S),
   aim: async (target): Promise<Strike> => {
     const engine = await anEngine(target);
-    return {
-      what: describe(engine),
+    const { held, trial } = target;
+    const asleep = {
+      what: held === undefined ? describe(engine) : `${describe(engine)}, batch ${held.batch}`,
       engines: [engine],
       strike: () => stop(engine),
-      holdSeconds: BEYOND_HEARTBEAT_S,
-      heal: () => wake(engine),
       keepsStill: true,
+    };
+    if (held === undefined) {
+      return { ...asleep, holdSeconds: BEYOND_HEARTBEAT_S, heal: () => wake(engine) };
+    }
+    return {
+      ...asleep,
+      heal: async () => {
+        const committed = (): true | undefined => trial.view.commits.has(held.batch) || undefined;
+        await poll(committed, 2 * BEYOND_HEARTBEAT_S);
+        wake(engine);
+      },
     };
   },
 };

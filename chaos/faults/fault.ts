@@ -1,6 +1,6 @@
 import type { Engine } from '../lab/engines.js';
 import type { Trial } from '../lab/trial.js';
-import type { Phase } from '../phases.js';
+import type { Held, Phase } from '../phases.js';
 import type { Random } from '../random.js';
 import type { Backend } from '../workload.js';
 
@@ -8,8 +8,8 @@ import type { Backend } from '../workload.js';
 export interface Target {
   readonly trial: Trial;
   readonly random: Random;
-  /** The engine that is held still in the middle of a commit, in the phase `commit`. */
-  readonly held?: Engine;
+  /** In the phase `commit`. */
+  readonly held?: Held;
 }
 
 /** A fault that has chosen what it hits; nothing has happened yet. */

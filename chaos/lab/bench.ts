@@ -5,8 +5,8 @@ import { checkReplay, downloadHistories } from '../checker/histories.js';
 import { type Secret, findLeaks, findLeaksInFiles } from '../checker/leaks.js';
 import { SharedMemory, checkLeftovers, litterOf } from '../checker/leftovers.js';
 import { checkRecovery } from '../checker/recovery.js';
-import { checkRows } from '../checker/rows.js';
-import { checkTokens } from '../checker/tokens.js';
+import { type RowCounts, checkRows } from '../checker/rows.js';
+import { type Redone, checkTokens } from '../checker/tokens.js';
 import type { Violation } from '../checker/violation.js';
 import type { RunRecord } from '../report/record.js';
 import type { S3Server } from '../s3/server.js';
@@ -48,6 +48,13 @@ export interface TrialRequest {
   readonly reader?: StoreReader;
   readonly store?: string;
   readonly lookMs?: number;
+}
+
+/** What the checker says of one run. */
+export interface Judged {
+  readonly violations: readonly Violation[];
+  readonly counts: RowCounts;
+  readonly redone: Redone;
 }
 
 /** A stack with a data folder of its own, from `rankflow up` to the search for what is left behind. */
@@ -135,25 +142,13 @@ export class Bench {
   }
 
   /**
-   * Waits for the end of a run and checks it.
+   * Waits for the end of a run and checks it, and keeps both for the report.
    *
-   * @returns what is wrong with it; also kept for the report
+   * @returns what is wrong with it
    */
-  async finish(trial: Trial, scenario: string, seconds: number): Promise<Violation[]> {
-    const violations: Violation[] = [];
-    try {
-      await trial.end(seconds);
-    } catch (error) {
-      violations.push(trial.violation('I6', 'never-ended', (error as Error).message));
-    }
-    this.lab.trials.delete(trial);
-    const { violations: rows, counts } = await checkRows(trial);
-    const { violations: tokens, redone } = checkTokens(trial);
-    violations.push(...trial.violations(), ...rows, ...tokens);
-    for (const text of trial.output)
-      violations.push(...this.#leaks(text, `output of ${trial.runId}`));
+  async finish(trial: Trial, scenario: string, seconds: number): Promise<readonly Violation[]> {
+    const { violations, counts, redone } = await this.judge(trial, seconds);
     const manifest = trial.view.manifest;
-    const attempts = trial.view.attempts.size;
     this.runs.push({
       run: trial.runId,
       scenario,
@@ -168,13 +163,31 @@ export class Bench {
       tokens: counts.tokens,
       redoneTokens: redone.seen,
       redoneTokensAtMost: redone.atMost,
-      retries: attempts - trial.view.commits.size,
+      retries: trial.view.attempts.size - trial.view.commits.size,
     });
     this.violations.push(...violations);
+    return violations;
+  }
+
+  /** Waits for the end of a run and checks it, without a place in the report: for what must fail. */
+  async judge(trial: Trial, seconds: number): Promise<Judged> {
+    const violations: Violation[] = [];
+    try {
+      await trial.end(seconds);
+    } catch (error) {
+      violations.push(trial.violation('I6', 'never-ended', (error as Error).message));
+    }
+    this.lab.trials.delete(trial);
+    const { violations: rows, counts } = await checkRows(trial);
+    const { violations: tokens, redone } = checkTokens(trial);
+    violations.push(...trial.violations(), ...rows, ...tokens);
+    for (const text of trial.output) {
+      violations.push(...this.#leaks(text, `the output of ${trial.runId}`));
+    }
     const verdict =
       violations.length === 0 ? 'holds' : violations.map(({ code }) => code).join(', ');
     this.options.log(`run ${trial.runId} ended as ${trial.status ?? 'unknown'}: ${verdict}`);
-    return violations;
+    return { violations, counts, redone };
   }
 
   #leaks(text: string, where: string): Violation[] {

@@ -54,7 +54,7 @@ export class Lab {
     await sleep(delayMs);
     let strike: Strike;
     try {
-      const held = aim.engine;
+      const { held } = aim;
       strike = await fault.aim({ trial, random, ...(held && { held }) });
     } catch (error) {
       aim.release();

@@ -1,0 +1,59 @@
+import type { Violation } from '../checker/violation.js';
+import { killEngine, zombie } from '../faults/engines.js';
+import type { Bench, TrialRequest } from '../lab/bench.js';
+import { poll, sleep } from '../lab/processes.js';
+import type { Trial } from '../lab/trial.js';
+import type { Random } from '../random.js';
+import { flagsOf } from './simulated.js';
+
+/** Of a batch of 20 rows, how many are finished when its engine is killed: most of it. */
+const FINISHED_ROWS = 15;
+const RUN_ENDS_S = 600;
+
+/** Runs without a guard, on fleets whose engines were started without it. The stack is restarted around each. */
+export class Unguarded {
+  constructor(
+    private readonly bench: Bench,
+    private readonly random: Random,
+  ) {}
+
+  /**
+   * Starts a run on engines with one guard switched off, and restarts the stack with all guards on: engines keep
+   * what they were started with.
+   */
+  async start(guard: 'fence' | 'salvage', cluster: string): Promise<Trial> {
+    const { stack } = this.bench;
+    await stack.down();
+    await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
+    const request: TrialRequest = {
+      ...{ scenario: `no-${guard}`, rows: 240, tokens: 16, fleet: `no-${guard}`, cluster },
+      flags: flagsOf({ engines: 2, rate: 20 }),
+    };
+    const trial = this.bench.startTrial(request);
+    const started = await poll(() => (trial.view.attempts.size > 0 ? true : undefined), 120);
+    if (started === undefined) throw new Error(`run ${trial.runId} did not start`);
+    await stack.down();
+    await stack.up();
+    return trial;
+  }
+
+  /** A frozen engine wakes up in the middle of a commit that another has made meanwhile, and nothing stops it. */
+  async zombieCommits(trial: Trial): Promise<readonly Violation[]> {
+    const struck = await this.bench.lab.inject(zombie, 'commit', trial, this.random);
+    await struck?.healing;
+    return (await this.bench.judge(trial, RUN_ENDS_S)).violations;
+  }
+
+  /** An engine is killed near the end of a batch, and nobody takes over what it had finished. */
+  async engineIsKilled(trial: Trial): Promise<readonly Violation[]> {
+    const { view } = trial;
+    const nearlyDone = (): true | undefined =>
+      [...view.attempts.values()].some(
+        ({ batch, lines }) => lines.length >= FINISHED_ROWS && !view.commits.has(batch),
+      ) || undefined;
+    await poll(nearlyDone, 60, 20);
+    await this.bench.lab.inject(killEngine, 'generate', trial, this.random);
+    await sleep(1000);
+    return (await this.bench.judge(trial, RUN_ENDS_S)).violations;
+  }
+}
