@@ -11,7 +11,15 @@ import {
   zombie,
 } from './engines.js';
 import type { Fault } from './fault.js';
-import { killAllNodes, killHead, killNode, killRaylet } from './nodes.js';
+import {
+  killAllNodes,
+  killHead,
+  killNode,
+  killRaylet,
+  preempt0,
+  preempt120,
+  preempt30,
+} from './nodes.js';
 import { cancel } from './run.js';
 import {
   killChild,
@@ -35,6 +43,9 @@ export const FAULTS: readonly Fault[] = [
   killRaylet,
   killHead,
   killAllNodes,
+  preempt120,
+  preempt30,
+  preempt0,
   killControlWorker,
   killPythonWorker,
   killChild,

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 
 import { type Engine, enginesOf } from '../lab/engines.js';
 import { hasVariable, processTable, signal } from '../lab/processes.js';
@@ -12,7 +12,9 @@ const NO_CAPACITY_S = 20;
 
 /** Every process of a node, whatever group it is in, as when a machine is switched off. */
 function processesOfNode(trial: Trial, node: string): number[] {
-  const leader = need(trial.stack.nodeLeader(trial.cluster, node), `node ${node}`);
+  const leader = trial.stack.nodeLeader(trial.cluster, node);
+  // Another fault was faster.
+  if (leader === undefined) return [];
   const variables = readFileSync(`/proc/${leader}/environ`, 'latin1').split('\0');
   const marker = need(
     variables.find((variable) => variable.startsWith(`${MARKER}=`)),
@@ -93,6 +95,7 @@ export const killHead: Fault = {
   scope: 'cluster',
   bound: CLUSTER,
   aim: async ({ trial }) => {
+    need(trial.stack.nodeLeader(trial.cluster, 'head'), 'the head');
     const pids = processesOfNode(trial, 'head');
     return {
       what: `head (${pids.length} processes)`,
@@ -127,3 +130,35 @@ export const killAllNodes: Fault = {
     };
   },
 };
+
+/**
+ * A spot machine that is taken away. The notice is a file for each node, whose presence its sentinel sees; it holds
+ * the seconds that are left.
+ */
+const preempt = (seconds: number): Fault => ({
+  name: `preempt-${seconds}`,
+  title: `notice of preemption, and ${seconds} s later SIGKILL of everything on the node`,
+  phases: ['generate'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: { simulated: NODE.simulated + seconds, vllm: NODE.vllm + seconds },
+  aim: async (target) => {
+    const { trial } = target;
+    const node = aWorker(target);
+    const pids = processesOfNode(trial, node);
+    return {
+      what: `${node}, ${seconds} s ahead`,
+      engines: await enginesOn(trial, pids),
+      strike: () => {
+        const file = trial.stack.home.file('clusters', trial.cluster, `${node}.preempted`);
+        writeFileSync(file, JSON.stringify({ deadline: seconds }));
+      },
+      holdSeconds: seconds,
+      heal: () => kill(processesOfNode(trial, node)),
+    };
+  },
+});
+
+export const preempt120 = preempt(120);
+export const preempt30 = preempt(30);
+export const preempt0 = preempt(0);

@@ -237,7 +237,7 @@ export class Bench {
   async close(): Promise<void> {
     const { log } = this.options;
     await Promise.all(this.lab.struck.map(({ healing }) => healing));
-    this.violations.push(...checkRecovery(this.lab.struck, this.health));
+    this.violations.push(...this.lab.violations, ...checkRecovery(this.lab.struck, this.health));
     await this.checkLeaks();
     log('replaying the histories');
     const histories = await downloadHistories(await this.stack.client());

@@ -1,3 +1,4 @@
+import type { Violation } from '../checker/violation.js';
 import { type Fault, NotPossible, type Strike } from '../faults/fault.js';
 import { type Phase, reach } from '../phases.js';
 import type { Random } from '../random.js';
@@ -29,6 +30,7 @@ export class Lab {
   readonly struck: Struck[] = [];
   readonly skipped: Skipped[] = [];
   readonly trials = new Set<Trial>();
+  readonly violations: Violation[] = [];
 
   constructor(
     readonly stack: Stack,
@@ -95,7 +97,7 @@ export class Lab {
       snapshot,
       at,
       endedAt: Date.now(),
-      healing: heal(strike),
+      healing: heal(strike).catch((error: unknown) => this.#complain(fault, trial, error)),
     };
     void struck.healing.then(() => {
       struck.endedAt = Date.now();
@@ -103,6 +105,13 @@ export class Lab {
     this.struck.push(struck);
     this.log(`#${number} ${fault.name} in ${phase} of ${trial.runId}: ${strike.what}`);
     return struck;
+  }
+
+  /** What a user does after such a loss did not work. */
+  #complain(fault: Fault, trial: Trial, error: unknown): void {
+    const message = `after ${fault.name}: ${error instanceof Error ? error.message : String(error)}`;
+    this.violations.push(trial.violation('I6', 'not-mended', message));
+    this.log(message);
   }
 
   /** Leaves as lost only the rows on engines that are hit, where the attempts that they write can be seen. */

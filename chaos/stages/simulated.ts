@@ -1,6 +1,7 @@
 import { type Card, Deck, FAULTS, cardsOf } from '../faults/index.js';
 import { fullStore } from '../faults/store.js';
 import { hang, hangSilently, zombie } from '../faults/engines.js';
+import { preempt30, preempt120 } from '../faults/nodes.js';
 import { cancel } from '../faults/run.js';
 import { type Fault, NotPossible } from '../faults/fault.js';
 import { s3Faults } from '../faults/s3.js';
@@ -44,7 +45,7 @@ export function flagsOf(shape: Shape): string[] {
 }
 
 /** Faults that take minutes go on beside the others, on runs of their own. */
-const SLOW: readonly Fault[] = [zombie, hang];
+const SLOW: readonly Fault[] = [zombie, hang, preempt120, preempt30];
 
 /**
  * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
