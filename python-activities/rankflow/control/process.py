@@ -23,6 +23,8 @@ ERROR_STATUS = 2
 """Exit status of a child whose stdout holds an error of the closed set."""
 BEAT_SECONDS = 2.0
 _TAIL_CHARACTERS = 400
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit statuses that others cause: the kernel when memory runs out, people, a shutdown."""
 _KILL_SECONDS = 10.0
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -65,6 +67,8 @@ async def run_child(
 
     Raises:
         RankflowError: what the child raised, or ``otherwise`` with the last words of its stderr.
+        RuntimeError: somebody killed the child, which says nothing about its task: worth another
+            try.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -111,5 +115,7 @@ def _read(
         raise error
     if status == 0 and document is not None:
         return answer.model_validate(document)
+    if status is not None and status in _KILLED:
+        raise RuntimeError(f"the child process was killed ({signal.Signals(-status).name})")
     tail = err.decode(errors="replace").strip()[-_TAIL_CHARACTERS:]
     raise RankflowError(otherwise, f"the child process ended with status {status}: {tail}")
