@@ -39,14 +39,14 @@ async function list({ limit, store: root, json }: Flags): Promise<void> {
     say('There are no runs yet. Start one with: rankflow run FILE --model MODEL');
     return;
   }
-  const head = ['run', 'status', 'started', 'fleet', 'store'];
+  const head = ['run', 'state', 'started', 'fleet', 'store'];
   const rows = runs.map((run) => [
-    ...[run.runId, statusText(run), run.startedAt?.toISOString().slice(0, 19) ?? ''],
+    ...[run.runId, stateText(run), run.startedAt?.toISOString().slice(0, 19) ?? ''],
     ...[run.memo?.fleet ?? '', run.store ?? ''],
   ]);
   print(table([head, ...rows]));
 }
 
 /** A run that only a store knows is as far as its files say, and nobody works at it. */
-const statusText = ({ status, stored }: RunListing): string =>
-  stored === undefined ? status.toLowerCase() : `${stored} (stored)`;
+const stateText = ({ state, onlyStored }: RunListing): string =>
+  onlyStored ? `${state} (stored)` : state;

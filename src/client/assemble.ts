@@ -89,8 +89,10 @@ export function assemble(seen: Observation): RunSnapshot {
 
 /** A run that has ended while the workflow around it still goes on is not over for whoever watches. */
 function stateOf({ run, inference }: Observation): RunState {
-  if (run === undefined) return inference?.paused === undefined ? 'validating' : 'paused';
-  return isOver(run.state) ? 'finalizing' : run.state;
+  if (run === undefined && inference?.paused !== undefined) return 'paused';
+  const state = run?.state ?? 'validating';
+  if (isOver(state)) return 'finalizing';
+  return inference?.cancelling && state !== 'finalizing' ? 'cancelling' : state;
 }
 
 function troublesOf(
@@ -128,10 +130,14 @@ function troublesOf(
 }
 
 const STATE_OF_STATUS: Readonly<Record<string, RunState>> = {
+  RUNNING: 'in_progress',
   COMPLETED: 'completed',
   CANCELLED: 'cancelled',
   TIMED_OUT: 'expired',
 };
+
+/** State of a run by Temporal's status of its workflow alone. */
+export const stateOfStatus = (status: string): RunState => STATE_OF_STATUS[status] ?? 'failed';
 
 type EndedSnapshot = Omit<RunSnapshot, 'runId' | 'startedAt' | 'at'>;
 
@@ -140,7 +146,7 @@ function endedSnapshot({ status, result, failure }: Ended): EndedSnapshot {
   const counts = { doneRows: 0, failedRows: 0, completionTokens: 0 };
   return {
     ...counts,
-    state: result?.state ?? STATE_OF_STATUS[status] ?? 'failed',
+    state: result?.state ?? stateOfStatus(status),
     phase: 'done',
     ranks: 0,
     retries: 0,

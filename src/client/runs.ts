@@ -7,7 +7,9 @@ import {
 } from '@temporalio/client';
 
 import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names.js';
+import type { RunState } from '../contracts/run.js';
 import type { RunResult } from '../contracts/workflows.js';
+import { stateOfStatus } from './assemble.js';
 import { ClientError } from './errors.js';
 import { counted, shortName } from '../text.js';
 import { reconcile, type RunMemo, runParameters } from './identity.js';
@@ -19,6 +21,9 @@ import {
   type StoredListing,
   type StoredResult,
 } from './stored.js';
+
+/** Results asked for at once: each is a call of its own. */
+const RESULTS_AT_ONCE = 16;
 
 /** What became of a start. */
 export interface StartedRun {
@@ -35,10 +40,10 @@ export interface StartedRun {
 /** A run as a list shows it. */
 export interface RunListing {
   readonly runId: string;
-  /** Temporal's status of the workflow: RUNNING, COMPLETED, FAILED, …; STORED when only a store knows the run. */
-  readonly status: string;
-  /** How far a run is that only a store knows. */
-  readonly stored?: string;
+  /** `in_progress` for all that goes on: a list does not look into each. */
+  readonly state: RunState;
+  /** Temporal does not know it (any more): the state is how far its files are, and nobody works at it. */
+  readonly onlyStored?: true;
   readonly startedAt?: Date;
   readonly closedAt?: Date;
   readonly store?: string;
@@ -161,22 +166,41 @@ export async function cancelRun(client: Client, runId: string): Promise<boolean>
 
 /** The newest runs, newest first; one entry for a run, however often it was continued. */
 export async function listRuns(client: Client, limit: number): Promise<RunListing[]> {
-  const runs = new Map<string, RunListing>();
+  const executions = new Map<string, WorkflowExecutionInfo>();
   const query = `WorkflowType = '${WORKFLOW.inference}'`;
   for await (const execution of client.workflow.list({ query })) {
     const runId = runIdOf(execution.workflowId);
-    if (runs.has(runId)) continue;
-    const memo = memoOf(execution);
-    runs.set(runId, {
-      runId,
-      status: execution.status.name,
-      startedAt: execution.startTime,
-      ...(execution.closeTime && { closedAt: execution.closeTime }),
-      ...(memo && { memo, store: memo.store }),
-    });
-    if (runs.size >= limit) break;
+    if (!executions.has(runId)) executions.set(runId, execution);
+    if (executions.size >= limit) break;
   }
-  return [...runs.values()];
+  const runs: RunListing[] = [];
+  const found = [...executions.entries()];
+  for (let start = 0; start < found.length; start += RESULTS_AT_ONCE) {
+    const some = found.slice(start, start + RESULTS_AT_ONCE);
+    runs.push(...(await Promise.all(some.map(([id, one]) => listingOf(client, id, one)))));
+  }
+  // Temporal lists those that go on first.
+  const started = (run: RunListing): number => run.startedAt?.getTime() ?? 0;
+  return runs.toSorted((a, b) => started(b) - started(a));
+}
+
+async function listingOf(
+  client: Client,
+  runId: string,
+  execution: WorkflowExecutionInfo,
+): Promise<RunListing> {
+  const { status, workflowId, startTime, closeTime } = execution;
+  // To Temporal, a run that was cancelled in good order is completed as well: only its result tells.
+  const handle = client.workflow.getHandle(workflowId, execution.runId);
+  const result = status.name === 'COMPLETED' ? ((await handle.result()) as RunResult) : undefined;
+  const memo = memoOf(execution);
+  return {
+    runId,
+    state: result?.state ?? stateOfStatus(status.name),
+    startedAt: startTime,
+    ...(closeTime && { closedAt: closeTime }),
+    ...(memo && { memo, store: memo.store }),
+  };
 }
 
 /**
@@ -192,13 +216,16 @@ export async function listAllRuns(
   const known = client === undefined ? [] : await listRuns(client, limit);
   const ids = new Set(known.map(({ runId }) => runId));
   const others = (await listStored(store)).filter(({ runId }) => !ids.has(runId));
-  return [...known, ...others.map((run) => listingOf(run, store))].slice(0, limit);
+  return [...known, ...others.map((run) => storedListingOf(run, store))].slice(0, limit);
 }
 
-const listingOf = ({ runId, state, plannedAt }: StoredListing, store: string): RunListing => ({
+const storedListingOf = (
+  { runId, state, plannedAt }: StoredListing,
+  store: string,
+): RunListing => ({
   runId,
-  status: 'STORED',
-  stored: state,
+  state,
+  onlyStored: true,
   store,
   ...(plannedAt && { startedAt: plannedAt }),
 });

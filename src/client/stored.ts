@@ -1,7 +1,13 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 
-import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec } from '../contracts/run.js';
+import type {
+  FinalizeRunResult,
+  PlanSummary,
+  RowCounts,
+  RunSpec,
+  RunState,
+} from '../contracts/run.js';
 import { ClientError } from './errors.js';
 import { type Parameters, runParameters } from './identity.js';
 import type { PreparedRun } from './inference.js';
@@ -34,7 +40,7 @@ interface StoredRun {
 export interface StoredListing {
   readonly runId: string;
   /** `validating` without a plan, `in_progress` without results, else how it ended. */
-  readonly state: string;
+  readonly state: RunState;
   /** When it was planned; unknown for a bucket. */
   readonly plannedAt?: Date;
 }

@@ -264,6 +264,8 @@ export interface InferenceStatus {
   readonly runId: string;
   /** `preparing`: plan, cluster, engine arguments; `stopping`: takes down what it brought up. */
   readonly phase: 'preparing' | 'starting-fleet' | 'running' | 'stopping' | 'done';
+  /** Whether somebody asked the run to stop; it may still be in any phase. */
+  readonly cancelling?: boolean;
   readonly plan?: PlanSummary;
   /** Why planning pauses; a run that generates tells its own pauses. */
   readonly paused?: Problem;

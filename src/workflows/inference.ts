@@ -78,7 +78,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     show();
   });
   const work = new CancellationScope();
-  setHandler(inferenceStatusQuery, present);
+  setHandler(inferenceStatusQuery, () => ({
+    ...present(),
+    ...(work.consideredCancelled && { cancelling: true }),
+  }));
   setHandler(cancelRunSignal, () => work.cancel());
   enter({});
 

@@ -66,13 +66,13 @@ describe.each([
   test('is listed with how far it is', async () => {
     const { exitCode, stdout, stderr } = await rankflow('list', '--json', ...store());
     expect([exitCode, stderr]).toEqual([0, expect.stringContaining('Temporal does not answer')]);
-    const runs = JSON.parse(stdout) as { runId: string; status: string; stored: string }[];
+    const runs = JSON.parse(stdout) as { runId: string; state: string }[];
     expect(runs).toHaveLength(2);
     expect(runs).toContainEqual(
-      expect.objectContaining({ runId: 'half', status: 'STORED', stored: 'in_progress' }),
+      expect.objectContaining({ runId: 'half', onlyStored: true, state: 'in_progress' }),
     );
     expect(runs).toContainEqual(
-      expect.objectContaining({ runId: 'run-1', status: 'STORED', stored: 'completed' }),
+      expect.objectContaining({ runId: 'run-1', onlyStored: true, state: 'completed' }),
     );
   });
 

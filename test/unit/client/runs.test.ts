@@ -121,9 +121,14 @@ test('a list shows each run once, the newest first, with its store', async () =>
   await vi.waitFor(async () => {
     const runs = await listRuns(client, 100);
     expect(runs.filter(({ runId }) => runId === id)).toHaveLength(1);
-    expect(runs[0]).toMatchObject({ runId: id, status: 'RUNNING', memo: { store: folder } });
+    expect(runs[0]).toMatchObject({ runId: id, state: 'in_progress', memo: { store: folder } });
   });
   expect(await listRuns(client, 1)).toHaveLength(1);
+  await terminate();
+  await vi.waitFor(async () => {
+    const [newest] = await listRuns(client, 100);
+    expect(newest).toMatchObject({ runId: id, state: 'failed' });
+  });
 });
 
 test('a run is cancelled once; afterwards there is nothing to cancel', async () => {

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { prepareRun, type PreparedRun } from '../../../src/client/inference.js';
 import { runSnapshot, watchRun } from '../../../src/client/progress.js';
-import { cancelRun, startRun } from '../../../src/client/runs.js';
+import { cancelRun, listRuns, startRun } from '../../../src/client/runs.js';
 import type { RunSnapshot } from '../../../src/client/snapshot.js';
 import { CONTROL_QUEUE, fleetQueue, PYTHON_QUEUE } from '../../../src/contracts/names.js';
 import type { BatchHeartbeat } from '../../../src/contracts/run.js';
@@ -143,7 +143,16 @@ test('a cancelled run ends as cancelled', async () => {
     return phase === 'generating' && run.inFlight > 0;
   });
   expect(await cancelRun(harness.client, 'cancelled')).toBe(true);
+  const states: string[] = [];
   let last: RunSnapshot | undefined;
-  for await (const snapshot of watchRun(harness.client, 'cancelled')) last = snapshot;
+  for await (const snapshot of watchRun(harness.client, 'cancelled')) {
+    last = snapshot;
+    states.push(snapshot.state);
+  }
   expect(last).toMatchObject({ state: 'cancelled', output: { succeeded: 0 } });
+  expect(states).toContain('cancelling');
+  await eventually(async () => {
+    const runs = await listRuns(harness.client, 100);
+    return runs.find(({ runId }) => runId === 'cancelled')?.state === 'cancelled';
+  });
 });
