@@ -79,8 +79,8 @@ export class ClientError extends Error {
     options: ClientErrorOptions = {},
   ) {
     super(message, { cause: options.cause });
-    this.wayOut = options.wayOut ?? wayOutOf(type);
     this.problems = options.problems ?? [];
+    this.wayOut = options.wayOut ?? wayOutOf(type, this.problems);
     this.totalProblems = options.totalProblems ?? this.problems.length;
   }
 }
@@ -90,7 +90,12 @@ export function isErrorType(type: unknown): type is ErrorType {
   return typeof type === 'string' && Object.hasOwn(ERRORS, type);
 }
 
-function wayOutOf(type: FailureType): string | undefined {
+/** What helps against problems of the input as a whole (line 0): recording lines as errors does not. */
+const WHOLE_INPUT_WAY_OUT = 'Correct the file, or the option that the message names.';
+
+function wayOutOf(type: FailureType, problems: readonly InputProblem[] = []): string | undefined {
+  const whole = problems.length > 0 && problems.every(({ line }) => line === 0);
+  if (type === 'InvalidInput' && whole) return WHOLE_INPUT_WAY_OUT;
   if (isErrorType(type)) return ERRORS[type].wayOut;
   if (type === 'Unreachable')
     return 'Start the local stack with `rankflow up`, or set TEMPORAL_ADDRESS.';
@@ -135,7 +140,7 @@ function failure(
   message: string,
   problems: readonly InputProblem[] = [],
   totalProblems = problems.length,
-  wayOut = wayOutOf(type),
+  wayOut = wayOutOf(type, problems),
 ): Failure {
   const exitCode = EXIT_CODES[type];
   return { type, message, problems, totalProblems, exitCode, ...(wayOut && { wayOut }) };

@@ -235,7 +235,7 @@ def _refuse_tools(body: dict[str, Any]) -> None:
     if body.get("tools") and body.get("tool_choice", "auto") not in (None, "none"):
         raise RowProblem(
             "tool_parser_missing",
-            "tools need the model's tool call parser (toolCallParser), or tool_choice none",
+            "tools need the model's tool call parser (--tool-call-parser), or tool_choice none",
         )
 
 

@@ -50,7 +50,7 @@ def detect_format(spec: InputSpec, path: Path) -> Format:
             if not text.lstrip().startswith(b"{") and suffix not in (".jsonl", ".ndjson", ".json"):
                 raise RankflowError(
                     ErrorType.UNSUPPORTED_INPUT,
-                    f"the format of {spec.uri} is not known: name it with --format",
+                    f"the format of {spec.uri} is not known: name it with --input-format",
                 )
             row = _parse_line(1, text).value or {}
             return "openai" if {"body", "url", "method"} & row.keys() else "jsonl"

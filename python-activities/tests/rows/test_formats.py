@@ -143,7 +143,7 @@ def test_a_broken_parquet_file_is_one_problem(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_asks_for_its_name(tmp_path: Path) -> None:
-    with pytest.raises(RankflowError) as caught:
+    with pytest.raises(RankflowError, match="--input-format") as caught:
         validate_run(spec(tmp_path, b"some text\n", "in.txt"))
     assert caught.value.kind is ErrorType.UNSUPPORTED_INPUT
     with pytest.raises(RankflowError) as caught:

@@ -32,6 +32,19 @@ test('a refused input shows every problem with its line, and how to go on', () =
   });
 });
 
+test('what is wrong with the input as a whole is not mended by recording lines', () => {
+  const problems = [{ line: 0, code: 'unknown_column', message: "no column 'q'" }];
+  const cause = ApplicationFailure.create({
+    type: 'InvalidInput',
+    message: 'the input has 1 problem',
+    details: [{ problems, total: 1 }],
+  });
+  const { wayOut } = describeFailure(new WorkflowFailedError('failed', cause, 'IN_PROGRESS'));
+  expect(wayOut).toMatch(/option/u);
+  expect(wayOut).not.toContain('--on-invalid');
+  expect(new ClientError('InvalidInput', 'm', { problems }).wayOut).toBe(wayOut);
+});
+
 test.each([
   ['RunMismatch', EXIT.usage],
   ['ImpossibleResources', EXIT.usage],
