@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rankflow.contracts.models import ModelSpec, RunSpec
-from rankflow.rows.problems import ProblemLog, RowProblem
+from rankflow.rows.problems import ProblemLog, RowProblem, RowProblems
 from rankflow.rows.readers import Format, RawRow, read_rows
 from rankflow.rows.requests import CHAT, EMBEDDINGS, Request, custom_id_of, to_request
 from rankflow.rows.tokens import EstimatedTokens, ModelTokens, Prompt, TokenCounter
@@ -76,13 +76,7 @@ class RowChecker:
         entry.custom_id = _shown_id(row)
         if row.problem is not None:
             raise row.problem
-        custom_id = custom_id_of(kind, row)
-        entry.custom_id = custom_id
-        self._claim(custom_id, row.line)
-        entry.claimed = True
-        prompts_are_chat = self._tokens.facts.has_chat_template
-        request = to_request(kind, self._spec.input, row, custom_id, prompts_are_chat)
-        body = self._body(request)
+        request, body = self._request(kind, entry)
         try:
             entry.line = _encode(
                 {
@@ -110,6 +104,24 @@ class RowChecker:
         entry.url = request.url
         entry.truncates = body.get("truncate_prompt_tokens") is not None
 
+    def _request(self, kind: Format, entry: "_Pending") -> tuple[Request, dict[str, Any]]:
+        """The request and its whole body. Raises RowProblem with all that shows without parsing."""
+        row, problems = entry.row, RowProblems()
+        with problems.collect():
+            custom_id = custom_id_of(kind, row)
+            entry.custom_id = custom_id
+            self._claim(custom_id, row.line)
+            entry.claimed = True
+        made: tuple[Request, dict[str, Any]] | None = None
+        with problems.collect():
+            prompts_are_chat = self._tokens.facts.has_chat_template
+            custom_id = entry.custom_id or ""
+            request = to_request(kind, self._spec.input, row, custom_id, prompts_are_chat)
+            made = request, self._body(request)
+        problems.raise_any()
+        assert made is not None, "a problem was collected and not raised"
+        return made
+
     def _claim(self, custom_id: str, line: int) -> None:
         """Raise RowProblem for an id that an earlier line has; 12 bytes of a hash stand for it."""
         key = hashlib.blake2b(custom_id.encode(errors="replace"), digest_size=12).digest()
@@ -119,12 +131,19 @@ class RowChecker:
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The body with the run's defaults below it and without the model, which is the run's."""
-        body = request.body
-        if body.get("stream"):
-            raise RowProblem("stream_not_supported", "stream is true; results are written whole")
-        named = body.get("model")
-        if named is not None and not _same_model(self._spec.model, named):
-            raise RowProblem("model_mismatch", f"model is not the run's ({self._spec.model.model})")
+        body, problems = request.body, RowProblems()
+        with problems.collect():
+            if body.get("stream"):
+                raise RowProblem(
+                    "stream_not_supported", "stream is true; results are written whole"
+                )
+        with problems.collect():
+            named = body.get("model")
+            if named is not None and not _same_model(self._spec.model, named):
+                raise RowProblem(
+                    "model_mismatch", f"model is not the run's ({self._spec.model.model})"
+                )
+        problems.raise_any()
         defaults = {} if request.url == EMBEDDINGS else dict(self._spec.sampling)
         if body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None:
             for key in ("max_tokens", "max_completion_tokens"):
@@ -182,7 +201,8 @@ class RowChecker:
 
     def _refused(self, entry: "_Pending", problem: RowProblem) -> CheckedRow:
         line = entry.row.line
-        self._log.add(line, problem, entry.custom_id)
+        for one in (problem, *problem.also):
+            self._log.add(line, one, entry.custom_id)
         custom_id = entry.custom_id
         if custom_id is None or not entry.claimed:
             custom_id = self._own_id(line)

@@ -1,5 +1,8 @@
 """Everything wrong with an input, collected before anything is refused. Never carries a prompt."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import InputProblem
 
@@ -14,8 +17,32 @@ class RowProblem(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.also: list[RowProblem] = []
+        """More that is wrong with the same row, found at the same time."""
         # Half surrogate pairs, which JSON allows, can be written nowhere.
         self.message = message[:_MESSAGE_CHARACTERS].encode(errors="replace").decode()
+
+
+class RowProblems:
+    """Collects what is wrong with one row, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[RowProblem] = []
+
+    @contextmanager
+    def collect(self) -> Generator[None]:
+        """Keep a RowProblem that is raised inside instead of passing it on."""
+        try:
+            yield
+        except RowProblem as problem:
+            self._found += [problem, *problem.also]
+
+    def raise_any(self) -> None:
+        """Raise the first problem with the others in its ``also``, if there is one."""
+        if self._found:
+            first, *rest = self._found
+            first.also = rest
+            raise first
 
 
 class ProblemLog:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from rankflow.contracts.models import InputSpec
-from rankflow.rows.problems import RowProblem
+from rankflow.rows.problems import RowProblem, RowProblems
 from rankflow.rows.readers import Format, RawRow
 
 CHAT = "/v1/chat/completions"
@@ -99,11 +99,11 @@ def to_request(
     completion, as ``messages`` is always a chat.
 
     Raises:
-        RowProblem: what is wrong, first thing first.
+        RowProblem: what is wrong, all of it.
     """
     value = row.value or {}
     if kind == "openai":
-        return Request(custom_id, *_openai(value))
+        return _openai(custom_id, value)
     body = (
         {key: inner for key, inner in value.items() if key in PARAMETERS} if kind == "jsonl" else {}
     )
@@ -121,16 +121,20 @@ def to_request(
     raise RowProblem("missing_prompt", "the row has neither messages, prompt nor input")
 
 
-def _openai(value: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    if value.get("method") != "POST":
-        raise RowProblem("unsupported_method", 'method is not "POST"')
-    url = value.get("url")
-    if url not in URLS:
-        raise RowProblem("unsupported_url", f"url is none of {', '.join(URLS)}")
-    body = value.get("body")
-    if not isinstance(body, dict):
-        raise RowProblem("missing_body", "body is not an object")
-    return cast("str", url), dict(cast("dict[str, Any]", body))
+def _openai(custom_id: str, value: dict[str, Any]) -> Request:
+    url, body = value.get("url"), value.get("body")
+    problems = RowProblems()
+    with problems.collect():
+        if value.get("method") != "POST":
+            raise RowProblem("unsupported_method", 'method is not "POST"')
+    with problems.collect():
+        if url not in URLS:
+            raise RowProblem("unsupported_url", f"url is none of {', '.join(URLS)}")
+    with problems.collect():
+        if not isinstance(body, dict):
+            raise RowProblem("missing_body", "body is not an object")
+    problems.raise_any()
+    return Request(custom_id, cast("str", url), dict(cast("dict[str, Any]", body)))
 
 
 def _custom_id(value: Any) -> str:

@@ -52,6 +52,29 @@ def test_all_problems_of_a_file_are_listed_with_their_lines(tmp_path: Path) -> N
     ]
 
 
+def test_all_that_is_wrong_with_one_row_is_told_at_once(tmp_path: Path) -> None:
+    data = jsonl(
+        [
+            {"custom_id": 7, "method": "GET", "url": "/v1/files", "body": None},
+            chat("a"),
+            chat("a", stream=True, model="another"),
+        ]
+    )
+    asked = spec(tmp_path, data)
+    assert problems(asked) == [
+        (1, "invalid_custom_id"),
+        (1, "unsupported_method"),
+        (1, "unsupported_url"),
+        (1, "missing_body"),
+        (3, "duplicate_custom_id"),
+        (3, "stream_not_supported"),
+        (3, "model_mismatch"),
+    ]
+    # A row with several problems is still one row.
+    summary = validate_run(asked.model_copy(update={"on_invalid": "record"}))
+    assert (summary.rows, summary.invalid_rows) == (3, 2)
+
+
 def test_a_duplicate_names_the_first_line(tmp_path: Path) -> None:
     with pytest.raises(RankflowError) as caught:
         validate_run(spec(tmp_path, jsonl([chat("a"), chat("b"), chat("a")])))
