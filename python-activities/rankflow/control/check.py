@@ -31,7 +31,9 @@ def _simulated(spec: ModelSpec) -> CheckEngineArgumentsResult:
     try:
         backend = SimulatedBackend(spec)
     except ValidationError as error:
-        raise _invalid(_reason(error, "--engine-arg ")) from error
+        problems = error.errors(include_url=False, include_input=False)
+        reasons = [f"--engine-arg {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems]
+        raise _invalid("\n  ".join(reasons)) from error
     return CheckEngineArgumentsResult(max_model_len=backend.max_model_len, architecture="simulated")
 
 
@@ -45,32 +47,23 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
     except RankflowError as error:
         raise _invalid(str(error)) from error
     # Imports vLLM: many seconds, and only after the environment is set.
-    from rankflow.engine.arguments import engine_arguments, same_platform
+    from rankflow.engine.arguments import (
+        describe,
+        engine_arguments,
+        model_config,
+        same_platform,
+    )
 
     arguments = engine_arguments(spec).engine
-    try:
-        # The whole configuration can be built only where the engine's kind of device is.
-        config = (
-            arguments.create_engine_config().model_config
-            if same_platform(spec)
-            else arguments.create_model_config()
-        )
-    except Exception as error:
-        raise _invalid(f"{spec.model}: {_reason(error)}") from error
+    config = model_config(spec, arguments)
+    # The whole configuration can be built only where the engine's kind of device is.
+    if same_platform(spec):
+        try:
+            arguments.create_engine_config()
+        except Exception as error:
+            raise _invalid(f"{spec.model}: {describe(error)}") from error
     architectures = config.architectures
     return CheckEngineArgumentsResult(
         max_model_len=config.max_model_len,
         architecture=architectures[0] if architectures else "unknown",
     )
-
-
-def _reason(error: Exception, prefix: str = "") -> str:
-    """What is wrong, a line for each field: pydantic's errors are pages with links."""
-    if not isinstance(error, ValidationError):
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    lines: list[str] = []
-    for problem in error.errors(include_url=False, include_input=False):
-        field = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{prefix}{field}: {message}" if field else message)
-    return "\n  ".join(lines)

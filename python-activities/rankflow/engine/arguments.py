@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from vllm.config import ModelConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import BaseFrontendArgs
 from vllm.platforms import current_platform
@@ -91,6 +93,26 @@ def _check_names(spec: ModelSpec, extra: dict[str, Any], known: set[str]) -> lis
     return problems
 
 
+def describe(error: Exception) -> str:
+    """What is wrong, a line for each field: pydantic's errors are pages with links."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    lines: list[str] = []
+    for problem in error.errors(include_url=False, include_input=False):
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{field}: {message}" if field else message)
+    return "\n  ".join(lines)
+
+
+def model_config(spec: ModelSpec, arguments: AsyncEngineArgs) -> ModelConfig:
+    """What vLLM reads of the model itself. Raises ENGINE_ARGUMENTS_INVALID."""
+    try:
+        return arguments.create_model_config()
+    except Exception as error:
+        raise invalid([f"{spec.model}: {describe(error)}"]) from error
+
+
 def same_platform(spec: ModelSpec) -> bool:
     """Whether this process sees the kind of device that the spec's engines use."""
     return current_platform.is_cpu() == (spec.gpus_per_engine == 0)
@@ -133,4 +155,4 @@ def engine_arguments(spec: ModelSpec) -> EngineArguments:
     try:
         return EngineArguments(AsyncEngineArgs(**values), frontend)
     except Exception as error:
-        raise invalid([f"{spec.model}: {type(error).__name__}: {error}"]) from error
+        raise invalid([f"{spec.model}: {describe(error)}"]) from error

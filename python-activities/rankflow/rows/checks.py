@@ -4,15 +4,19 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rankflow.contracts.models import ModelSpec, RunSpec
 from rankflow.rows.problems import ProblemLog, RowProblem, RowProblems
 from rankflow.rows.readers import Format, RawRow, read_rows
 from rankflow.rows.requests import CHAT, EMBEDDINGS, Request, custom_id_of, to_request
 from rankflow.rows.tokens import EstimatedTokens, ModelTokens, Prompt, TokenCounter
+
+if TYPE_CHECKING:
+    from rankflow.rows.openai import RequestParser
 
 _CHUNK_ROWS = 256
 """Rows tokenised together: enough for the tokenizer's threads, small enough to hold."""
@@ -90,10 +94,8 @@ class RowChecker:
             raise RowProblem("invalid_unicode", "the row has half of a surrogate pair") from error
         self._check_kind(request.url)
         if not self._simulated:
-            # Not at the top: only a row to be checked is worth vLLM's import.
-            from rankflow.rows.openai import parse
-
-            parameters = parse(request.url, cast("dict[str, Any]", json.loads(_encode(body))))
+            parsed = cast("dict[str, Any]", json.loads(_encode(body)))
+            parameters = self._parser.parse(request.url, parsed)
             entry.max_tokens, entry.choices = parameters.max_tokens, parameters.choices
         else:
             limit = body.get("max_completion_tokens", body.get("max_tokens"))
@@ -103,6 +105,13 @@ class RowChecker:
         entry.prompts = self._tokens.prompts(request.url, body)
         entry.url = request.url
         entry.truncates = body.get("truncate_prompt_tokens") is not None
+
+    @cached_property
+    def _parser(self) -> "RequestParser":
+        # Not at the top: only a row to be checked is worth vLLM's import.
+        from rankflow.rows.openai import RequestParser
+
+        return RequestParser(self._spec.model)
 
     def _request(self, kind: Format, entry: "_Pending") -> tuple[Request, dict[str, Any]]:
         """The request and its whole body. Raises RowProblem with all that shows without parsing."""

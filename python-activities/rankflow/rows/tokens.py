@@ -65,13 +65,17 @@ class ModelTokens:
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
         if model.endpoint is not None:
             os.environ["HF_ENDPOINT"] = model.endpoint
+        token = _token(model)
+        if token is not None:
+            # vLLM, which checks the requests, reads the model's configuration too.
+            os.environ["HF_TOKEN"] = token
         # After the environment is set: transformers reads it at import, which takes seconds.
         from transformers import AutoConfig, AutoTokenizer
 
         options: dict[str, Any] = {
             "revision": model.revision,
             "cache_dir": model.cache_dir,
-            "token": _token(model),
+            "token": token,
             "trust_remote_code": bool(model.engine_args.get("trust_remote_code", False)),
         }
         try:

@@ -26,6 +26,11 @@ def row(number: int, url: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": f"r{number}", "method": "POST", "url": url, "body": body}
 
 
+def schema(wanted: dict[str, Any]) -> dict[str, Any]:
+    """A response_format with a JSON schema."""
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("invalid_parameter", chat("a", PROMPT, temperature=-1)),
     ("invalid_parameter", chat("b", PROMPT, max_tokens=0)),
@@ -39,6 +44,13 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("invalid_parameter", row(1, COMPLETIONS, prompt={PROMPT: PROMPT})),
     ("invalid_parameter", row(2, COMPLETIONS)),
     ("invalid_parameter", row(3, CHAT)),
+    ("invalid_parameter", chat("n", PROMPT, logprobs=True, top_logprobs=21)),
+    ("invalid_parameter", row(6, COMPLETIONS, prompt=PROMPT, logprobs=21)),
+    ("invalid_parameter", chat("o", PROMPT, logit_bias={"99999999": 1})),
+    ("invalid_parameter", chat("p", PROMPT, stop_token_ids=[99_999_999])),
+    ("invalid_parameter", chat("q", PROMPT, structured_outputs={"regex": f"(({PROMPT}"})),
+    ("invalid_parameter", chat("s", structured_outputs={"regex": "(("})),
+    ("invalid_parameter", chat("r", PROMPT, response_format=schema({"type": PROMPT}))),
     ("invalid_prompt", row(4, COMPLETIONS, prompt=[1, 2, 99_999_999])),
     ("chat_template_error", chat("j", messages=[])),
     ("tool_parser_missing", chat("k", tools=[{"type": "function", "function": {"name": "f"}}])),
@@ -55,6 +67,7 @@ def test_everything_vllm_would_refuse_is_told_without_the_prompt(tmp_path: Path)
     with pytest.raises(RankflowError) as caught:
         validate_run(asked)
     assert "SECRET" not in json.dumps([str(caught.value), caught.value.details])
+    assert "\\n" not in json.dumps(caught.value.details)
 
 
 def test_all_that_vllm_takes_is_accepted(tmp_path: Path) -> None:
@@ -66,6 +79,9 @@ def test_all_that_vllm_takes_is_accepted(tmp_path: Path) -> None:
         chat("d", messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}]}]),
         chat("e", response_format={"type": "json_object"}),
         chat("f", model="SmolLM2-135M-Instruct"),
+        *[chat(f"s{n}", response_format=schema({"type": "object"})) for n in range(3)],
+        chat("i", structured_outputs={"choice": ["yes", "no"]}),
+        chat("j", structured_outputs={"regex": "[0-9]+"}, logit_bias={"3": 1}, stop_token_ids=[2]),
         chat("g", model=str(model_folder())),
         row(1, COMPLETIONS, prompt="Once"),
         row(2, COMPLETIONS, prompt=["a", "b"], n=2, max_tokens=5),
