@@ -39,13 +39,21 @@ export function problemLine({ line, customId, code, message }: InputProblem): st
   return `  ${where}${customId === undefined ? '' : ` (${customId})`}: [${code}] ${message}`;
 }
 
+/** A line for each problem, and how many are not shown. */
+export function problemLines(problems: readonly InputProblem[], total: number): string[] {
+  const hidden = total - problems.length;
+  return [...problems.map(problemLine), ...(hidden > 0 ? [`  ... and ${hidden} more`] : [])];
+}
+
+/** `1 row`, `2 rows`. */
+export const quantity = (count: number, one: string, many = `${one}s`): string =>
+  `${count} ${count === 1 ? one : many}`;
+
 /** A failure as people read it: what, every problem with its line, and the way out. */
 export function failureText(failure: Failure): string {
-  const hidden = failure.totalProblems - failure.problems.length;
   return [
     `${pc.red('error')} ${failure.message}`,
-    ...failure.problems.map(problemLine),
-    ...(hidden > 0 ? [`  ... and ${hidden} more`] : []),
+    ...problemLines(failure.problems, failure.totalProblems),
     ...(failure.wayOut === undefined ? [] : [`${pc.dim('way out:')} ${failure.wayOut}`]),
   ].join('\n');
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 
+import type { InputProblem } from '../contracts/run.js';
 import {
   addModelOptions,
   addPlacementOptions,
@@ -21,6 +22,9 @@ interface Validated {
   };
   /** Most bytes that the run adds to its store. */
   readonly estimatedOutputBytes: number;
+  /** What is wrong with the lines that a run would record as errors, and how many problems there are. */
+  readonly problems: readonly InputProblem[];
+  readonly total: number;
 }
 
 /** `rankflow validate`: all checks of a run, with nothing running and nothing generated. */
@@ -38,7 +42,7 @@ async function validate(file: string, flags: Flags): Promise<void> {
   const { prepare } = await import('./prepare.js');
   const { pythonError, pythonInstalled, runPython } = await import('../client/python.js');
   const { formatBytes } = await import('../client/input.js');
-  const { infrastructure, print, printJson } = await import('./output.js');
+  const { infrastructure, print, printJson, problemLines, quantity } = await import('./output.js');
 
   const { inference } = await prepare(file, flags);
   const { modelIsReady, SMALL_MODEL } = await import('../setup/model.js');
@@ -53,15 +57,22 @@ async function validate(file: string, flags: Flags): Promise<void> {
     input: JSON.stringify(inference.run),
   });
   if (result.exitCode !== 0) throw pythonError('The check', result);
-  const { summary, estimatedOutputBytes } = JSON.parse(result.stdout) as Validated;
+  const validated = JSON.parse(result.stdout) as Validated;
+  const { summary, estimatedOutputBytes, problems, total: totalProblems } = validated;
   if (flags.json) {
-    printJson({ valid: true, runId: inference.run.runId, ...summary, estimatedOutputBytes });
+    const { runId } = inference.run;
+    printJson({ valid: true, runId, ...summary, estimatedOutputBytes, problems, totalProblems });
     return;
   }
   const { rows, invalidRows, promptTokens, maxOutputTokens, batches } = summary;
-  print(`${rows} rows, ${invalidRows} of them invalid and recorded as errors`);
-  print(`${promptTokens} prompt tokens, at most ${maxOutputTokens} to generate`);
-  const count = batches.reduce((total, some) => total + some, 0);
-  print(`${count} batches in ${batches.length} ranks`);
+  print(
+    invalidRows === 0
+      ? `${quantity(rows, 'row')}, all of them valid`
+      : `${quantity(rows, 'row')}, ${invalidRows} of them invalid and recorded as errors:`,
+  );
+  for (const line of problemLines(problems, totalProblems)) print(line);
+  print(`${quantity(promptTokens, 'prompt token')}, at most ${maxOutputTokens} to generate`);
+  const count = batches.reduce((sum, some) => sum + some, 0);
+  print(`${quantity(count, 'batch', 'batches')} in ${quantity(batches.length, 'rank')}`);
   print(`at most ${formatBytes(estimatedOutputBytes)} more in the store`);
 }

@@ -17,6 +17,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import FinalizeRunInput, PlanRunInput, RankProgressInput, RunSpec
 from rankflow.rows.finalize import finalize_run
 from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
+from rankflow.rows.problems import ProblemLog
 from rankflow.rows.progress import rank_progress
 from rankflow.rows.results import list_runs, show_run, stored_run, write_results
 from rankflow.rows.source import open_input
@@ -59,10 +60,12 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
             spec = PlanRunInput.model_validate_json(sys.stdin.buffer.read()).spec
             return {"summary": plan_run(spec).model_dump(by_alias=True)}
         case "validate":
-            summary = validate_run(RunSpec.model_validate_json(sys.stdin.buffer.read()))
+            log = ProblemLog()
+            summary = validate_run(RunSpec.model_validate_json(sys.stdin.buffer.read()), log)
             return {
                 "summary": summary.model_dump(by_alias=True),
                 "estimatedOutputBytes": estimate_bytes(summary),
+                **log.as_details(),
             }
         case "progress":
             asked = RankProgressInput.model_validate_json(sys.stdin.buffer.read())

@@ -103,10 +103,15 @@ def plan_run(spec: RunSpec) -> PlanSummary:
     return _existing(store, winner, spec)
 
 
-def validate_run(spec: RunSpec) -> PlanSummary:
-    """The same checks and the same numbers, without a store and without a running stack."""
+def validate_run(spec: RunSpec, log: ProblemLog | None = None) -> PlanSummary:
+    """The same checks and the same numbers, without a store and without a running stack.
+
+    Args:
+        spec: the run.
+        log: takes what is wrong with rows that would be recorded as errors.
+    """
     with open_input(spec.input.uri) as source:
-        sizes = _check(spec, source, lambda row: None)
+        sizes = _check(spec, source, lambda row: None, log)
     tables = [
         _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
     ]
@@ -119,8 +124,13 @@ def estimate_bytes(summary: PlanSummary) -> int:
     return summary.input_bytes * 2 + answers * _OUTPUT_COPIES
 
 
-def _check(spec: RunSpec, source: InputFile, keep: Callable[[CheckedRow], None]) -> _Sizes:
-    log, sizes = ProblemLog(), _Sizes()
+def _check(
+    spec: RunSpec,
+    source: InputFile,
+    keep: Callable[[CheckedRow], None],
+    log: ProblemLog | None = None,
+) -> _Sizes:
+    log, sizes = log or ProblemLog(), _Sizes()
     kind = detect_format(spec.input, source.path)
     for row in RowChecker(spec, log).rows(kind, source.path):
         sizes.add(row)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import InputProblem
@@ -62,6 +63,11 @@ class ProblemLog:
                 )
             )
 
+    def as_details(self) -> dict[str, Any]:
+        """{"problems": the first ones in full, "total": how many there are}."""
+        kept = [problem.model_dump(by_alias=True, exclude_none=True) for problem in self.kept]
+        return {"problems": kept, "total": self.total}
+
     def refusal(self) -> RankflowError:
         """The error that lists them: INVALID_INPUT with ``details`` {"problems", "total"}."""
         first = self.kept[0]
@@ -71,12 +77,7 @@ class ProblemLog:
             ErrorType.INVALID_INPUT,
             f"the input has {self.total} problem{'s' if self.total > 1 else ''}: "
             f"{where}{first.message}{more}",
-            {
-                "problems": [
-                    problem.model_dump(by_alias=True, exclude_none=True) for problem in self.kept
-                ],
-                "total": self.total,
-            },
+            self.as_details(),
         )
 
 

@@ -167,6 +167,11 @@ def test_a_refusal_is_json_with_all_problems_and_exit_code_two(tmp_path: Path) -
     assert code == 2
     assert answer["error"] == "InvalidInput"
     assert (answer["total"], [found["line"] for found in answer["problems"]]) == (2, [1, 3])
+    recorded = asked.model_copy(update={"on_invalid": "record"})
+    value = recorded.model_dump(by_alias=True, exclude_none=True)
+    code, answer, _ = rows_command("validate", value)
+    assert (code, answer["summary"]["invalidRows"]) == (0, 2)
+    assert (answer["total"], [found["line"] for found in answer["problems"]]) == (2, [1, 3])
     code, answer, _ = rows_command("validate", {"runId": "../x"})
     assert code == 2
     assert "runId" in answer["message"]

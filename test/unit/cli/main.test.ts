@@ -135,3 +135,25 @@ test('results of a run that is not there are an error and print nothing', async 
   expect(stderr).toContain('not finished');
   expect(stderr).toContain('rankflow watch');
 }, 30_000);
+
+const SIMULATED = ['--model', 'any', '--backend', 'simulated'];
+
+test('a file is checked with nothing running: 0 when a run would start, 2 with all that is wrong', async () => {
+  const good = await rankflow('validate', input, ...SIMULATED);
+  expect(good.exitCode, good.stderr).toBe(0);
+  expect(good.stdout).toMatch(/^1 row, all of them valid\n.*\n1 batch in 1 rank\n/u);
+
+  const file = path.join(home, 'bad.jsonl');
+  writeFileSync(file, '{"prompt":"hello"}\nnot json\n{"id":"x"}\n');
+  const refused = await rankflow('validate', file, ...SIMULATED, '--json');
+  expect(refused.exitCode).toBe(2);
+  expect(JSON.parse(refused.stdout)).toMatchObject({
+    type: 'InvalidInput',
+    problems: [{ line: 2 }, { line: 3, customId: 'x' }],
+  });
+
+  const recorded = await rankflow('validate', file, ...SIMULATED, '--on-invalid', 'record');
+  expect(recorded.exitCode).toBe(0);
+  expect(recorded.stdout).toContain('3 rows, 2 of them invalid and recorded as errors:');
+  expect(recorded.stdout).toMatch(/line 2: \[invalid_json\].*\n {2}line 3.*\[missing_prompt\]/u);
+}, 60_000);
