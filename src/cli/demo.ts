@@ -23,10 +23,11 @@ export function register(program: Command): void {
     .command('demo')
     .description('generate answers to 200 example requests with a small model on this machine')
     .option('--keep', 'leave the cluster and the engines up afterwards')
+    .option('--json', 'print events as JSON lines')
     .action(demo);
 }
 
-async function demo(options: { keep?: boolean }): Promise<void> {
+async function demo(options: { keep?: boolean; json?: boolean }): Promise<void> {
   const { model } = await setUp({ log: say });
   const stack = await ensureStack({ log: say });
   const runId = await runIdOf(model);
@@ -36,12 +37,13 @@ async function demo(options: { keep?: boolean }): Promise<void> {
   // The command that users type, so that the demo shows what they will see.
   const command = ['run', REQUESTS, '--model', model, '--out', RESULTS];
   const size = Object.entries(SIZE).flatMap(([name, count]) => [`--${name}`, String(count)]);
+  const flags = (['keep', 'json'] as const).filter((flag) => options[flag]);
   const runner = new Command().exitOverride();
   registerRun(runner);
-  await runner.parseAsync([...command, ...size, ...(options.keep ? ['--keep'] : [])], {
+  await runner.parseAsync([...command, ...size, ...flags.map((flag) => `--${flag}`)], {
     from: 'user',
   });
-  if (process.exitCode) return;
+  if (process.exitCode || options.json) return;
 
   say('');
   for (const { prompt, answer } of firstAnswers()) say(`${pc.bold(prompt)}\n  ${answer}\n`);

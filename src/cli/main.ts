@@ -57,18 +57,22 @@ async function main(argv: readonly string[]): Promise<void> {
     throw error;
   });
   const name = argv[2];
+  const json = argv.includes('--json');
   try {
     const program = await buildProgram(name);
     await program.parseAsync(argv);
   } catch (error) {
+    // Asking for help is not an error.
+    if (error instanceof CommanderError && error.exitCode === 0) return;
+    const { asInfrastructure, asUsage, exitWith } = await import('./output.js');
     if (error instanceof CommanderError) {
-      // Commander has said what is wrong; asking for help is not an error.
-      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      // Commander has told people already.
+      if (json) exitWith(asUsage(error), json);
+      process.exitCode = 2;
       return;
     }
-    const { asInfrastructure, exitWith } = await import('./output.js');
     const cause = INFRASTRUCTURE.has(name ?? '') ? asInfrastructure(error) : error;
-    exitWith(cause, argv.includes('--json'));
+    exitWith(cause, json);
   }
 }
 

@@ -75,6 +75,14 @@ export function exitWith(error: unknown, json: boolean): void {
   process.exitCode = failure.exitCode;
 }
 
+/** What commander says of a command line that it does not understand. */
+export function asUsage(error: Error): ClientError {
+  return new ClientError('Usage', error.message.replace(/^error: /u, ''), {
+    wayOut: 'Add --help for the options.',
+    cause: error,
+  });
+}
+
 /** An error of something that brings up infrastructure: what it does not name means that it is not there. */
 export function asInfrastructure(error: unknown): ClientError {
   if (error instanceof ClientError) return error;

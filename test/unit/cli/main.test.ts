@@ -81,6 +81,16 @@ test('with --json an error is one JSON line on standard output', async () => {
   expect(JSON.parse(stdout)).toMatchObject({ event: 'error', type: 'Usage', exitCode: 2 });
 });
 
+test('with --json a command line that is not understood is one JSON line too', async () => {
+  for (const args of [['run', 'in.jsonl'], ['nonsense'], ['results', 'r', '--rank', '-1']]) {
+    const { exitCode, stdout, stderr } = await rankflow(...args, '--json');
+    expect(exitCode).toBe(2);
+    expect(JSON.parse(stdout)).toMatchObject({ event: 'error', type: 'Usage', exitCode: 2 });
+    expect(stderr).not.toBe('');
+  }
+  expect((await rankflow('run', '--help', '--json')).stdout).toMatch(/^Usage:/u);
+}, 20_000);
+
 test.each([
   [['status', 'r']],
   [['list']],
