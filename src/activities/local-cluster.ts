@@ -26,9 +26,11 @@ import {
   forgetNode,
   gcsFolder,
   localAddress,
+  localProcesses,
   logFile,
   noticeFile,
   readNode,
+  recordedClusters,
   recordedNodes,
   temporaryFolder,
   writeNode,
@@ -198,6 +200,24 @@ async function endNode(cluster: string, node: string): Promise<void> {
   rmSync(temporaryFolder(cluster, node), { recursive: true, force: true });
   // The head's record keeps its ports for the next start.
   if (node !== HEAD) forgetNode(cluster, node);
+}
+
+/**
+ * Ends every node of this data folder's local clusters, engines included. What is asked for stays asked for: with
+ * the next control worker they come back at their old addresses.
+ *
+ * @returns what ran, e.g. `local/worker-1`
+ */
+export async function endAllLocalNodes(): Promise<string[]> {
+  const ended = recordedClusters().map(async (cluster) => {
+    const running = localProcesses(cluster).filter((node) => node.running);
+    const workers = running.filter(({ name }) => name !== HEAD);
+    await Promise.all(workers.map(({ name }) => endNode(cluster, name)));
+    await endNode(cluster, HEAD);
+    await killMarked(clusterHash(cluster));
+    return running.map(({ name }) => `${cluster}/${name}`);
+  });
+  return (await Promise.all(ended)).flat();
 }
 
 /** Takes a local cluster down: no process, no temporary folder and no token of it is left, only logs. */

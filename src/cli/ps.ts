@@ -2,6 +2,12 @@ import Table from 'cli-table3';
 import type { Command } from 'commander';
 
 import { logToStderr } from '../setup/log.js';
+import {
+  localProcesses,
+  logFile,
+  readNode,
+  recordedClusters,
+} from '../activities/local/node-state.js';
 import { isAlive } from '../setup/processes.js';
 import { stackStatus, type StackStatus } from '../workers/stack/index.js';
 
@@ -9,7 +15,8 @@ interface ProcessRow {
   readonly name: string;
   readonly status: string;
   readonly pid: number | undefined;
-  readonly restarts: number;
+  /** Undefined for a Ray node: its cluster counts them. */
+  readonly restarts: number | undefined;
   /** Seconds since the start; undefined when it does not run. */
   readonly uptime: number | undefined;
   readonly lastEnd: string | undefined;
@@ -20,11 +27,11 @@ interface ProcessRow {
 export function register(program: Command): void {
   program
     .command('ps')
-    .description('show the processes of the local stack')
+    .description('show the processes of the local stack and of local Ray clusters')
     .option('--json', 'print them as JSON')
     .action((options: { json?: boolean }) => {
       const current = stackStatus();
-      const processes = rows(current);
+      const processes = [...rows(current), ...nodeRows()];
       if (current.status !== 'running') process.exitCode = 1;
       if (options.json) {
         const { address, uiUrl } = current.stack ?? {};
@@ -34,14 +41,13 @@ export function register(program: Command): void {
       }
       if (current.stack === undefined) {
         logToStderr('No stack is running. Start it with: npx rankflow up');
-        return;
       }
       if (current.status === 'broken') {
         logToStderr(
           'The supervisor was killed: nothing is restarted. Mend it with: npx rankflow up',
         );
       }
-      process.stdout.write(`${table(processes)}\n`);
+      if (processes.length > 0) process.stdout.write(`${table(processes)}\n`);
     });
 }
 
@@ -60,6 +66,23 @@ function rows({ stack }: StackStatus): ProcessRow[] {
   });
 }
 
+/** Ray's nodes outlive the stack: whoever looks for what runs on this machine wants to see them. */
+function nodeRows(): ProcessRow[] {
+  return recordedClusters().flatMap((cluster) =>
+    localProcesses(cluster)
+      .filter(({ running }) => running)
+      .map(({ name, ageSeconds }) => ({
+        name: `${cluster}/${name}`,
+        status: 'running',
+        pid: readNode(cluster, name)?.process.pid,
+        restarts: undefined,
+        uptime: Math.round(ageSeconds),
+        lastEnd: undefined,
+        log: logFile(cluster, name),
+      })),
+  );
+}
+
 function table(processes: readonly ProcessRow[]): string {
   const head = ['process', 'status', 'pid', 'up for', 'restarts', 'last end', 'log'];
   const result = new Table({ head, style: { head: [], border: [] } });
@@ -67,7 +90,7 @@ function table(processes: readonly ProcessRow[]): string {
     const uptime = one.uptime === undefined ? '' : `${one.uptime} s`;
     result.push([
       ...[one.name, one.status, one.pid ?? '', uptime],
-      ...[one.restarts, one.lastEnd ?? '', one.log],
+      ...[one.restarts ?? '', one.lastEnd ?? '', one.log],
     ]);
   }
   return result.toString();

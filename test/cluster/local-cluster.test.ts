@@ -15,7 +15,7 @@ Object.assign(paths, { home, clusters: path.join(home, 'clusters') });
 const { enginesOf, observeCluster } = await import('../../src/activities/observe.js');
 const { listActors, rayAuthEnvironment } = await import('../../src/activities/ray-state.js');
 const { rayStatus } = await import('../../src/client/python.js');
-const { endLocalNode, endLostCluster, hasLocalNodes, removeLocalCluster, startLocalNode } =
+const { endAllLocalNodes, endLostCluster, hasLocalNodes, removeLocalCluster, startLocalNode } =
   await import('../../src/activities/local-cluster.js');
 const { clusterFolder, clusterHash, readNode, temporaryRoot } =
   await import('../../src/activities/local/node-state.js');
@@ -125,10 +125,10 @@ describe('a local cluster', { timeout: 300_000 }, () => {
     expect(readNode(spec.name, 'worker-1')?.process.pid).not.toBe(before);
   });
 
-  it('is rebuilt at its old address when the head is lost', async () => {
+  it('is rebuilt at its old address after all of its nodes have ended', async () => {
     const { address } = await observeCluster({ spec });
-    await endLocalNode({ spec, node: 'worker-1' });
-    await endLocalNode({ spec, node: 'head' });
+    expect((await endAllLocalNodes()).toSorted()).toEqual(['test/head', 'test/worker-1']);
+    expect(markedProcesses(clusterHash(spec.name))).toEqual([]);
     await startLocalNode({ spec, node: 'head' }, pause, 'database-1');
     expect((await observeCluster({ spec })).address).toEqual(address);
   });

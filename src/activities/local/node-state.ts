@@ -64,6 +64,15 @@ export function forgetNode(cluster: string, node: string): void {
   rmSync(noticeFile(cluster, node), { force: true });
 }
 
+/** Names of the local clusters that were ever brought up in this data folder. */
+export function recordedClusters(): string[] {
+  try {
+    return readdirSync(paths.clusters).toSorted();
+  } catch {
+    return [];
+  }
+}
+
 /** Names of the nodes that have a record. */
 export function recordedNodes(cluster: string): string[] {
   try {

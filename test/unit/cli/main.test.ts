@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { toRunOptions } from '../../../src/cli/run-options.js';
 import { prepareRun } from '../../../src/client/inference.js';
 import { paths } from '../../../src/setup/paths.js';
+import { identityOf } from '../../../src/setup/processes.js';
 
 // The command as it is installed (`npm test` builds it), in a data folder in which nothing runs.
 const program = path.join(paths.packageRoot, 'dist/cli/main.js');
@@ -145,6 +146,24 @@ test('results of a run that is not there are an error and print nothing', async 
   expect(stderr).toContain('not finished');
   expect(stderr).toContain('rankflow watch');
 }, 30_000);
+
+test('`ps` shows the nodes of a local cluster, and `down` leaves none of them', async () => {
+  const node = execa('sleep', ['300'], { detached: true, reject: false });
+  const pid = node.pid ?? 0;
+  const record = { node: 'worker-1', process: { pid, identity: identityOf(pid) }, startedAtMs: 0 };
+  const folder = path.join(home, 'clusters', 'c');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, 'worker-1.json'), JSON.stringify(record));
+
+  const shown = await rankflow('ps', '--json');
+  expect(JSON.parse(shown.stdout)).toMatchObject({ processes: [{ name: 'c/worker-1', pid }] });
+  const kept = await rankflow('down', '--keep', '--json');
+  expect(JSON.parse(kept.stdout)).toEqual({ stopped: false, nodes: [] });
+  const { exitCode, stdout } = await rankflow('down', '--json');
+  expect([exitCode, JSON.parse(stdout)]).toEqual([0, { stopped: false, nodes: ['c/worker-1'] }]);
+  expect((await node).signal).toBeDefined();
+  expect(JSON.parse((await rankflow('ps', '--json')).stdout)).toMatchObject({ processes: [] });
+}, 60_000);
 
 const SIMULATED = ['--model', 'any', '--backend', 'simulated'];
 
