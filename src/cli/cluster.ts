@@ -35,7 +35,7 @@ export function register(program: Command): void {
     .action(up);
   cluster
     .command('down')
-    .description('take a cluster down; no process of it is left')
+    .description('take a cluster down with its engines; no process of it is left')
     .argument('[name]', 'name of the cluster', 'local')
     .option('--json', 'print what became of it as JSON')
     .action(down);

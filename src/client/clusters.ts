@@ -13,6 +13,7 @@ import type {
 } from '../contracts/workflows.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 import { ClientError } from './errors.js';
+import { fleetStatus, listFleets, stopFleet } from './fleets.js';
 import type { OptionName } from './inference.js';
 
 /**
@@ -52,12 +53,18 @@ export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<
 }
 
 /**
- * Takes a cluster down, whoever uses it: no process of it is left. An existing cluster is only forgotten.
+ * Takes a cluster down, whoever uses it, with the fleets that are on it: no process of it is left. Of an existing
+ * cluster only the engines go.
  *
  * @returns false when it was not up
  */
 export async function stopCluster(client: Client, name: string): Promise<boolean> {
   const workflowId = clusterWorkflowId(name);
+  // Without their cluster they would look for it for ever.
+  const fleets = await listFleets(client);
+  const statuses = await Promise.all(fleets.map((fleet) => fleetStatus(client, fleet)));
+  const there = statuses.filter((status) => status?.cluster === name);
+  await Promise.all(there.map((status) => status && stopFleet(client, status.name)));
   if (!(await isRunning(client, workflowId))) return false;
   const handle = client.workflow.getHandle(workflowId);
   const result = await handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, {
