@@ -17,8 +17,8 @@ export const RELOAD_AFTER_S = 60;
 const EPSILON = 1e-9;
 
 /**
- * Whether Ray can ever place the engines: each needs its CPUs and GPUs on one node that is alive and stays. What
- * other fleets take is not counted, as they may go.
+ * Whether Ray can ever place the engines: each needs its CPUs and GPUs on one node that is alive and stays, but for
+ * one of several GPUs, whose workers are placed one by one. What other fleets take is not counted, as they may go.
  *
  * @param leaving ids of nodes that are going to be taken away
  * @returns `ImpossibleResources` with the numbers, or undefined when it can
@@ -29,22 +29,27 @@ export function checkResources(
   leaving: ReadonlySet<string> = new Set(),
 ): Problem | undefined {
   const { cpusPerEngine: cpus, gpusPerEngine: gpus } = model;
+  const workers = gpus > 0 ? model.tensorParallelSize * model.pipelineParallelSize : 1;
   const living = nodes.filter((node) => node.alive);
   const alive = living.filter((node) => !leaving.has(node.nodeId));
   const fewer = living.length - alive.length;
-  const room = alive.reduce(
-    (sum, node) => sum + Math.min(fit(node.cpus, cpus), fit(node.gpus, gpus)),
-    0,
-  );
+  const sum = (of: (node: RayNode) => number): number =>
+    alive.reduce((total, node) => total + of(node), 0);
+  // The first worker of an engine has its CPUs beside it, the others need nothing but GPUs.
+  const first = sum((node) => Math.min(fit(node.cpus, cpus), fit(node.gpus, gpus / workers)));
+  const whole = Math.floor(sum((node) => fit(node.gpus, gpus / workers)) / workers);
+  const room = workers === 1 ? first : Math.min(first, whole);
   if (room >= engines) return undefined;
-  const total = (of: (node: RayNode) => number): number =>
-    alive.reduce((sum, node) => sum + of(node), 0);
+  const shape =
+    workers === 1
+      ? 'an engine does not span nodes'
+      : `each of the ${workers} workers of an engine needs ${gpus / workers} GPUs on one node`;
   return {
     type: 'ImpossibleResources',
     message:
       `${engines} engines of ${cpus} CPUs and ${gpus} GPUs each are asked for, and there is room for ${room}: ` +
-      `the cluster has ${total((node) => node.cpus)} CPUs and ${total((node) => node.gpus)} GPUs ` +
-      `on ${alive.length} living nodes, and an engine does not span nodes` +
+      `the cluster has ${sum((node) => node.cpus)} CPUs and ${sum((node) => node.gpus)} GPUs ` +
+      `on ${alive.length} living nodes, and ${shape}` +
       (fewer > 0 ? `; ${fewer} more are about to be taken away` : ''),
   };
 }

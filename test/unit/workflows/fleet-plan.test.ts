@@ -78,6 +78,23 @@ describe('the resources for a fleet', () => {
     );
   });
 
+  it('may lie on several nodes when the engine has several GPUs', () => {
+    const parallel = (engines: number) => ({
+      engines,
+      model: { ...need(engines, 1, 8).model, tensorParallelSize: 4, pipelineParallelSize: 2 },
+    });
+    const nodes = [rayNode({ cpus: 4, gpus: 4 }), rayNode({ cpus: 4, gpus: 4 })];
+    expect(checkResources(parallel(1), nodes)).toBeUndefined();
+    expect(checkResources(parallel(2), nodes)?.message).toMatch(
+      /2 engines of 1 CPUs and 8 GPUs.*room for 1.*8 GPUs.*each of the 8 workers.*1 GPUs/u,
+    );
+    // Odd ones out do not make up a GPU, and without a CPU nothing starts.
+    const halves = Array.from({ length: 16 }, () => rayNode({ cpus: 1, gpus: 0.5 }));
+    expect(checkResources(parallel(1), halves)).toBeDefined();
+    const blind = nodes.map((node) => ({ ...node, cpus: 0 }));
+    expect(checkResources(parallel(1), blind)).toBeDefined();
+  });
+
   it('may be shares of a GPU, without rounding errors', () => {
     expect(checkResources(need(10, 0.1, 0.1), [rayNode({ cpus: 1, gpus: 1 })])).toBeUndefined();
     expect(checkResources(need(11, 0.1, 0.1), [rayNode({ cpus: 1, gpus: 1 })])).toBeDefined();
