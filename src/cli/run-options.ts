@@ -1,3 +1,5 @@
+import path from 'node:path';
+
 import { type Command, InvalidArgumentError } from 'commander';
 
 import type { RunOptions } from '../client/inference.js';
@@ -18,6 +20,7 @@ export interface RunFlags {
   readonly reasoningParser?: string;
   readonly engineArg?: Readonly<Record<string, unknown>>;
   readonly hfTokenEnv?: string;
+  readonly hfTokenFile?: string;
   readonly cacheDir?: string;
   readonly endpoint?: string;
   readonly backend?: string;
@@ -55,6 +58,9 @@ export const numeric = (text: string): unknown => {
   const value = Number(text);
   return text.trim() === '' || Number.isNaN(value) ? text : value;
 };
+
+/** Workers and engines read files in folders of their own. */
+const absolute = (file: string | undefined): string | undefined => file && path.resolve(file);
 
 const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
 
@@ -103,6 +109,7 @@ export function addModelOptions(command: Command): Command {
     .option('--reasoning-parser <name>', 'vLLM reasoning parser')
     .option('--engine-arg <k=v>', 'another vLLM engine argument; repeat it for more', keyValue)
     .option('--hf-token-env <name>', 'environment variable on the nodes that holds the hub token')
+    .option('--hf-token-file <file>', 'file on the nodes that holds the hub token')
     .option('--cache-dir <dir>', 'folder on the nodes that keeps downloads')
     .option('--endpoint <url>', 'hub endpoint to load from')
     .option('--backend <name>', 'vllm, or simulated: made-up answers, for tests of scale');
@@ -152,7 +159,8 @@ export function clusterOf(
     'cluster' | 'nodes' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
   >,
 ): unknown {
-  const { cluster: name, address, dashboardUrl, rayTokenFile: tokenFile } = flags;
+  const { cluster: name, address, dashboardUrl } = flags;
+  const tokenFile = absolute(flags.rayTokenFile);
   if (address === undefined && dashboardUrl === undefined && tokenFile === undefined) {
     const { nodes: workers, gcsStorage } = flags;
     return { name, nodes: { provider: 'local', workers, gcsStorage } };
@@ -162,7 +170,7 @@ export function clusterOf(
 
 /** What the user asks for, from a file name and flags. Nothing is checked here. */
 export function toRunOptions(file: string, flags: RunFlags): RunOptions {
-  const { engineArg, hfTokenEnv, store, fleet, runId, keep } = flags;
+  const { engineArg, hfTokenEnv, hfTokenFile, store, fleet, runId, keep } = flags;
   return {
     input: {
       uri: file,
@@ -185,8 +193,11 @@ export function toRunOptions(file: string, flags: RunFlags): RunOptions {
       toolCallParser: flags.toolCallParser,
       reasoningParser: flags.reasoningParser,
       engineArgs: engineArg,
-      credentials: hfTokenEnv === undefined ? undefined : { env: hfTokenEnv },
-      cacheDir: flags.cacheDir,
+      credentials:
+        hfTokenEnv === undefined && hfTokenFile === undefined
+          ? undefined
+          : { env: hfTokenEnv, file: absolute(hfTokenFile) },
+      cacheDir: absolute(flags.cacheDir),
       endpoint: flags.endpoint,
       backend: flags.backend,
     },
@@ -222,6 +233,7 @@ const SPECIAL_NAMES: Readonly<Record<string, string>> = {
   'run.input.format': '--input-format',
   'run.model.engineArgs': '--engine-arg',
   'run.model.credentials.env': '--hf-token-env',
+  'run.model.credentials.file': '--hf-token-file',
   'run.batch.maxRows': '--batch-rows',
   'run.batch.maxTokens': '--batch-tokens',
   'fleet.name': '--fleet',

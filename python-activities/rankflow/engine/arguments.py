@@ -32,7 +32,7 @@ _OWNED = {
     "download_dir": "--cache-dir",
     "reasoning_parser": "--reasoning-parser",
     "tool_call_parser": "--tool-call-parser",
-    "hf_token": "--hf-token-env",
+    "hf_token": "--hf-token-env or --hf-token-file",
 }
 """vLLM arguments that have a field of their own in the spec, by the option that sets it."""
 

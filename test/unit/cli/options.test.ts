@@ -1,3 +1,5 @@
+import path from 'node:path';
+
 import { Command } from 'commander';
 import { expect, test } from 'vitest';
 
@@ -54,8 +56,19 @@ test('an address makes it an existing cluster, else it is a local one', () => {
   });
 });
 
-test('the hub token travels as the name of a variable, never as a value', () => {
+test('the hub token travels as the name of a variable or file, never as a value', () => {
   expect(parse('--hf-token-env', 'HF_TOKEN').model.credentials).toEqual({ env: 'HF_TOKEN' });
+  expect(parse('--hf-token-file', '/run/token').model.credentials).toEqual({ file: '/run/token' });
+});
+
+test('files are named in full, as workers and engines read them elsewhere', () => {
+  const given = ['--address', 'h:1', '--dashboard-url', 'http://h:2', '--ray-token-file', 'token'];
+  expect(parse(...given).cluster).toMatchObject({ nodes: { tokenFile: path.resolve('token') } });
+  const { model } = parse('--hf-token-file', 'hub', '--cache-dir', 'cache');
+  expect(model).toMatchObject({
+    credentials: { file: path.resolve('hub') },
+    cacheDir: path.resolve('cache'),
+  });
 });
 
 test('problems are named by the flag to change', () => {
