@@ -73,6 +73,8 @@ async function ask(
   } catch (error) {
     if (isCancellation(error)) return undefined;
     if (!(error instanceof ActivityFailure)) throw error;
-    return { kind: 'lost', problem: problemOf(error) };
+    const reason = problemOf(error).message;
+    const message = `engine ${slot} was not drained before its node went: ${reason}`;
+    return { kind: 'lost', problem: { type: 'EngineGone', message } };
   }
 }

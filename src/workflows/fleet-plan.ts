@@ -1,5 +1,5 @@
 import type { RayNode } from '../contracts/activities.js';
-import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
+import type { ExecuteFleetPlanInput, FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
 import { placesOf } from './fleet-slots.js';
 
@@ -99,6 +99,22 @@ const runsStill = (
 ): boolean =>
   incarnation !== undefined &&
   engines.some((engine) => engine.slot === slot && engine.incarnation === incarnation);
+
+/** The plan as it is carried out: with the ranks that new engines serve, and which others need no draining. */
+export function stepsOf(
+  plan: FleetPlan,
+  desired: number,
+  slots: readonly FleetSlotStatus[],
+): Omit<ExecuteFleetPlanInput, 'fleet'> {
+  const places = placesOf(desired, slots);
+  return {
+    start: [...plan.start],
+    indexes: plan.start.map((slot) => places.find((place) => place.slot === slot)?.index ?? slot),
+    stop: [...plan.stop],
+    drained: slots.filter(({ drained }) => drained === true).map(({ slot }) => slot),
+    restart: [...plan.restart],
+  };
+}
 
 export const isEmpty = ({ start, stop, restart }: FleetPlan): boolean =>
   start.length + stop.length + restart.length === 0;

@@ -144,6 +144,17 @@ export function markDraining(
   });
 }
 
+/** The slots after an engine has given back all its work, or went before it could. */
+export function markDrained(
+  slots: readonly FleetSlotStatus[],
+  slot: number,
+  incarnation: string,
+): FleetSlotStatus[] {
+  return slots.map((known) =>
+    known.slot === slot && known.incarnation === incarnation ? { ...known, drained: true } : known,
+  );
+}
+
 /** The slots, with the reason at those that wait for a node with room: Ray places them when one comes. */
 export function explainWaiting(
   slots: readonly FleetSlotStatus[],

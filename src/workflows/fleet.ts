@@ -52,16 +52,17 @@ import {
   isEmpty,
   planFleet,
   secondsToNextLook,
+  stepsOf,
   summaryOf,
   type FleetPlan,
 } from './fleet-plan.js';
 import {
   explainWaiting,
   judge,
+  markDrained,
   markDraining,
   markRestarted,
   mergeSlots,
-  placesOf,
 } from './fleet-slots.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -224,11 +225,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
 
   const drains = new Drains((slot, incarnation, drained) => {
     if (drained.kind === 'lost') problem = drained.problem;
-    slots = slots.map((known) =>
-      known.slot === slot && known.incarnation === incarnation
-        ? { ...known, drained: true }
-        : known,
-    );
+    slots = markDrained(slots, slot, incarnation);
     wake = true;
     show();
   });
@@ -253,19 +250,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   });
 
   const execute = async (plan: FleetPlan): Promise<void> => {
-    const places = placesOf(spec.engines, slots);
-    const lists = {
-      start: [...plan.start],
-      indexes: plan.start.map((slot) => places.find((place) => place.slot === slot)?.index ?? slot),
-      stop: [...plan.stop],
-      drained: slots.filter(({ drained }) => drained === true).map(({ slot }) => slot),
-      restart: [...plan.restart],
-    };
+    const steps = stepsOf(plan, spec.engines, slots);
     try {
       // Not cancelled half-way: the teardown that follows must see what this has created.
       await CancellationScope.nonCancellable(() =>
         python.executeFleetPlan.executeWithOptions({ summary: summaryOf(plan) }, [
-          { fleet: spec, ...lists },
+          { fleet: spec, ...steps },
         ]),
       );
       slots = markRestarted(slots, plan.restart, Date.now());

@@ -1,7 +1,11 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 
+import { execa } from 'execa';
+
 import { MARKER } from '../../src/activities/local/node-command.js';
 import { markedProcesses } from '../../src/activities/local/marked-processes.js';
+import { rayAuthEnvironment } from '../../src/activities/ray-state.js';
+import { paths } from '../../src/setup/paths.js';
 import type { ClusterStatus, FleetStatus } from '../../src/contracts/workflows.js';
 import type { DataFolder } from './rankflow.js';
 
@@ -37,6 +41,18 @@ export class Nodes {
     const file = this.folder.file(`clusters/${this.cluster}/${node}.preempted`);
     writeFileSync(`${file}.new`, JSON.stringify({ deadline: seconds }));
     renameSync(`${file}.new`, file);
+  }
+
+  /** What an autoscaler does, or somebody by hand. */
+  async drainInRay(nodeId: string, seconds: number): Promise<void> {
+    const { address } = await this.status();
+    if (address === undefined) throw new Error('the cluster has no address');
+    const args = [
+      ...['-m', 'ray.scripts.scripts', 'drain-node', '--address', address.address],
+      ...['--node-id', nodeId, '--deadline-remaining-seconds', String(seconds)],
+      ...['--reason', 'DRAIN_NODE_REASON_PREEMPTION', '--reason-message', 'drained by hand'],
+    ];
+    await execa(paths.python, args, { env: rayAuthEnvironment(address.tokenFile) });
   }
 
   /** Switches the machine off: SIGKILL for every process of the node, whatever group it is in. */

@@ -112,6 +112,28 @@ test(
 );
 
 test(
+  'a node that somebody drains in Ray is left by all of its engines',
+  async () => {
+    const [first] = (await nodes.fleet()).slots;
+    await nodes.drainInRay(first?.nodeId ?? '', 60);
+    const engines = async () => (await nodes.fleet()).slots;
+    await expect
+      .poll(async () => (await engines()).map(({ problem }) => problem?.message), {
+        timeout: 20_000,
+        interval: 500,
+      })
+      .toContain('its node is taken away (ray gave notice)');
+    await expect
+      .poll(async () => (await engines()).map(({ state, nodeId }) => [state, nodeId]), {
+        timeout: 120_000,
+        interval: 2_000,
+      })
+      .toEqual(Array(2).fill(['ready', expect.not.stringContaining(first?.nodeId ?? '')]));
+  },
+  TIMEOUT_MS,
+);
+
+test(
   'no actor is left on the cluster when the last engine has gone',
   async () => {
     const { address } = await nodes.status();

@@ -17,7 +17,8 @@ import {
   runWorkflowId,
 } from '../../src/contracts/names.js';
 import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
-import { ADDRESS } from '../support/fake-cluster.js';
+import type { PreemptionNotice } from '../../src/contracts/preemption.js';
+import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
 
@@ -149,6 +150,35 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
       await harness.client.workflow.getHandle(id).executeUpdate(update);
     }
     await keep('fleet-reloaded', fleetWorkflowId('models'));
+  });
+
+  it('a fleet and a cluster with a node that has notice of preemption', async () => {
+    await world.reset();
+    world.run = new FakeRun([1]);
+    const [goes, stays] = ['a'.repeat(56), 'b'.repeat(56)];
+    world.ray.nodes = [rayNode({ nodeId: goes }), rayNode({ nodeId: stays, name: 'worker-2' })];
+    await (await world.infer('spot', true)).result();
+    world.ray.cordoned.add(goes);
+    const notice: PreemptionNotice = {
+      nodeId: goes,
+      source: 'file',
+      deadline: Date.now() + 5_000,
+    };
+    for (const id of [fleetWorkflowId('models'), clusterWorkflowId('ray')]) {
+      await harness.client.workflow.getHandle(id).signal(SIGNAL.preemptionNotice, notice);
+    }
+    await eventually(() => world.ray.executed.includes('stop 0 (drained)'), 60);
+    // A second run finds the fleet as it is.
+    world.run = new FakeRun([1]);
+    await (await world.infer('spot-again', true)).result();
+    for (const [id, update] of [
+      [fleetWorkflowId('models'), 'stopFleet'],
+      [clusterWorkflowId('ray'), 'stopCluster'],
+    ] as const) {
+      await harness.client.workflow.getHandle(id).executeUpdate(update);
+    }
+    await keep('fleet-drained', fleetWorkflowId('models'));
+    await keep('cluster-notice', clusterWorkflowId('ray'));
   });
 });
 
