@@ -1,8 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 
-import getPort from 'get-port';
-
 import { paths } from '../dist/setup/paths.js';
 import { NotPossible } from './faults/fault.js';
 import type { Selection } from './faults/index.js';
@@ -14,7 +12,7 @@ import { mergeReports } from './report/merge.js';
 import type { Report } from './report/record.js';
 import { S3Server } from './s3/server.js';
 import { Goal } from './stages/goal.js';
-import { HOSTS, SharedServer, networkStage } from './stages/network.js';
+import { HOSTS, SharedServer, networkStage, serverOf } from './stages/network.js';
 import { simulatedStage } from './stages/simulated.js';
 import { vllmStage } from './stages/vllm.js';
 
@@ -27,8 +25,8 @@ export interface CampaignOptions {
   /** Whether nodes are put on hosts of their own as well, and cut off from one another. */
   readonly partitions: boolean;
   readonly selection: Selection;
-  /** How often each fault is tried in each of its phases; without it, until one of the limits is reached. */
-  readonly rounds?: number;
+  /** Each fault once, in the phase where it hurts most, and then no more. */
+  readonly short: boolean;
   readonly log: (line: string) => void;
 }
 
@@ -49,7 +47,7 @@ const isPartition = ({ selection }: CampaignOptions): boolean =>
   selection.only?.startsWith('partition') ?? false;
 
 async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
-  const { log, selection, rounds } = options;
+  const { log, selection, short } = options;
   const random = new Random(options.seed).fork('simulated');
   const s3 = await S3Server.start(paths.python, random.fork('s3'));
   try {
@@ -62,10 +60,7 @@ async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
     } as const;
     return await onBench(benchOptions, options, async (bench, goal) => {
       await bench.stack.up();
-      await simulatedStage({
-        ...{ bench, random, goal, selection, log },
-        ...(rounds !== undefined && { rounds }),
-      });
+      await simulatedStage({ bench, random, goal, selection, log, short });
     });
   } finally {
     await s3.close();
@@ -73,20 +68,17 @@ async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
 }
 
 async function vllmCampaign(options: CampaignOptions): Promise<Report> {
-  const { log, selection, rounds } = options;
+  const { log, selection, short } = options;
   const random = new Random(options.seed).fork('vllm');
   return onBench({ backend: 'vllm', log }, options, async (bench, goal) => {
     await bench.stack.up();
-    await vllmStage({
-      ...{ bench, random, goal, selection, log },
-      ...(rounds !== undefined && { rounds }),
-    });
+    await vllmStage({ bench, random, goal, selection, log, short });
   });
 }
 
 /** Partitions, between hosts that are network namespaces. Undefined where those may not be made. */
 async function networkCampaign(options: CampaignOptions): Promise<Report | undefined> {
-  const { log, selection, rounds } = options;
+  const { log, selection, short } = options;
   const random = new Random(options.seed).fork('network');
   let network: Network;
   try {
@@ -97,27 +89,20 @@ async function networkCampaign(options: CampaignOptions): Promise<Report | undef
     return undefined;
   }
   const token = randomBytes(32).toString('hex');
-  const server = `${network.address}:${await getPort({ host: network.address })}`;
+  const server = serverOf(network);
   const secrets = [{ what: 'secret', name: 'the token of the Ray cluster', text: token }] as const;
   try {
     return await onBench(
       { backend: 'simulated', log, server, secrets },
       options,
       async (bench, goal) => {
-        const temporal = await SharedServer.start(bench.home, server);
+        const temporal = await SharedServer.start(bench.home, network);
         bench.onClose(async () => temporal.stop());
         await bench.stack.up();
         const ray = new RayOnHosts(bench.home, network, network.host('head'), token);
         bench.onClose(async () => ray.stop());
         bench.logFolders.add(ray.folder);
-        await networkStage(
-          {
-            ...{ bench, random, goal, selection, log },
-            ...(rounds !== undefined && { rounds }),
-          },
-          network,
-          ray,
-        );
+        await networkStage({ bench, random, goal, selection, log, short }, network, ray);
       },
     );
   } finally {
@@ -133,12 +118,17 @@ async function onBench(
 ): Promise<Report> {
   const startedAt = new Date();
   const bench = new Bench(benchOptions);
+  const interrupted = (): void => {
+    void bench.abandon('interrupted').finally(() => process.exit(130));
+  };
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
   try {
     await stage(bench, new Goal(faults, startedAt.getTime() + minutes * 60_000));
     await bench.close();
   } catch (error) {
-    await bench.abandon();
-    throw error;
+    await bench.abandon(error);
+  } finally {
+    process.off('SIGINT', interrupted).off('SIGTERM', interrupted);
   }
   return {
     version: 1,

@@ -21,7 +21,7 @@ interface Flags {
   readonly partitions: boolean;
   readonly only?: string;
   readonly phase?: Phase;
-  readonly once: boolean;
+  readonly short: boolean;
   readonly report?: string;
 }
 
@@ -45,7 +45,7 @@ const program = new Command('chaos')
   .option('--no-partitions', 'do not cut nodes off from one another (needs network namespaces)')
   .option('--only <fault>', 'only this fault')
   .addOption(new Option('--phase <phase>', 'only in this phase').choices(PHASES))
-  .option('--once', 'each fault once in each of its phases, then stop', false)
+  .option('--short', 'each fault once, in the phase where it hurts most', false)
   .option('--report <file>', 'write the report here as JSON, and beside it as Markdown')
   .action(campaign);
 program
@@ -59,13 +59,12 @@ program
   });
 
 async function campaign(flags: Flags): Promise<void> {
-  const { only, phase, once, report, ...limits } = flags;
+  const { only, phase, report, ...rest } = flags;
   say(`seed ${flags.seed}`);
   show(
     await runCampaign({
-      ...limits,
+      ...rest,
       selection: { only, phase },
-      ...(once && { rounds: 1 }),
       log: say,
     }),
     report,

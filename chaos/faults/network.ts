@@ -16,6 +16,7 @@ export function networkFaults(
   workers: readonly Host[],
 ): Fault[] {
   const head = network.host('head');
+  const temporal = network.host('temporal').address;
   const engines = async ({ trial }: Target) =>
     enginesOf(await trial.stack.fleetStatus(trial.fleet));
   const common = { phases: ['generate'], backends: ['simulated'] } as const;
@@ -31,9 +32,9 @@ export function networkFaults(
       return {
         what: `${host.name} from Temporal for ${seconds} s`,
         engines: await engines(target),
-        strike: () => network.cut(host, network.address),
+        strike: () => network.cut(host, temporal),
         holdSeconds: seconds,
-        heal: () => network.join(host, network.address),
+        heal: () => network.join(host, temporal),
       };
     },
   });
@@ -49,7 +50,7 @@ export function networkFaults(
       bound: CLUSTER,
       aim: async (target) => {
         const host = target.random.pick(workers);
-        const others = network.hosts.filter((other) => other !== host);
+        const others = [head, ...workers.filter((other) => other !== host)];
         return {
           what: `${host.name} from ${others.map(({ name }) => name).join(', ')}`,
           engines: await engines(target),

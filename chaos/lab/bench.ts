@@ -87,6 +87,10 @@ export class Bench {
     this.stores.add(this.home.file('store'));
   }
 
+  get backend(): Backend {
+    return this.options.backend;
+  }
+
   get s3(): S3Server | undefined {
     return this.options.s3;
   }
@@ -254,15 +258,19 @@ export class Bench {
     this.violations.push(
       ...(await checkLeftovers(this.stack, this.#memory, [...this.clusters], [...this.stores])),
     );
+    if (this.violations.length === 0) this.home.remove();
+    else log(`something does not hold; what there is to read is in ${this.home.folder}`);
   }
 
-  /** Takes everything down after something unexpected, as well as it goes. The data folder is kept for reading. */
-  async abandon(): Promise<void> {
+  /** Takes everything down after something unexpected, as well as it goes. */
+  async abandon(reason: unknown): Promise<void> {
+    const message = reason instanceof Error ? (reason.stack ?? reason.message) : String(reason);
+    this.violations.push({ invariant: 'I6', code: 'broken-off', message });
     this.options.log(`giving up; what there is to read is in ${this.home.folder}`);
     await this.health.stop();
     await this.#memory.left();
     for (const trial of this.lab.trials) signal(trial.command.pid, 'SIGKILL');
-    await this.#takeDown().catch((error: unknown) => this.options.log(String(error)));
+    await this.#takeDown().catch((trouble: unknown) => this.options.log(String(trouble)));
     for (const { pid } of processesOf(this.home.folder)) signal(pid, 'SIGKILL');
   }
 

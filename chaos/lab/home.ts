@@ -17,7 +17,7 @@ export class Home {
 
   /** @param environment what every command and, through the stack, every process gets besides */
   constructor(readonly environment: Readonly<Record<string, string>>) {
-    for (const part of ['venv', 'models', 'bin', 'setup']) {
+    for (const part of ['venv', 'models', 'bin', 'setup', 'uv']) {
       const source = path.join(paths.home, part);
       if (existsSync(source)) symlinkSync(realpathSync(source), this.file(part));
     }

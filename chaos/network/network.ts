@@ -18,15 +18,12 @@ const ip = (...args: string[]): void => {
 /** Hosts on one bridge, which can be cut off from one another. This machine is on it too. */
 export class Network {
   readonly hosts: Host[] = [];
-  /** Address of this machine on the bridge. */
-  readonly address: string;
   readonly #id = `rc${process.pid % 100_000}`;
   readonly #subnet: string;
 
   private constructor() {
     // Of the private addresses a corner that nobody is likely to use.
     this.#subnet = `10.231.${process.pid % 250}`;
-    this.address = `${this.#subnet}.1`;
   }
 
   /** @throws NotPossible where namespaces may not be made */
@@ -44,7 +41,7 @@ export class Network {
   #build(names: readonly string[]): void {
     const bridge = `${this.#id}b`;
     ip('link', 'add', bridge, 'type', 'bridge');
-    ip('address', 'add', `${this.address}/24`, 'dev', bridge);
+    ip('address', 'add', `${this.#subnet}.1/24`, 'dev', bridge);
     ip('link', 'set', bridge, 'up');
     for (const [index, name] of names.entries()) {
       const host: Host = {

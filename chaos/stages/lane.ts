@@ -1,9 +1,10 @@
-import type { Card, Deck, Selection } from '../faults/index.js';
+import type { Fault } from '../faults/fault.js';
+import { type Card, Deck, type Selection, cardsOf } from '../faults/index.js';
 import type { Bench, TrialRequest } from '../lab/bench.js';
 import type { Struck } from '../lab/lab.js';
 import { sleep } from '../lab/processes.js';
 import type { Trial } from '../lab/trial.js';
-import { PhaseMissed } from '../phases.js';
+import { type Phase, PhaseMissed } from '../phases.js';
 import type { Random } from '../random.js';
 import type { Goal } from './goal.js';
 
@@ -13,8 +14,19 @@ export interface StageOptions {
   readonly goal: Goal;
   readonly selection: Selection;
   readonly log: (line: string) => void;
-  /** How often each fault is tried in each of its phases; without it, until the goal is reached. */
-  readonly rounds?: number;
+  /** Each fault once, in the phase where it hurts most; else again and again until the goal is reached. */
+  readonly short: boolean;
+}
+
+/** The faults that apply to some phases, as the stage wants them dealt. */
+export function deckOf(
+  { random, selection, short, bench }: StageOptions,
+  faults: readonly Fault[],
+  phases: readonly Phase[],
+): Deck {
+  const cards = cardsOf(faults, phases, bench.backend, selection);
+  const wanted = short ? cards.filter(({ fault, phase }) => fault.phases[0] === phase) : cards;
+  return new Deck(wanted, random, short ? 1 : Number.POSITIVE_INFINITY);
 }
 
 /** The next card of a deck, unless the goal is reached. */

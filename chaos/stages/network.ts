@@ -2,41 +2,42 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 
 import { findTemporal } from '../../dist/setup/temporal.js';
-import { Deck, cardsOf } from '../faults/index.js';
 import { networkFaults } from '../faults/network.js';
 import type { Home } from '../lab/home.js';
 import { isAlive, poll, signal } from '../lab/processes.js';
 import type { Network } from '../network/network.js';
 import type { RayOnHosts } from '../network/ray.js';
-import { type StageOptions, warmLane } from './lane.js';
+import { type StageOptions, deckOf, warmLane } from './lane.js';
 import { flagsOf } from './simulated.js';
 
 /** A run has ended after this, whatever cuts it off (seconds). */
 const RUN_ENDS_S = 900;
 
-/** Names of the hosts: Temporal and the workers of Rankflow stay on this machine. */
-export const HOSTS = ['head', 'a', 'b'] as const;
+/** Names of the hosts; the workers of Rankflow stay on this machine. */
+export const HOSTS = ['temporal', 'head', 'a', 'b'] as const;
 
-/** Temporal's dev server where the hosts can reach it. */
+const PORT = 7233;
+/** Address of the server on its host. */
+export const serverOf = (network: Network): string => `${network.host('temporal').address}:${PORT}`;
+
+/** Temporal's dev server on a host of its own. */
 export class SharedServer {
   private constructor(private readonly child: ChildProcess) {}
 
-  /** @param address `host:port` */
-  static async start(home: Home, address: string): Promise<SharedServer> {
+  static async start(home: Home, network: Network): Promise<SharedServer> {
     const temporal = await findTemporal();
     if (temporal === undefined) throw new Error('No Temporal CLI: run `npm run setup` first.');
-    const [host = '', port = ''] = address.split(':');
-    mkdirSync(home.file('logs'), { recursive: true });
-    mkdirSync(home.file('stack'), { recursive: true });
+    for (const folder of ['logs', 'stack']) mkdirSync(home.file(folder), { recursive: true });
     const log = openSync(home.file('logs', 'temporal.log'), 'a');
-    const child = spawn(
-      temporal.command,
-      [
-        ...['server', 'start-dev', '--headless', '--ip', host, '--port', port],
-        ...['--db-filename', home.file('stack', 'temporal.db'), '--log-level', 'warn'],
-      ],
-      { stdio: ['ignore', log, log], env: { ...process.env, RANKFLOW_HOME: home.folder } },
-    );
+    const [command, args] = network.command(network.host('temporal'), temporal.command, [
+      // All addresses of that host: with one that is not the loopback its parts do not find each other.
+      ...['server', 'start-dev', '--headless', '--ip', '0.0.0.0', '--port', String(PORT)],
+      ...['--db-filename', home.file('stack', 'temporal.db'), '--log-level', 'warn'],
+    ]);
+    const child = spawn(command, args, {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, RANKFLOW_HOME: home.folder },
+    });
     closeSync(log);
     return new SharedServer(child);
   }
@@ -55,16 +56,14 @@ export async function networkStage(
   network: Network,
   ray: RayOnHosts,
 ): Promise<void> {
-  const { random, selection, rounds } = options;
-  const workers = network.hosts.filter(({ name }) => name !== 'head');
+  const workers = [network.host('a'), network.host('b')];
   await ray.start(network.host('head'));
   await Promise.all(workers.map(async (host) => ray.start(host)));
   const faults = networkFaults(network, ray, workers);
-  const cards = cardsOf(faults, ['generate'], 'simulated', selection);
   const flags = flagsOf({ engines: 2, rate: 40, nodes: undefined, keep: true });
   await warmLane(
     options,
-    new Deck(cards, random, rounds),
+    deckOf(options, faults, ['generate']),
     {
       ...{ scenario: 'network', rows: 1500, tokens: 16, fleet: 'spread', cluster: 'spread' },
       flags: [...flags, ...ray.flags],

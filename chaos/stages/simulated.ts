@@ -10,7 +10,7 @@ import { LimitedFolder } from '../lab/room.js';
 import type { Phase } from '../phases.js';
 import type { S3Server } from '../s3/server.js';
 import { FolderReader } from '../store/reader.js';
-import { type StageOptions, deal, hit, warmLane } from './lane.js';
+import { type StageOptions, deal, deckOf, hit, warmLane } from './lane.js';
 
 /** The cluster that stays up for all runs but those that try bringing one up. */
 const CLUSTER = 'local';
@@ -62,14 +62,6 @@ export async function simulatedStage(options: StageOptions): Promise<void> {
   ]);
 }
 
-function deckOf(
-  { random, selection, rounds }: StageOptions,
-  faults: readonly Fault[],
-  phases: readonly Phase[],
-): Deck {
-  return new Deck(cardsOf(faults, phases, 'simulated', selection), random, rounds);
-}
-
 /** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */
 async function mainLane(options: StageOptions): Promise<void> {
   const { bench } = options;
@@ -85,15 +77,19 @@ async function mainLane(options: StageOptions): Promise<void> {
 }
 
 const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
+/** Short runs of the short form: the last one has a cluster of its own. */
+const SHORT_RUNS = 3;
 
-/** Short runs that bring their fleet up and take it down, and every fourth time a cluster too. */
+/** Short runs that bring their fleet up and take it down, and now and then a cluster too. */
 async function phasesLane(options: StageOptions): Promise<void> {
-  const { bench } = options;
-  const ends = AROUND.map((phase) => deckOf(options, FAULTS, [phase]));
-  const cold = deckOf(options, FAULTS, ['bring-up']);
-  for (let round = 1; !options.goal.reached(bench.lab); round += 1) {
-    const cards = ends.map((deck) => deal(options, deck)).filter((card) => card !== undefined);
-    const first = round % 4 === 0 || cards.length === 0 ? deal(options, cold) : undefined;
+  const { bench, goal, random, selection, short } = options;
+  const deck = (phase: Phase): Deck =>
+    new Deck(cardsOf(FAULTS, [phase], 'simulated', selection), random);
+  const ends = AROUND.map(deck);
+  const cold = deck('bring-up');
+  for (let round = 1; !goal.reached(bench.lab) && (!short || round <= SHORT_RUNS); round += 1) {
+    const cards = ends.map((one) => deal(options, one)).filter((card) => card !== undefined);
+    const first = round % SHORT_RUNS === 0 || cards.length === 0 ? deal(options, cold) : undefined;
     if (cards.length === 0 && first === undefined) return;
     await shortRun(options, round, [...(first ? [first] : []), ...cards], first !== undefined);
   }
@@ -130,11 +126,13 @@ type SlowScenario = (options: StageOptions, fleet: string) => Promise<void>;
 
 /** One after the other, or all at once when each is wanted once. */
 async function slowLane(options: StageOptions): Promise<void> {
-  const { bench, random, goal, selection, rounds } = options;
+  const { bench, random, goal, selection, short } = options;
   const s3 = bench.s3;
   const { only } = selection;
   const scenarios = new Map<string, SlowScenario>([
-    ...cardsOf(SLOW, ['generate', 'commit'], 'simulated', selection).map(plainSlow),
+    ...cardsOf(SLOW, ['generate', 'commit'], 'simulated', selection)
+      .filter(({ fault, phase }) => !short || fault.phases[0] === phase)
+      .map(plainSlow),
     ['hang-silently', hangsSilently],
     ['store-full', storeFull],
   ]);
@@ -145,7 +143,7 @@ async function slowLane(options: StageOptions): Promise<void> {
   let round = 0;
   const run = async (scenario: SlowScenario): Promise<void> =>
     scenario(options, `slow-${(round += 1)}`);
-  if (rounds !== undefined) {
+  if (short) {
     await Promise.all(wanted.map(async ([, scenario]) => run(scenario)));
     return;
   }
@@ -201,7 +199,7 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
       ...{ ...SLOW_RUN, scenario: 'store-full', fleet, flags: flagsOf({ engines: 2, rate: 40 }) },
       ...{ store: store.folder, reader: new FolderReader(store.folder) },
     });
-    const phase = options.rounds === undefined ? random.pick(fault.phases) : fault.phases[0];
+    const phase = options.short ? fault.phases[0] : random.pick(fault.phases);
     const struck = await hit(options, trial, { fault, phase });
     await struck?.healing;
     await bench.finish(trial, 'store-full', RUN_ENDS_S);
@@ -213,7 +211,7 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
 
 /** One run with its store in a bucket that has one trouble after the other. */
 async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promise<void> {
-  const { bench, random, rounds, selection } = options;
+  const { bench, random, short, selection } = options;
   await s3.exclusively(async () => {
     const faults = s3Faults(s3).filter(({ name }) => (selection.only ?? name) === name);
     const trial = bench.startTrial({
@@ -221,7 +219,7 @@ async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promi
       flags: flagsOf({ engines: 2, rate: 40 }),
       ...{ store: s3.store, reader: s3.reader(), lookMs: 500 },
     });
-    const tried = rounds === undefined ? random.shuffle(faults).slice(0, 4) : faults;
+    const tried = short ? faults : random.shuffle(faults).slice(0, 4);
     for (const fault of tried) {
       const phase = fault === tried.at(-1) ? random.pick(fault.phases) : 'generate';
       const struck = await hit(options, trial, { fault, phase });

@@ -1,7 +1,7 @@
 import { cancel } from '../faults/run.js';
 import { killChild } from '../faults/stack.js';
-import { Deck, FAULTS, cardsOf } from '../faults/index.js';
-import { type StageOptions, warmLane } from './lane.js';
+import { FAULTS } from '../faults/index.js';
+import { type StageOptions, deckOf, warmLane } from './lane.js';
 
 const CLUSTER = 'local';
 /** Two engines on two nodes, a core each. */
@@ -18,14 +18,13 @@ export const realFlags = (): string[] => [
 
 /** Real engines on one warm fleet, hit one at a time; the next fault comes when all is well again. */
 export async function vllmStage(options: StageOptions): Promise<void> {
-  const { bench, random, selection, rounds } = options;
+  const { bench } = options;
   await bench.clusterUp(CLUSTER, ENGINES);
   // These are about the phases around generation, which do not depend on what generates.
   const faults = FAULTS.filter((fault) => fault !== cancel && fault !== killChild);
-  const cards = cardsOf(faults, ['generate', 'commit'], 'vllm', selection);
   await warmLane(
     options,
-    new Deck(cards, random, rounds),
+    deckOf(options, faults, ['generate', 'commit']),
     {
       ...{ scenario: 'real', rows: 1200, tokens: 64, fleet: 'real', cluster: CLUSTER },
       ...{ flags: [...realFlags(), ...bench.secretFlags], lookMs: 200 },
