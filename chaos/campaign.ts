@@ -46,7 +46,14 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
 const isPartition = ({ selection }: CampaignOptions): boolean =>
   selection.only?.startsWith('partition') ?? false;
 
-async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
+/** Something beside the campaign: it begins before the first fault and returns what goes on during all of them. */
+export type Beside = (bench: Bench, random: Random) => Promise<() => Promise<void>>;
+
+/** @param beside what else is done on the same stack and cluster */
+export async function simulatedCampaign(
+  options: CampaignOptions,
+  beside?: Beside,
+): Promise<Report> {
   const { log, selection, short } = options;
   const random = new Random(options.seed).fork('simulated');
   const s3 = await S3Server.start(paths.python, random.fork('s3'));
@@ -60,14 +67,16 @@ async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
     } as const;
     return await onBench(benchOptions, options, async (bench, goal) => {
       await bench.stack.up();
-      await simulatedStage({ bench, random, goal, selection, log, short });
+      await simulatedStage({ bench, random, goal, selection, log, short }, async () =>
+        beside?.(bench, random.fork('beside')),
+      );
     });
   } finally {
     await s3.close();
   }
 }
 
-async function vllmCampaign(options: CampaignOptions): Promise<Report> {
+export async function vllmCampaign(options: CampaignOptions): Promise<Report> {
   const { log, selection, short } = options;
   const random = new Random(options.seed).fork('vllm');
   return onBench({ backend: 'vllm', log }, options, async (bench, goal) => {

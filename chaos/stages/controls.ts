@@ -26,7 +26,7 @@ export class Unguarded {
     await stack.down();
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
-      ...{ scenario: `no-${guard}`, rows: 240, tokens: 16, fleet: `no-${guard}`, cluster },
+      ...{ scenario: `no-${guard}`, rows: 480, tokens: 16, fleet: `no-${guard}`, cluster },
       flags: flagsOf({ engines: 2, rate: 20 }),
     };
     const trial = this.bench.startTrial(request);

@@ -30,7 +30,7 @@ export function deckOf(
 }
 
 /** The next card of a deck, unless the goal is reached. */
-export const deal = ({ goal, bench }: StageOptions, deck: Deck): Card | undefined =>
+export const deal = ({ goal, bench }: StageOptions, deck: Pick<Deck, 'deal'>): Card | undefined =>
   goal.reached(bench.lab) ? undefined : deck.deal();
 
 /** Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more. */
@@ -49,20 +49,23 @@ export async function hit(
   }
 }
 
+/** Nothing, the end of the fault (a zombie wakes up, a partition heals), or that all is well again. */
+export type Patience = 'nothing' | 'healing' | 'well';
+
 /** Of its rows, how many a run has finished when it is left alone to end. */
 const NEARLY_DONE = 0.9;
 
 /**
  * One long run after the other on a fleet that stays, each hit again and again.
  *
- * @param oneAtATime whether the next fault waits until all is well again
+ * @param patience what the next fault waits for
  * @param endsSeconds a run has ended after this, whatever hits it
  */
 export async function warmLane(
   options: StageOptions,
-  deck: Deck,
+  deck: Pick<Deck, 'deal'>,
   request: TrialRequest,
-  oneAtATime: (card: Card) => boolean,
+  patience: (card: Card) => Patience,
   endsSeconds: number,
 ): Promise<void> {
   const { bench, random } = options;
@@ -75,10 +78,9 @@ export async function warmLane(
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
       const struck = await hit(options, trial, card);
       if (struck !== undefined) healing.push(struck.healing);
-      if (oneAtATime(card)) {
-        await struck?.healing;
-        await bench.health.well(struck?.record.boundSeconds ?? 0);
-      }
+      const waits = patience(card);
+      if (waits !== 'nothing') await struck?.healing;
+      if (waits === 'well') await bench.health.well(struck?.record.boundSeconds ?? 0);
       await sleep(random.int(1000, 4000));
       card = deal(options, deck);
     }

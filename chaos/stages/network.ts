@@ -68,7 +68,7 @@ export async function networkStage(
       ...{ scenario: 'network', rows: 1500, tokens: 16, fleet: 'spread', cluster: 'spread' },
       flags: [...flags, ...ray.flags],
     },
-    () => true,
+    () => 'well',
     RUN_ENDS_S,
   );
 }

@@ -51,11 +51,18 @@ const SLOW: readonly Fault[] = [zombie, hang, preempt120, preempt30];
  * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
  * hit again and again, short runs that are hit in the phases around generation, and runs for what takes minutes
  * (zombies, hangs) or needs a store of its own.
+ *
+ * @param beside begins something else on the cluster before the lanes, and returns what goes on beside them
  */
-export async function simulatedStage(options: StageOptions): Promise<void> {
+export async function simulatedStage(
+  options: StageOptions,
+  beside: () => Promise<(() => Promise<void>) | undefined>,
+): Promise<void> {
   const { bench, random } = options;
   await bench.clusterUp(CLUSTER, NODES);
+  const fourth = await beside();
   await Promise.all([
+    fourth?.(),
     mainLane({ ...options, random: random.fork('main') }),
     phasesLane({ ...options, random: random.fork('phases') }),
     slowLane({ ...options, random: random.fork('slow') }),
@@ -71,7 +78,7 @@ async function mainLane(options: StageOptions): Promise<void> {
     options,
     deckOf(options, faults, ['generate', 'commit']),
     { scenario: 'main', rows: 1500, tokens: 16, fleet: 'main', cluster: CLUSTER, flags },
-    ({ fault }) => fault.scope === 'cluster',
+    ({ fault }) => (fault.scope === 'cluster' ? 'well' : 'nothing'),
     RUN_ENDS_S,
   );
 }

@@ -1,7 +1,12 @@
-import { cancel } from '../faults/run.js';
-import { killChild } from '../faults/stack.js';
+import { killCore, killEngine, zombie } from '../faults/engines.js';
 import { FAULTS } from '../faults/index.js';
-import { type StageOptions, deckOf, warmLane } from './lane.js';
+import type { Fault } from '../faults/fault.js';
+import { killHead, killNode } from '../faults/nodes.js';
+import { cancel } from '../faults/run.js';
+import { killChild, killControlWorker, killPythonWorker, killTemporal } from '../faults/stack.js';
+import type { Deck } from '../faults/index.js';
+import type { Phase } from '../phases.js';
+import { type Patience, type StageOptions, deckOf, warmLane } from './lane.js';
 
 const CLUSTER = 'local';
 /** Two engines on two nodes, a core each. */
@@ -16,20 +21,51 @@ export const realFlags = (): string[] => [
   '--keep',
 ];
 
-/** Real engines on one warm fleet, hit one at a time; the next fault comes when all is well again. */
+/**
+ * The short form, in an order that makes few loads of engines do: what costs none comes while one is loading, and
+ * a node goes while the engine of the other one comes back.
+ */
+const SHORT: readonly (readonly [fault: Fault, phase: Phase, waits: Patience])[] = [
+  [zombie, 'commit', 'healing'],
+  [killCore, 'generate', 'nothing'],
+  [killControlWorker, 'generate', 'nothing'],
+  [killPythonWorker, 'generate', 'nothing'],
+  [killTemporal, 'generate', 'well'],
+  [killEngine, 'generate', 'nothing'],
+  [killNode, 'generate', 'well'],
+  [killHead, 'generate', 'well'],
+];
+
+/** Real engines on one warm fleet. In the long form one fault at a time: the next comes when all is well again. */
 export async function vllmStage(options: StageOptions): Promise<void> {
-  const { bench } = options;
+  const { bench, short } = options;
   await bench.clusterUp(CLUSTER, ENGINES);
-  // These are about the phases around generation, which do not depend on what generates.
-  const faults = FAULTS.filter((fault) => fault !== cancel && fault !== killChild);
+  const waits = new Map(SHORT.map(([fault, , patience]) => [fault, patience]));
   await warmLane(
     options,
-    deckOf(options, faults, ['generate', 'commit']),
+    short ? shortDeck(options) : longDeck(options),
     {
-      ...{ scenario: 'real', rows: 1200, tokens: 64, fleet: 'real', cluster: CLUSTER },
+      ...{ scenario: 'real', rows: 1500, tokens: 64, fleet: 'real', cluster: CLUSTER },
       ...{ flags: [...realFlags(), ...bench.secretFlags], lookMs: 200 },
     },
-    () => true,
+    ({ fault }) => (short ? (waits.get(fault) ?? 'well') : 'well'),
     RUN_ENDS_S,
   );
+}
+
+function shortDeck({ selection: { only } }: StageOptions): Pick<Deck, 'deal'> {
+  const left = SHORT.filter(([{ name }]) => (only ?? name) === name);
+  return {
+    deal: () => {
+      const [next, ...rest] = left;
+      left.splice(0, left.length, ...rest);
+      return next && { fault: next[0], phase: next[1] };
+    },
+  };
+}
+
+function longDeck(options: StageOptions): Deck {
+  // These are about the phases around generation, which do not depend on what generates.
+  const faults = FAULTS.filter((fault) => fault !== cancel && fault !== killChild);
+  return deckOf(options, faults, ['generate', 'commit']);
 }

@@ -1,0 +1,98 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+
+import { simulatedCampaign } from '../../chaos/campaign.js';
+import type { Invariant, Violation } from '../../chaos/checker/violation.js';
+import { markdown } from '../../chaos/report/markdown.js';
+import type { Report } from '../../chaos/report/record.js';
+import { Unguarded } from '../../chaos/stages/controls.js';
+
+/** The short campaign: every fault once, on real processes of the stack, Ray and Temporal. */
+const MINUTES = 12;
+const SEED = 20_26;
+
+let report: Report;
+const controls = new Map<string, readonly Violation[]>();
+
+beforeAll(
+  async () => {
+    report = await simulatedCampaign(
+      {
+        ...{ faults: 1000, minutes: MINUTES, seed: SEED, short: true, selection: {} },
+        ...{ engines: 'simulated', partitions: false, log: (line) => console.log(line) },
+      },
+      // On fleets of their own, beside the campaign: what guards rows is off for them alone.
+      async (bench, random) => {
+        const unguarded = new Unguarded(bench, random);
+        const fence = await unguarded.start('fence', 'local');
+        const salvage = await unguarded.start('salvage', 'local');
+        return async () => {
+          controls.set('fence', await unguarded.zombieCommits(fence));
+          controls.set('salvage', await unguarded.engineIsKilled(salvage));
+        };
+      },
+    );
+    console.log(markdown(report));
+  },
+  (MINUTES + 8) * 60_000,
+);
+
+const broken = (invariant: Invariant): Violation[] =>
+  report.violations.filter((violation) => violation.invariant === invariant);
+
+describe('whatever is killed, stopped, starved or full', () => {
+  it('every row is answered exactly once, in input order, with the answer to its own prompt', () => {
+    expect(broken('I1')).toEqual([]);
+    expect(report.runs.length).toBeGreaterThan(5);
+    expect(report.runs.map(({ lost, duplicated }) => lost + duplicated)).toEqual(
+      report.runs.map(() => 0),
+    );
+  });
+
+  it('no reader ever sees a torn or half-visible file', () => {
+    expect(broken('I2')).toEqual([]);
+  });
+
+  it('no row that was finished is generated again', () => {
+    expect(broken('I3')).toEqual([]);
+  });
+
+  it('no process, shared memory, token or temporary file is left behind', () => {
+    expect(broken('I4')).toEqual([]);
+  });
+
+  it('every history replays', () => {
+    expect(broken('I5')).toEqual([]);
+    expect(report.histories).toBeGreaterThan(10);
+  });
+
+  it('everything is well again in time', () => {
+    expect(broken('I6')).toEqual([]);
+  });
+
+  it('no prompt, answer or secret is in a history, a heartbeat, a log or an error', () => {
+    expect(broken('I7')).toEqual([]);
+  });
+
+  it.each([
+    ...['kill-engine', 'zombie', 'hang', 'hang-silently', 'out-of-memory', 'second-loss'],
+    ...['torn-write', 'kill-node', 'kill-raylet', 'kill-head', 'kill-all-nodes'],
+    ...['preempt-120', 'preempt-30', 'preempt-0', 'kill-control-worker', 'kill-python-worker'],
+    ...['kill-child', 'kill-temporal', 'kill-cli', 'kill-supervisor', 'store-full'],
+    ...['s3-409', 's3-412', 's3-503', 's3-lost-acknowledgement', 's3-slow', 's3-hang'],
+  ])('%s was really tried', (fault) => {
+    const tried = report.faults.filter((one) => one.fault === fault);
+    const reason = report.skipped.find((one) => one.fault === fault)?.reason;
+    expect(tried.length, reason).toBeGreaterThan(0);
+  });
+});
+
+/** A check that cannot fail proves nothing: with a guard switched off, the same checker has to complain. */
+describe('without its guards', () => {
+  it('a zombie replaces the commit of another engine, and the checker sees it', () => {
+    expect(controls.get('fence')?.map(({ code }) => code)).toContain('commit-replaced');
+  });
+
+  it('finished rows are generated again, and the checker sees it', () => {
+    expect(controls.get('salvage')?.map(({ code }) => code)).toContain('finished-row-again');
+  });
+});
