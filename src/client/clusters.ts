@@ -63,8 +63,8 @@ export async function stopCluster(client: Client, name: string): Promise<boolean
   // Without their cluster they would look for it for ever.
   const fleets = await listFleets(client);
   const statuses = await Promise.all(fleets.map((fleet) => fleetStatus(client, fleet)));
-  const there = statuses.filter((status) => status?.cluster === name);
-  await Promise.all(there.map((status) => status && stopFleet(client, status.name)));
+  const there = statuses.flatMap((status) => (status?.cluster === name ? [status.name] : []));
+  await Promise.all(there.map(async (fleet) => stopFleet(client, fleet)));
   if (!(await isRunning(client, workflowId))) return false;
   const handle = client.workflow.getHandle(workflowId);
   const result = await handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, {

@@ -128,7 +128,12 @@ test(
         timeout: 120_000,
         interval: 2_000,
       })
-      .toEqual(Array(2).fill(['ready', expect.not.stringContaining(first?.nodeId ?? '')]));
+      .toEqual(
+        Array.from({ length: 2 }, () => [
+          'ready',
+          expect.not.stringContaining(first?.nodeId ?? ''),
+        ]),
+      );
   },
   TIMEOUT_MS,
 );

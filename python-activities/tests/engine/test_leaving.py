@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -129,7 +129,7 @@ async def taken(handle: WorkflowHandle[Any, Any]) -> Taken:
 
 
 @asynccontextmanager
-async def engines(root: Path) -> AsyncIterator[Engines]:
+async def engines(root: Path) -> AsyncGenerator[Engines]:
     """A server, a batch of 40 rows that takes one engine about ten seconds, and no engine yet."""
     model = simulated_model(tokens_per_second=10)
     model.max_num_seqs = 4
