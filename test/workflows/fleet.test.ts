@@ -304,6 +304,29 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     await stop('waiting');
   });
 
+  it('does not care any more whether the model loads there', async () => {
+    const node = (nodeId: string, cpus: number) => rayNode({ nodeId, name: nodeId, cpus });
+    ray.nodes = [node(STAYS, 1), node(GOES, 1), node('c'.repeat(56), 1)];
+    let fail: () => void = () => {};
+    const failed = new Promise<void>((_, reject) => {
+      fail = () => reject(ApplicationFailure.nonRetryable('cut short', 'EngineLoadFailed'));
+    });
+    ray.onCanary = async (slot) => (slot === 1 ? failed : undefined);
+    const ensured = ensure(specOf('loading', 2));
+    await eventually(async () => (await statusOf('loading').catch(() => undefined))?.ready === 1);
+    await giveNotice('loading', 60);
+    await eventually(() => drains.length === 1);
+    fail();
+    expect(await ensured).toMatchObject({ engines: 2 });
+    expect(await slotsOf('loading')).toEqual([
+      [0, 'ready'],
+      [1, 'draining'],
+      [2, 'ready'],
+    ]);
+    drains[0]?.end();
+    await stop('loading');
+  });
+
   it('is not refused what it has, and refused more than will stay', async () => {
     await onTwoNodes('asked', 2);
     await giveNotice('asked', 60);
