@@ -1,4 +1,4 @@
-import { ApplicationFailure, log, proxyActivities } from '@temporalio/workflow';
+import { ApplicationFailure, log, proxyActivities, sleep } from '@temporalio/workflow';
 
 import type { PythonActivities } from '../contracts/activities.js';
 import { PYTHON_QUEUE } from '../contracts/names.js';
@@ -20,12 +20,20 @@ const python = proxyActivities<Pick<PythonActivities, 'checkStoreRoom'>>({
   },
 });
 
+/** A store that is full again so soon (ms) was not found full by the look: a quota, or another host's disk. */
+const AGAIN_SOON_MS = 60_000;
+/** Wait before looking once more, in ms; twice as long each time, as each try may cost rows in decode. */
+const FIRST_WAIT_MS = 30_000;
+const LONGEST_WAIT_MS = 600_000;
+
 /**
  * Lets work wait while the store is full, and go on when it has room. What calls it side by side shares one
  * pause, so that one look is out and not one for each batch.
  */
 export class StoreRoom {
   #pause: Promise<void> | undefined;
+  #wentOnAt = -Infinity;
+  #inVain = 0;
 
   /**
    * @param show told why it pauses, and with undefined that it goes on
@@ -59,10 +67,18 @@ export class StoreRoom {
     log.warn('the store is full', { store });
     try {
       await this.show({ type: 'StoreFull', message, wayOut });
+      const needed = neededBytes(details);
+      const soon = Date.now() - this.#wentOnAt < AGAIN_SOON_MS;
+      // A look that knows what is needed is right the first time.
+      this.#inVain = soon && needed.neededBytes === undefined ? this.#inVain + 1 : 0;
+      if (this.#inVain > 0) {
+        await sleep(Math.min(FIRST_WAIT_MS * 2 ** (this.#inVain - 1), LONGEST_WAIT_MS));
+      }
       await python.checkStoreRoom.executeWithOptions(
         { summary: `Look until ${store} has room again` },
-        [{ ...this.where, ...neededBytes(details) }],
+        [{ ...this.where, ...needed }],
       );
+      this.#wentOnAt = Date.now();
       await this.show(undefined);
     } finally {
       this.#pause = undefined;

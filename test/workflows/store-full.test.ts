@@ -160,6 +160,20 @@ describe('a run whose store is full', () => {
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });
 
+  it('is not tried without end when every look finds room and the work finds none', async () => {
+    run = new FakeRun([1]);
+    run.onBatch = async () => {
+      throw ApplicationFailure.nonRetryable('disk quota exceeded', 'StoreFull');
+    };
+    const handle = await start('quota');
+    await eventually(() => run.attempts.length === 2);
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    expect(run.attempts).toHaveLength(2);
+    await paused(handle);
+    await handle.signal(SIGNAL.cancelRun);
+    expect(await handle.result()).toMatchObject({ state: 'cancelled' });
+  });
+
   it('can be cancelled while it pauses, and keeps what is done', async () => {
     run = new FakeRun([2]);
     run.onBatch = async ({ batch }) => {
