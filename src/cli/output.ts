@@ -45,10 +45,6 @@ export function problemLines(problems: readonly InputProblem[], total: number): 
   return [...problems.map(problemLine), ...(hidden > 0 ? [`  ... and ${hidden} more`] : [])];
 }
 
-/** `1 row`, `2 rows`. */
-export const quantity = (count: number, one: string, many = `${one}s`): string =>
-  `${count} ${count === 1 ? one : many}`;
-
 /** A failure as people read it: what, every problem with its line, and the way out. */
 export function failureText(failure: Failure): string {
   return [

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 
+import { counted } from '../text.js';
 import type { InputProblem } from '../contracts/run.js';
 import {
   addModelOptions,
@@ -42,7 +43,7 @@ async function validate(file: string, flags: Flags): Promise<void> {
   const { prepare } = await import('./prepare.js');
   const { pythonError, pythonInstalled, runPython } = await import('../client/python.js');
   const { formatBytes } = await import('../client/input.js');
-  const { infrastructure, print, printJson, problemLines, quantity } = await import('./output.js');
+  const { infrastructure, print, printJson, problemLines } = await import('./output.js');
 
   const { inference } = await prepare(file, flags);
   const { modelIsReady, SMALL_MODEL } = await import('../setup/model.js');
@@ -67,12 +68,12 @@ async function validate(file: string, flags: Flags): Promise<void> {
   const { rows, invalidRows, promptTokens, maxOutputTokens, batches } = summary;
   print(
     invalidRows === 0
-      ? `${quantity(rows, 'row')}, all of them valid`
-      : `${quantity(rows, 'row')}, ${invalidRows} of them invalid and recorded as errors:`,
+      ? `${counted(rows, 'row')}, all of them valid`
+      : `${counted(rows, 'row')}, ${invalidRows} of them invalid and recorded as errors:`,
   );
   for (const line of problemLines(problems, totalProblems)) print(line);
-  print(`${quantity(promptTokens, 'prompt token')}, at most ${maxOutputTokens} to generate`);
+  print(`${counted(promptTokens, 'prompt token')}, at most ${maxOutputTokens} to generate`);
   const count = batches.reduce((sum, some) => sum + some, 0);
-  print(`${quantity(count, 'batch', 'batches')} in ${quantity(batches.length, 'rank')}`);
+  print(`${counted(count, 'batch', 'batches')} in ${counted(batches.length, 'rank')}`);
   print(`at most ${formatBytes(estimatedOutputBytes)} more in the store`);
 }
