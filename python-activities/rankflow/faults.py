@@ -6,8 +6,10 @@ here and nowhere else. The variable holds JSON with the fields of :class:`Faults
 
 from __future__ import annotations
 
+import json
 import os
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +24,11 @@ class Faults(BaseModel):
     fence: bool = Field(default=True, description="False: a late commit replaces an earlier one")
     salvage: bool = Field(default=True, description="False: a retry generates every row again")
     poison: str | None = Field(default=None, description="Text of a prompt that kills its engine")
+    poison_hangs: bool = Field(default=False, description="True: it hangs its engine instead")
+
+    def is_poison(self, body: dict[str, Any]) -> bool:
+        """Whether a request body holds the poison."""
+        return self.poison is not None and self.poison in json.dumps(body, ensure_ascii=False)
 
 
 @cache

@@ -65,6 +65,7 @@ export function assemble(seen: Observation): RunSnapshot {
   const heartbeats = ranks.flatMap((rank) => rank.heartbeats);
   const plan = run?.plan ?? seen.inference?.plan;
   const done = run?.finished;
+  const suspects = sum(live, (rank) => rank.suspects?.length ?? 0);
   return {
     ...base,
     state: stateOf(seen),
@@ -82,6 +83,7 @@ export function assemble(seen: Observation): RunSnapshot {
     retries: sum(ranks, ({ retries }) => retries),
     troubles: troublesOf(seen, heartbeats),
     engines: (fleet?.slots ?? []).map((slot) => engineView(slot, heartbeats, at)),
+    ...(suspects > 0 && { suspects }),
     ...(plan && { totalRows: plan.rows }),
     ...(cluster && { cluster: clusterView(cluster) }),
   };

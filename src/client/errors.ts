@@ -42,6 +42,8 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   PlanCorrupt: EXIT.failed,
   EngineGone: EXIT.failed,
   LeaseLost: EXIT.failed,
+  SuspectBatch: EXIT.failed,
+  TooManyEngineDeaths: EXIT.failed,
   Cancelled: EXIT.failed,
   Terminated: EXIT.failed,
   Internal: EXIT.failed,

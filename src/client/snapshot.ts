@@ -66,6 +66,8 @@ export interface RunSnapshot {
   readonly retries: number;
   /** What is being tried again, what holds up most first; when the run pauses, why it does. */
   readonly troubles: readonly Trouble[];
+  /** Batches that killed engines and have one for themselves now; absent when there are none. */
+  readonly suspects?: number;
   readonly cluster?: ClusterView;
   readonly engines: readonly EngineView[];
   /** When the run is over and wrote results. */

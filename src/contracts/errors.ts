@@ -55,6 +55,15 @@ export const ERRORS = {
   },
   EngineGone: { retryable: true, wayOut: 'Nothing to do: the batch is tried again elsewhere.' },
   LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },
+  SuspectBatch: {
+    retryable: false,
+    wayOut: 'Nothing to do: the batch is tried again on an engine that it has for itself.',
+  },
+  TooManyEngineDeaths: {
+    retryable: false,
+    wayOut:
+      'Read the logs of the engines that died and mend model, memory or arguments; then run the same command again, which continues.',
+  },
   StoreUnavailable: {
     retryable: true,
     wayOut: 'Check that the store is reachable and may be written to; work goes on by itself.',

@@ -147,6 +147,10 @@ export const GenerateBatchInput = z
     rank: z.int().nonnegative(),
     batch: z.int().nonnegative(),
     specHash: z.string().describe('Model spec the run was planned for; an engine asserts it'),
+    alone: z
+      .boolean()
+      .optional()
+      .describe('Earlier attempts killed their engines: nothing else runs beside this one'),
   })
   .meta({ id: 'GenerateBatchInput' });
 export type GenerateBatchInput = z.infer<typeof GenerateBatchInput>;

@@ -191,6 +191,8 @@ export interface RankSummary {
   readonly retries?: number;
   /** Why it pauses; absent while it does not. */
   readonly paused?: Problem;
+  /** Batches that killed engines and were therefore run on one alone. */
+  readonly quarantined?: number;
 }
 
 /** Argument of the signal `rankPaused`, which a rank sends its run when it pauses and when it goes on. */
@@ -231,6 +233,7 @@ export interface RankWorkflowInput {
 export interface RankCarried {
   readonly salvagedRows: number;
   readonly retries: number;
+  readonly quarantined?: number;
 }
 
 export interface RankResult {
@@ -238,6 +241,8 @@ export interface RankResult {
   readonly done: RowCounts;
   readonly salvagedRows: number;
   readonly retries: number;
+  /** Batches that killed engines and were therefore run on one alone; absent when there were none. */
+  readonly quarantined?: number;
 }
 
 /** Result of the query `progress` of a rank. Rows count when their batch is committed. */
@@ -255,6 +260,8 @@ export interface RankProgressView {
   /** Attempts beyond the first of the batches that are done. */
   readonly retries: number;
   readonly salvagedRows: number;
+  /** Numbers of the batches in flight that killed engines and have one for themselves; absent when there are none. */
+  readonly suspects?: readonly number[];
 }
 
 // Inference: workflow id inference/<runId>

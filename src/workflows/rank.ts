@@ -8,13 +8,14 @@ import {
   defineSignal,
   getExternalWorkflowHandle,
   proxyActivities,
+  setCurrentDetails,
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
 
 import type { EngineActivities, PythonActivities } from '../contracts/activities.js';
 import { PYTHON_QUEUE, QUERY, SIGNAL, fleetQueue, slotQueue } from '../contracts/names.js';
-import type { GenerateBatchResult } from '../contracts/run.js';
+import type { GenerateBatchInput, GenerateBatchResult } from '../contracts/run.js';
 import type {
   Problem,
   RankPaused,
@@ -24,6 +25,8 @@ import type {
 } from '../contracts/workflows.js';
 import { workflowFailure } from './failures.js';
 import { UNTIL_DONE } from './options.js';
+import { generateAlone, isSuspect } from './quarantine.js';
+import { suspectDetails } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
 import {
   NOTHING_DONE,
@@ -65,7 +68,9 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   const { runId, store, rank } = input;
   let done = NOTHING_DONE;
   let { salvagedRows, retries } = input.carried ?? { salvagedRows: 0, retries: 0 };
+  let quarantined = input.carried?.quarantined ?? 0;
   const inFlight = new Set<number>();
+  const suspects = new Set<number>();
   setHandler(rankProgressQuery, () => ({
     rank,
     rowsTotal: input.rows,
@@ -78,6 +83,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     inFlight: [...inFlight].toSorted((a, b) => a - b),
     retries,
     salvagedRows,
+    ...(suspects.size > 0 && { suspects: [...suspects].toSorted((a, b) => a - b) }),
   }));
 
   const progress = await python.rankProgress.executeWithOptions(
@@ -98,11 +104,17 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     else taken += 1;
     return value;
   };
+  const suspected = (batch: number): void => {
+    if (!suspects.has(batch)) quarantined += 1;
+    suspects.add(batch);
+    setCurrentDetails(suspectDetails(suspects));
+  };
   /** One of the places of the window: takes the next batch as soon as its last one is committed. */
   const place = async (): Promise<void> => {
     for (let batch = take(); batch !== undefined; batch = take()) {
       inFlight.add(batch);
-      const result = await room.waitedFor(async () => generate(input, batch));
+      const result = await room.waitedFor(async () => generate(input, batch, suspected));
+      if (suspects.delete(batch)) setCurrentDetails(suspectDetails(suspects));
       inFlight.delete(batch);
       done = addCounts(done, countsOf(result));
       salvagedRows += result.salvagedRows;
@@ -117,9 +129,10 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
 
   // Activities in flight do not survive it, but none are: the window has drained.
   if (!exhausted) {
-    await continueAsNew<typeof rankWorkflow>({ ...input, carried: { salvagedRows, retries } });
+    const carried = { salvagedRows, retries, ...(quarantined > 0 && { quarantined }) };
+    await continueAsNew<typeof rankWorkflow>({ ...input, carried });
   }
-  return { rank, done, salvagedRows, retries };
+  return { rank, done, salvagedRows, retries, ...(quarantined > 0 && { quarantined }) };
 }
 
 /** Once for a pause and once for its end, however many batches of the rank wait. */
@@ -142,10 +155,42 @@ async function settle(window: CancellationScope, places: readonly Promise<void>[
   }
 }
 
-async function generate(input: RankWorkflowInput, batch: number): Promise<GenerateBatchResult> {
-  const { runId, store, rank, specHash, fleet } = input;
-  const work = { runId, store, rank, batch, specHash };
-  const summary = `Rank ${rank}, batch ${batch} of ${input.batches}`;
+function workOf(
+  { runId, store, rank, specHash }: RankWorkflowInput,
+  batch: number,
+): GenerateBatchInput {
+  return { runId, store, rank, batch, specHash };
+}
+
+const titleOf = ({ rank, batches }: RankWorkflowInput, batch: number): string =>
+  `Rank ${rank}, batch ${batch} of ${batches}`;
+
+/**
+ * Generates a batch beside others, or alone when engines died with it in work.
+ *
+ * @param suspected told before it runs alone
+ */
+async function generate(
+  input: RankWorkflowInput,
+  batch: number,
+  suspected: (batch: number) => void,
+): Promise<GenerateBatchResult> {
+  try {
+    return await generateBeside(input, batch);
+  } catch (error) {
+    if (!isSuspect(error)) throw error;
+  }
+  suspected(batch);
+  return generateAlone(input.fleet, workOf(input, batch), BATCH, titleOf(input, batch));
+}
+
+async function generateBeside(
+  input: RankWorkflowInput,
+  batch: number,
+): Promise<GenerateBatchResult> {
+  const { rank, specHash, fleet } = input;
+  const work = workOf(input, batch);
+  const summary = titleOf(input, batch);
   if (input.affinity === 'rank') {
     const slot = rank % fleet.engines;
     const own = proxyActivities<Pick<EngineActivities, 'generateBatch'>>({

@@ -31,8 +31,8 @@ export function withPause(summary: RankSummary, problem: Problem | undefined): R
 
 /** The entry of a rank whose workflow has returned. */
 export function completedRank(summary: RankSummary, result: RankResult): RankSummary {
-  const { done, salvagedRows, retries } = result;
-  return { ...summary, state: 'completed', done, salvagedRows, retries };
+  const { rank: _same, ...counts } = result;
+  return { ...summary, state: 'completed', ...counts };
 }
 
 /** Sum over the completed ranks. */
@@ -44,6 +44,7 @@ export function finishedCounts(ranks: readonly RankSummary[]): RunProgress['fini
 export function runDetails(progress: RunProgress): string {
   const { state, plan, finished, ranks, problem } = progress;
   const done = ranks.filter((rank) => rank.state === 'completed').length;
+  const quarantined = ranks.reduce((sum, rank) => sum + (rank.quarantined ?? 0), 0);
   return table(
     ['Run', progress.runId],
     [
@@ -58,8 +59,16 @@ export function runDetails(progress: RunProgress): string {
             ['Rows failed', finished.failedRows],
             ['Completion tokens', finished.completionTokens],
           ] as const)),
+      ...(quarantined === 0 ? [] : ([['Batches quarantined', quarantined]] as const)),
       ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
       ...(problem?.wayOut === undefined ? [] : ([['Way out', problem.wayOut]] as const)),
     ],
   );
+}
+
+/** Markdown for the Temporal UI, of a rank: the batches that it runs alone at the moment. */
+export function suspectDetails(suspects: ReadonlySet<number>): string {
+  if (suspects.size === 0) return '';
+  const batches = [...suspects].toSorted((a, b) => a - b).join(', ');
+  return `Engines died with these batches in work, so each has one for itself now: **${batches}**`;
 }

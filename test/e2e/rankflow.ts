@@ -11,7 +11,8 @@ export class DataFolder {
   /** Short: Ray's socket paths are limited to 107 bytes. */
   readonly home = mkdtempSync(path.join(tmpdir(), 'rf-'));
 
-  constructor() {
+  /** @param environment variables of every process that the command line starts */
+  constructor(private readonly environment: Readonly<Record<string, string>> = {}) {
     for (const part of ['venv', 'models', 'bin', 'setup']) {
       const source = path.join(paths.home, part);
       if (existsSync(source)) symlinkSync(source, path.join(this.home, part));
@@ -34,6 +35,7 @@ export class DataFolder {
         TEMPORAL_NAMESPACE: undefined,
         TEMPORAL_CONFIG_FILE: this.file('none.toml'),
         HF_HUB_OFFLINE: '1',
+        ...this.environment,
       },
     });
   }

@@ -15,6 +15,7 @@ import {
   inferenceWorkflowId,
   rankWorkflowId,
   runWorkflowId,
+  slotQueue,
 } from '../../src/contracts/names.js';
 import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
@@ -105,6 +106,23 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await keep('rank-retry', rankWorkflowId('whole', 1));
     await keep('cluster-up-and-down', clusterWorkflowId('ray'));
     await keep('fleet-up-and-down', fleetWorkflowId('models'));
+  });
+
+  it('a rank with a batch that killed engines', async () => {
+    world.run = new FakeRun([2]);
+    let deaths = 0;
+    world.run.onBatch = async ({ batch, alone }) => {
+      // Alone it kills one more engine; the fleet has one, so its next life takes the batch again.
+      if (batch === 0) return;
+      if (alone !== true) throw ApplicationFailure.nonRetryable('engines died', 'SuspectBatch');
+      if ((deaths += 1) === 1) throw ApplicationFailure.retryable('ended', 'EngineGone');
+    };
+    await harness.serve(slotQueue('models', SPEC_HASH, 0), {
+      generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
+        world.run.generateBatch(input),
+    });
+    await (await world.infer('suspect')).result();
+    await keep('rank-suspect', rankWorkflowId('suspect', 0));
   });
 
   it('a run that is cancelled', async () => {

@@ -10,6 +10,7 @@ import {
   rankWorkflowId,
   slotQueue,
 } from '../../src/contracts/names.js';
+import type { GenerateBatchInput } from '../../src/contracts/run.js';
 import type {
   RankProgressView,
   RankResult,
@@ -63,6 +64,12 @@ const start = async (runId: string, change: Partial<RankWorkflowInput> = {}) =>
 
 const finish = async (runId: string, change: Partial<RankWorkflowInput> = {}) =>
   (await (await start(runId, change)).result()) as RankResult;
+
+/** An engine that polls its own queue for the present run. */
+const serveSlot = async (slot: number) =>
+  harness.serve(slotQueue('fleet', SPEC_HASH, slot), {
+    generateBatch: async (input: GenerateBatchInput) => run.generateBatch(input),
+  });
 
 describe('a rank', () => {
   it('generates every batch once and counts rows and tokens', async () => {
@@ -162,6 +169,77 @@ describe('a rank', () => {
       expect(result.done.batches).toBe(1);
     },
   );
+
+  it('runs a batch that killed engines on one alone, and says which', async () => {
+    run = new FakeRun([4]);
+    let release = (): void => {};
+    const gate = new Promise<void>((resolve) => (release = resolve));
+    const alone: GenerateBatchInput[] = [];
+    run.onBatch = async (input) => {
+      if (input.batch !== 2) return;
+      if (input.alone !== true) throw ApplicationFailure.nonRetryable('died', 'SuspectBatch');
+      alone.push(input);
+      await gate;
+    };
+    const worker = await serveSlot(0);
+    const handle = await start('suspect');
+    const seen = await eventually(async () => {
+      const view = await handle.query<RankProgressView>(QUERY.progress);
+      return view.batchesDone === 3 && alone.length === 1 && view;
+    });
+    expect(seen).toMatchObject({ inFlight: [2], suspects: [2] });
+    release();
+    const result = (await handle.result()) as RankResult;
+    await harness.end(worker);
+    expect(result).toMatchObject({ quarantined: 1, done: { batches: 4 } });
+    expect(alone).toHaveLength(1);
+    const after = await handle.query<RankProgressView>(QUERY.progress);
+    expect(after.suspects).toBeUndefined();
+  });
+
+  it('does not wait for an engine that a suspect batch killed: the next one goes on', async () => {
+    run = new FakeRun([1]);
+    const visited: number[] = [];
+    let bury = (): void => {};
+    const grave = new Promise<void>((resolve) => (bury = resolve));
+    const serve = async (slot: number, work: (visit: number) => Promise<void>) =>
+      harness.serve(slotQueue('fleet', SPEC_HASH, slot), {
+        generateBatch: async (input: GenerateBatchInput) => {
+          visited.push(slot);
+          await work(visited.length);
+          return run.generateBatch(input);
+        },
+      });
+    run.onBatch = async ({ alone }) => {
+      if (alone !== true) throw ApplicationFailure.nonRetryable('died', 'SuspectBatch');
+    };
+    const workers = [
+      // Its process is gone: it neither answers nor heartbeats, until the minute is over.
+      await serve(0, async (visit) => (visit === 1 ? grave : undefined)),
+      // It lost its EngineCore and says so.
+      await serve(1, async () => {
+        throw ApplicationFailure.retryable('EngineCore ended', 'EngineGone');
+      }),
+    ];
+    const result = await finish('suspect-kills');
+    bury();
+    for (const worker of workers) await harness.end(worker);
+    expect(visited).toEqual([0, 1, 0]);
+    expect(result).toMatchObject({ quarantined: 1, done: { batches: 1 } });
+  }, 120_000);
+
+  it('fails when a suspect batch has killed too many engines', async () => {
+    run = new FakeRun([2]);
+    run.onBatch = async ({ batch, alone }) => {
+      if (batch === 0) return;
+      const type = alone === true ? 'TooManyEngineDeaths' : 'SuspectBatch';
+      throw ApplicationFailure.nonRetryable('64 engines died', type);
+    };
+    const worker = await serveSlot(0);
+    const failed = await finish('suspect-endless').catch((error: unknown) => error);
+    await harness.end(worker);
+    expect((failed as WorkflowFailedError).cause).toMatchObject({ type: 'TooManyEngineDeaths' });
+  });
 
   it('prefers the engine of its rank with affinity', async () => {
     run = new FakeRun([5]);

@@ -26,6 +26,8 @@ class ErrorType(StrEnum):
     UNSUPPORTED_INPUT = "UnsupportedInput"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
+    SUSPECT_BATCH = "SuspectBatch"
+    TOO_MANY_ENGINE_DEATHS = "TooManyEngineDeaths"
     STORE_UNAVAILABLE = "StoreUnavailable"
     STORE_FULL = "StoreFull"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"

@@ -206,6 +206,12 @@ class GenerateBatchInput(BaseModel):
             description="Model spec the run was planned for; an engine asserts it",
         ),
     ]
+    alone: Annotated[
+        bool | None,
+        Field(
+            description="Earlier attempts killed their engines: nothing else runs beside this one"
+        ),
+    ] = None
 
 
 class GenerateBatchResult(BaseModel):

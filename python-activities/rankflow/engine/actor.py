@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import threading
+from types import FrameType
 from typing import Any
 
 import ray
 
 from rankflow.connection import TemporalTarget
 from rankflow.contracts.models import FleetSpec
+from rankflow.engine.fates import RayFates
 from rankflow.engine.guard import guard_process_group
 from rankflow.engine.host import backend_factory
 from rankflow.engine.service import EngineService
@@ -57,9 +60,11 @@ class EngineActor:
             self._incarnation,
             TemporalTarget(**temporal),
             backend_factory(spec.model, slot if index is None else index),
+            RayFates,
             index=index,
         )
         self._loop = asyncio.new_event_loop()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         threading.Thread(target=self._serve, name="temporal", daemon=True).start()
         watch = (spec.cluster.name, temporal)
         threading.Thread(target=keep_sentinel, args=watch, name="sentinel", daemon=True).start()
@@ -72,6 +77,12 @@ class EngineActor:
         """Take no more batches and end those in work in ``seconds``; True when all have ended."""
         work = asyncio.run_coroutine_threadsafe(self._service.drain(seconds), self._loop)
         return work.result(timeout=seconds + 5)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """Leave in order, in the seconds until somebody sends SIGKILL."""
+        log.warning("SIGTERM: the batches in work go back")
+        work = asyncio.run_coroutine_threadsafe(self._service.leave(), self._loop)
+        work.add_done_callback(lambda _: os._exit(1))
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

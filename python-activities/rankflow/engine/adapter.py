@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import os
+import signal
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -32,6 +35,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.arguments import engine_arguments
 from rankflow.engine.backend import Answer, BackendDead, BackendTrouble, ModelFacts
+from rankflow.faults import faults
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _PARSERS: dict[str, TypeAdapter[Any]] = {
@@ -135,6 +139,8 @@ class VllmBackend:
         if getattr(request, "stream", False):
             return _refusal("Streaming is not possible in a batch.")
         request.request_id = request_id
+        if faults().is_poison(body):
+            _poison_engine_core()
         try:
             response = await handler(request)
         except EngineDeadError as error:
@@ -199,6 +205,13 @@ def _own_id(external: str) -> str:
     if external.startswith("cmpl-"):
         return external.removeprefix("cmpl-").rpartition("-")[0]
     return external.removeprefix("chatcmpl-")
+
+
+def _poison_engine_core() -> None:
+    """Do to EngineCore, in a test, what a request does that crashes or hangs it."""
+    for child in multiprocessing.active_children():
+        if "EngineCore" in child.name and child.pid is not None:
+            os.kill(child.pid, signal.SIGSTOP if faults().poison_hangs else signal.SIGKILL)
 
 
 def _refusal(message: str) -> Answer:

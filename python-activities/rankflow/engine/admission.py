@@ -28,7 +28,19 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.working = 0
+        self.holds = 0
+        """While there are any, no poll is started: somebody has the engine for itself."""
         self.lock = threading.Lock()
+
+    def hold(self) -> None:
+        """Admit nothing more; polls that are out may still bring one batch a queue."""
+        with self.lock:
+            self.holds += 1
+
+    def let_go(self) -> None:
+        """Take one hold back."""
+        with self.lock:
+            self.holds -= 1
 
     def tuner(self) -> WorkerTuner:
         """Settings for the worker of one queue."""
@@ -61,7 +73,8 @@ class _Places(CustomSlotSupplier):
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
         with self._admission.lock:
-            if self._admission.working + self._idle >= self._admission.limit:
+            admission = self._admission
+            if admission.holds > 0 or admission.working + self._idle >= admission.limit:
                 return None
             self._idle += 1
             return _Permit()

@@ -42,6 +42,7 @@ class AttemptFile:
         self._failing_since: float | None = None
         self._patient = True
         self._closing = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._flusher = asyncio.create_task(self._flush_until_closing())
         self._closer: asyncio.Task[None] | None = None
 
@@ -85,6 +86,16 @@ class AttemptFile:
         if self._flusher.done():
             self._flusher.result()
 
+    async def flush(self) -> None:
+        """Wait until everything that was added is durable. Raises like :meth:`check`."""
+        while True:
+            self.check()
+            # Shielded: the thread of a flush must not be left alone with the file.
+            await asyncio.shield(asyncio.ensure_future(self._flush()))
+            if self.trouble is None:
+                return
+            await asyncio.sleep(self._store.flush_seconds)
+
     async def finish(self) -> str:
         """Make the whole file durable, close it and return its hex sha256."""
         await self._closed()
@@ -117,6 +128,10 @@ class AttemptFile:
 
     async def _flush(self) -> None:
         """Make what was added durable, or note the trouble of a bucket that may come back."""
+        async with self._writing:
+            await self._write_out()
+
+    async def _write_out(self) -> None:
         if not self._waiting and self.trouble is None:
             return
         lines, self._waiting = self._waiting, []

@@ -7,6 +7,9 @@ from typing import Any
 from rankflow.engine.backend import Answer
 from rankflow.store.salvage import AttemptLine
 
+ENGINE_DIED = "engine_died"
+"""Error code of a request that killed its engines."""
+
 
 def answered(row: int, custom_id: str, answer: Answer, request_id: str) -> AttemptLine:
     """The line of a row that the engine answered, or refused with a 4xx about the request."""
@@ -42,3 +45,10 @@ def recorded_error(row: int, line: dict[str, Any], token: str) -> AttemptLine:
             "error": line["error"],
         },
     )
+
+
+def engine_killer(row: int, custom_id: str, deaths: int, token: str) -> AttemptLine:
+    """The error line of a row that killed every engine that had it alone."""
+    message = f"{deaths} engines died while they ran this request and nothing else."
+    line = {"custom_id": custom_id, "error": {"code": ENGINE_DIED, "message": message}}
+    return recorded_error(row, line, token)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from temporalio.client import Client
@@ -19,9 +19,11 @@ from rankflow.engine.admission import Admission
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.canary import CanaryActivity
 from rankflow.engine.drain import Drain, DrainActivity
+from rankflow.engine.fates import AskFates, nobody_knows
 from rankflow.engine.host import BackendFactory, EngineHost, GivenBack
 from rankflow.engine.lease import Contact
 from rankflow.engine.predecessor import give_back
+from rankflow.engine.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ REPORT_SECONDS = 60.0
 """How long an engine whose model did not load waits for a canary to ask why."""
 LAST_WORDS_SECONDS = 5.0
 """Time for running batches to report ENGINE_GONE after the backend died."""
+LEAVE_SECONDS = 4.0
+"""Time to flush a few rows and tell Temporal, which takes milliseconds. Who asks a process to end
+gives it some seconds before it kills it; Ray gives 5."""
 CANARIES = 4
 """Canaries served at once: one a health check; more only when earlier ones time out."""
 
@@ -45,9 +50,15 @@ class EngineService:
         incarnation: str,
         target: TemporalTarget,
         factory: BackendFactory,
+        fates: Callable[[str, str], AskFates] | None = None,
         index: int | None = None,
     ) -> None:
-        """``index``: which ranks it serves under rank affinity; by default its slot."""
+        """Nothing starts before ``run``.
+
+        Args:
+            fates: from the engine's name and spec hash to what knows of other engines.
+            index: which ranks it serves under rank affinity; by default its slot.
+        """
         self._fleet = fleet
         self._slot = slot
         self._index = slot if index is None else index
@@ -56,6 +67,7 @@ class EngineService:
         self._slot_name = f"{fleet.name}/slot-{slot}"
         name = f"{self._slot_name}/{incarnation}"
         self.served = Served(name, fleet.spec_hash)
+        self._fates = fates(name, fleet.spec_hash) if fates is not None else nobody_knows
         self._host = EngineHost(factory)
         self._contact = Contact()
         self._batch_workers: list[Worker] = []
@@ -101,6 +113,10 @@ class EngineService:
         ended, _ = await asyncio.wait({self.begin_drain(seconds)}, timeout=seconds)
         return bool(ended)
 
+    async def leave(self) -> None:
+        """Give everything back at once, and wait ``LEAVE_SECONDS`` until Temporal knows."""
+        await asyncio.wait({self.begin_drain(0)}, timeout=LEAVE_SECONDS)
+
     async def _life(
         self,
         client: Client,
@@ -117,15 +133,18 @@ class EngineService:
             return
         log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
         if self._draining is None:
-            batches = BatchActivities(self._host, self.served, self._contact)
-            self._batch_workers = self._workers_for_batches(client, batches)
+            admission = Admission(self._fleet.max_concurrent_batches)
+            turns = Turns(admission)
+            batches = BatchActivities(self._host, self.served, self._contact, turns, self._fates)
+            self._batch_workers = self._workers_for_batches(client, batches, admission)
             tasks += [group.create_task(worker.run()) for worker in self._batch_workers]
         await self._host.wait_dead()
         log.error("%s lost its backend", self.served.name)
         await asyncio.sleep(LAST_WORDS_SECONDS)
 
-    def _workers_for_batches(self, client: Client, batches: BatchActivities) -> list[Worker]:
-        admission = Admission(self._fleet.max_concurrent_batches)
+    def _workers_for_batches(
+        self, client: Client, batches: BatchActivities, admission: Admission
+    ) -> list[Worker]:
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         queues: Sequence[str] = (
             fleet_queue(fleet, spec_hash),

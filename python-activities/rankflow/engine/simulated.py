@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.backend import Answer, BackendDead, ModelFacts
+from rankflow.faults import faults
 
 FINGERPRINT = "simulated"
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
@@ -91,6 +93,7 @@ class SimulatedBackend:
         self._rows = 0
         self._progress = 0
         self._dead = False
+        self._poisoned = False
 
     @property
     def progress(self) -> int:
@@ -117,6 +120,8 @@ class SimulatedBackend:
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Answer deterministically after the time the rate asks for."""
         self._pass_fault_points()
+        if faults().is_poison(body):
+            self._swallow_poison()
         if url not in URLS:
             return _refusal(f"Unsupported url {url}")
         text = _prompt_text(body)
@@ -154,9 +159,14 @@ class SimulatedBackend:
     def shutdown(self) -> None:
         """Nothing to end."""
 
+    def _swallow_poison(self) -> None:
+        if not faults().poison_hangs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._poisoned = True
+
     def _hangs(self) -> bool:
         limit = self._args.hang_after_rows
-        return limit is not None and self._rows >= limit
+        return self._poisoned or (limit is not None and self._rows >= limit)
 
     def _pass_fault_points(self) -> None:
         limit = self._args.die_after_rows

@@ -32,16 +32,24 @@ class AttemptName:
 def superseded(store: Store, run_id: str, rank: int, batch: int, name: AttemptName) -> bool:
     """Whether the batch is committed by now.
 
-    Raises LEASE_LOST when a newer attempt of the same activity has started its file,
+    Raises LEASE_LOST when a newer attempt of the same workflow run has started its file,
     STORE_UNAVAILABLE.
     """
     if store.exists(commit_key(run_id, rank, batch)):
         return True
+    own = _order(name.token)
     for key in store.list_appended(attempts_prefix(run_id, rank, batch)):
         token = key.rpartition("/")[2].removesuffix(".jsonl")
-        other, _, attempt = token.rpartition("-")
-        if other == name.activity and attempt.isdigit() and int(attempt) > name.attempt:
+        other = _order(token)
+        if own and other and other[0] == own[0] and other[1:] > own[1:]:
             raise RankflowError(
-                ErrorType.LEASE_LOST, f"attempt {attempt} of batch {rank}-{batch} has started"
+                ErrorType.LEASE_LOST, f"attempt {token} of batch {rank}-{batch} has started"
             )
     return False
+
+
+def _order(token: str) -> tuple[str, int, int] | None:
+    """Workflow run, activity and attempt of a token, the latter two as the SDK counts them."""
+    run_and_activity, _, attempt = token.rpartition("-")
+    run, _, number = run_and_activity.rpartition("-")
+    return (run, int(number), int(attempt)) if number.isdigit() and attempt.isdigit() else None

@@ -19,13 +19,29 @@ TICK_SECONDS = 1.0
 """How often an attempt heartbeats; the SDK throttles to 0.8 of the heartbeat time-out."""
 QUIET_SECONDS = 30.0
 """Without progress for this long an attempt stops heartbeating; live engines step faster."""
-STALLED_SECONDS = 120.0
-"""Without progress for this long the engine counts as hung and the batch goes back."""
+STALLED_SECONDS = 80.0
+"""Without progress for this long the engine counts as hung and the batch goes back. Before the
+heartbeat time-out (1 minute) that begins after ``QUIET_SECONDS``: the attempt has to say so itself,
+as a time-out says nothing about the engine. After what the canary allows (1 minute)."""
 STORE_SECONDS = 900.0
 """A call to the store that takes longer hangs, as a mount does that lost its server: another node
 may do better. Longer than an attempt's own patience with a bucket."""
 
 T = TypeVar("T")
+
+
+class EngineDied(RankflowError):
+    """ENGINE_GONE: the generating process ended, this one goes on."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorType.ENGINE_GONE, message)
+
+
+class EngineHung(RankflowError):
+    """ENGINE_GONE: the engine makes no step."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorType.ENGINE_GONE, message)
 
 
 class Watch:
@@ -58,28 +74,27 @@ class Watch:
                 raise RankflowError(
                     ErrorType.STORE_UNAVAILABLE, f"the store has not answered for {waited:.0f} s"
                 )
-            self._heartbeat()
+            self.say()
         self._since = time.monotonic()
         self._lease.renew()
         return task.result()
 
     def beat(self) -> None:
-        """Heartbeat if there is progress. Raises LEASE_LOST or ENGINE_GONE, both retryable."""
+        """Heartbeat if there is progress. Raises LEASE_LOST, EngineDied or EngineHung."""
         self._lease.check()
         if self._host.dead:
-            raise RankflowError(ErrorType.ENGINE_GONE, f"the engine {self._engine} died")
+            raise EngineDied(f"the engine {self._engine} died")
         if self._host.progress != self._seen:
             self._seen = self._host.progress
             self._since = time.monotonic()
         quiet = time.monotonic() - self._since
         if quiet > STALLED_SECONDS:
-            raise RankflowError(
-                ErrorType.ENGINE_GONE, f"the engine {self._engine} made no step for {quiet:.0f} s"
-            )
+            raise EngineHung(f"the engine {self._engine} made no step for {quiet:.0f} s")
         if quiet <= QUIET_SECONDS:
-            self._heartbeat()
+            self.say()
 
-    def _heartbeat(self) -> None:
+    def say(self) -> None:
+        """Heartbeat what is done."""
         attempt = self.attempt
         done = attempt.rows if attempt is not None else {}
         activity.heartbeat(

@@ -8,6 +8,7 @@ RUNS = "runs"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _COMMIT = re.compile(r"(\d+)-(\d+)\.json")
+_JOURNAL = re.compile(r"(.+)\.(\d+)\.json")
 
 
 def run_prefix(run_id: str) -> str:
@@ -55,6 +56,22 @@ def attempts_prefix(run_id: str, rank: int, batch: int) -> str:
 def attempt_key(run_id: str, rank: int, batch: int, token: str) -> str:
     """Attempt file of one activity attempt: one line a finished row."""
     return f"{attempts_prefix(run_id, rank, batch)}/{_checked(token)}.jsonl"
+
+
+def journals_prefix(run_id: str, rank: int, batch: int) -> str:
+    """Folder of the journals of all attempts of a batch; attempts hold nothing but answers."""
+    return f"{run_prefix(run_id)}/journals/{batch_name(rank, batch)}"
+
+
+def journal_key(run_id: str, rank: int, batch: int, token: str, entry: int) -> str:
+    """One entry, from 0, of the journal of an attempt."""
+    return f"{journals_prefix(run_id, rank, batch)}/{_checked(token)}.{entry:04d}.json"
+
+
+def parse_journal_key(key: str) -> tuple[str, int] | None:
+    """Token and entry of a journal's key, or None for a foreign file."""
+    match = _JOURNAL.fullmatch(key.rpartition("/")[2])
+    return None if match is None else (match[1], int(match[2]))
 
 
 def commits_prefix(run_id: str) -> str:

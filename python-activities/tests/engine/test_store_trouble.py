@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import BatchHeartbeat
-from rankflow.engine import batch, watch
+from rankflow.engine import answering, batch, watch, work
 from rankflow.engine.lease import Contact
 from rankflow.engine.simulated import SimulatedBackend
 from rankflow.store import local_files
@@ -42,7 +42,7 @@ SLOW_SECONDS = 1.2
 
 def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look and heartbeat 20 times a second."""
-    for module in (watch, batch):
+    for module in (watch, answering):
         monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
 
 
@@ -72,7 +72,8 @@ async def test_heartbeats_go_on_while_the_store_is_slow(
     if slow == "fsync":
         monkeypatch.setattr(os, "fsync", slowed(os.fsync))
     else:
-        monkeypatch.setattr(batch, slow, slowed(getattr(batch, slow)))
+        module = batch if slow == "load_plan" else work
+        monkeypatch.setattr(module, slow, slowed(getattr(module, slow)))
     environment = attempt_environment()
     # As short a time-out as a slow call is long: a lease that counts the waiting would be lost.
     environment.info = replace(environment.info, heartbeat_timeout=timedelta(seconds=1))
@@ -109,8 +110,8 @@ async def test_a_look_for_other_attempts_that_fails_ends_no_attempt(
         looks.append(None)
         raise RankflowError(ErrorType.STORE_UNAVAILABLE, "the store cannot be listed")
 
-    monkeypatch.setattr(batch, "SUPERSEDED_SECONDS", 0.05)
-    monkeypatch.setattr(batch, "superseded", away)
+    monkeypatch.setattr(answering, "SUPERSEDED_SECONDS", 0.05)
+    monkeypatch.setattr(answering, "superseded", away)
     result = await attempt_environment().run(engine.generate_batch, run.given)
     assert len(looks) > 1
     assert result.generated_rows == 3

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -18,6 +16,7 @@ from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
 from rankflow.engine.lease import Contact
+from rankflow.faults import VARIABLE, faults
 from rankflow.store.commits import read_commit
 from rankflow.store.salvage import AttemptLine
 from tests.engine.conftest import RUN, attempt_environment, chat, write_plan
@@ -142,13 +141,17 @@ async def test_a_batch_of_real_rows_is_committed(host: EngineHost, tmp_path: Pat
     assert result.failed_rows == 0
 
 
-async def test_when_engine_core_dies_its_requests_are_not_answered(host: EngineHost) -> None:
+async def test_when_engine_core_dies_its_requests_are_not_answered(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, json.dumps({"poison": "arsenic"}))
+    faults.cache_clear()
     endless = question("Count.", max_tokens=400, ignore_eos=True)
     task = asyncio.create_task(host.answer(CHAT, endless, "e"))
     await asyncio.sleep(0.5)
-    children = psutil.Process().children(recursive=True)
-    (core,) = [child for child in children if "EngineCor" in child.name()]
-    os.kill(core.pid, signal.SIGKILL)
-    with pytest.raises(BackendDead):
-        await asyncio.wait_for(task, 60)
+    assert not host.dead
+    for answer in (host.answer(CHAT, question("A spoon of arsenic?"), "f"), task):
+        with pytest.raises(BackendDead):
+            await asyncio.wait_for(answer, 60)
     assert host.dead
+    faults.cache_clear()

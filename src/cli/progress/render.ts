@@ -55,6 +55,7 @@ export function renderLine(snapshot: RunSnapshot, rates: Rates): string {
   if (totalRows !== undefined) parts.push(rowsText(snapshot));
   if (snapshot.failedRows > 0) parts.push(`${snapshot.failedRows} failed`);
   if (snapshot.retries > 0) parts.push(`${snapshot.retries} retrying`);
+  if (snapshot.suspects !== undefined) parts.push(suspectsText(snapshot.suspects));
   if (engines.length > 0) parts.push(countStates(engines));
   if (rates.tokensPerSecond > 0) parts.push(`${Math.round(rates.tokensPerSecond)} tokens/s`);
   const eta = etaSeconds(totalRows, snapshot.doneRows, rates.rowsPerSecond);
@@ -79,11 +80,12 @@ export function newsKey({
   doneRows,
   failedRows,
   retries,
+  suspects,
   engines,
   troubles,
 }: RunSnapshot): string {
   const kinds = troubles.map(({ type }) => type).toSorted();
-  const counts = [doneRows, failedRows, retries, countStates(engines)];
+  const counts = [doneRows, failedRows, retries, suspects, countStates(engines)];
   return JSON.stringify([state, phase, ...counts, ...reasonOf(engines), kinds]);
 }
 
@@ -120,6 +122,9 @@ function colour(state: string, paint: Paint): (text: string) => string {
   return paint.yellow;
 }
 
+/** Batches that killed engines. */
+const suspectsText = (suspects: number): string => `${suspects} in quarantine`;
+
 /** `2 ready, 1 loading`. */
 function countStates(engines: readonly EngineView[]): string {
   const counts = new Map<string, number>();
@@ -147,12 +152,13 @@ function numbersLine(
   columns: number,
   paint: Paint,
 ): string[] {
-  const { totalRows, failedRows, retries } = snapshot;
+  const { totalRows, failedRows, retries, suspects } = snapshot;
   if (totalRows === undefined) return [];
   const parts = [
     ...(rates === undefined ? [] : [`${Math.round(rates.tokensPerSecond)} tokens/s`]),
     `${failedRows} failed`,
     `${retries} retrying`,
+    ...(suspects === undefined ? [] : [suspectsText(suspects)]),
     ...etaText(snapshot, rates),
   ];
   const text = cut(parts.join(', '), columns);

@@ -163,3 +163,10 @@ test('a pause is shown with its way out, and what is tried again with its reason
     newsKey({ ...GENERATING, troubles: [{ ...away, count: 4, message: 'the same, other key' }] }),
   );
 });
+
+test('batches in quarantine are told, and are news', () => {
+  const suspects = { ...GENERATING, suspects: 2 };
+  expect(renderLine(suspects, RATES)).toContain('1 retrying | 2 in quarantine');
+  expect(renderProgress(suspects, RATES, 80)).toContain('1 retrying, 2 in quarantine');
+  expect(newsKey(suspects)).not.toBe(newsKey(GENERATING));
+});

@@ -194,3 +194,10 @@ test('what is silently tried again is told, alike failures once, the most freque
     wayOut: expect.stringContaining('reachable'),
   });
 });
+
+test('batches that killed engines are counted over the ranks', () => {
+  const progress = { ...RANK.progress, suspects: [1, 4] };
+  const ranks = [{ ...RANK, progress }, RANK, { ...RANK, progress }];
+  expect(assemble({ ...BASE, run: RUN, ranks }).suspects).toBe(4);
+  expect(assemble({ ...BASE, run: RUN, ranks: [RANK] }).suspects).toBeUndefined();
+});
