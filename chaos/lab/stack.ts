@@ -43,10 +43,11 @@ export class Stack {
     await this.home.rankflow(['up'], { ...this.variables(), ...environment });
   }
 
-  async down(): Promise<void> {
+  /** @param keep whether the Ray nodes and the engines go on */
+  async down(keep = false): Promise<void> {
     await this.#client?.connection.close();
     this.#client = undefined;
-    await this.home.rankflow(['down']);
+    await this.home.rankflow(['down', ...(keep ? ['--keep'] : [])]);
   }
 
   /** Variables that name the server, for commands. */

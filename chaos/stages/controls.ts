@@ -23,7 +23,7 @@ export class Unguarded {
    */
   async start(guard: 'fence' | 'salvage', cluster: string): Promise<Trial> {
     const { stack } = this.bench;
-    await stack.down();
+    await stack.down(true);
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
       ...{ scenario: `no-${guard}`, rows: 480, tokens: 16, fleet: `no-${guard}`, cluster },
@@ -32,7 +32,7 @@ export class Unguarded {
     const trial = this.bench.startTrial(request);
     const started = await poll(() => (trial.view.attempts.size > 0 ? true : undefined), 120);
     if (started === undefined) throw new Error(`run ${trial.runId} did not start`);
-    await stack.down();
+    await stack.down(true);
     await stack.up();
     return trial;
   }
