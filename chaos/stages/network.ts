@@ -60,7 +60,7 @@ export async function networkStage(
   await ray.start(network.host('head'));
   await Promise.all(workers.map(async (host) => ray.start(host)));
   const faults = networkFaults(network, ray, workers);
-  const flags = flagsOf({ engines: 2, rate: 40, nodes: undefined, keep: true });
+  const flags = flagsOf(options.bench, { engines: 2, rate: 40, nodes: undefined, keep: true });
   await warmLane(
     options,
     deckOf(options, faults, ['generate']),

@@ -5,6 +5,7 @@ import { preempt30, preempt120 } from '../faults/nodes.js';
 import { cancel } from '../faults/run.js';
 import { type Fault, NotPossible } from '../faults/fault.js';
 import { s3Faults } from '../faults/s3.js';
+import type { Bench } from '../lab/bench.js';
 import { poll, sleep } from '../lab/processes.js';
 import { LimitedFolder } from '../lab/room.js';
 import type { Phase } from '../phases.js';
@@ -31,7 +32,7 @@ interface Shape {
 }
 
 /** Flags of `rankflow run` for simulated engines. */
-export function flagsOf(shape: Shape): string[] {
+export function flagsOf({ ledger }: Bench, shape: Shape): string[] {
   const { engines, rate, keep = false, arguments: more = [] } = shape;
   const nodes = 'nodes' in shape ? shape.nodes : NODES;
   return [
@@ -39,7 +40,10 @@ export function flagsOf(shape: Shape): string[] {
     ...['--engines', `${engines}`, '--ranks', '2', '--batch-rows', '20'],
     ...(nodes === undefined ? [] : ['--nodes', `${nodes}`]),
     ...['--cpus-per-engine', CPUS_PER_ENGINE],
-    ...[`tokens_per_second=${rate}`, ...more].flatMap((argument) => ['--engine-arg', argument]),
+    ...[`tokens_per_second=${rate}`, `ledger=${ledger}`, ...more].flatMap((argument) => [
+      '--engine-arg',
+      argument,
+    ]),
     ...(keep ? ['--keep'] : []),
   ];
 }
@@ -73,7 +77,7 @@ export async function simulatedStage(
 async function mainLane(options: StageOptions): Promise<void> {
   const { bench } = options;
   const faults = FAULTS.filter((fault) => !SLOW.includes(fault) && fault !== cancel);
-  const flags = [...flagsOf({ engines: 3, rate: 40, keep: true }), ...bench.secretFlags];
+  const flags = [...flagsOf(bench, { engines: 3, rate: 40, keep: true }), ...bench.secretFlags];
   await warmLane(
     options,
     deckOf(options, faults, ['generate', 'commit']),
@@ -116,7 +120,7 @@ async function shortRun(
   bench.expectCluster(cluster);
   const trial = bench.startTrial({
     ...{ scenario: 'short', rows: 200, tokens: 16, fleet: `short-${round}`, cluster, lookMs: 50 },
-    flags: flagsOf({ engines: 1, rate: 400, nodes: cold ? 1 : NODES }),
+    flags: flagsOf(bench, { engines: 1, rate: 400, nodes: cold ? 1 : NODES }),
   });
   const healing: Promise<void>[] = [];
   for (const card of dealt) {
@@ -168,7 +172,7 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
   async (options, fleet) => {
     const { bench } = options;
     const scenario = card.fault.name;
-    const flags = flagsOf({ engines: 2, rate: 40 });
+    const flags = flagsOf(bench, { engines: 2, rate: 40 });
     const trial = bench.startTrial({ ...SLOW_RUN, scenario, fleet, flags });
     const struck = await hit(options, trial, card);
     await struck?.healing;
@@ -180,7 +184,7 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
 async function hangsSilently(options: StageOptions, fleet: string): Promise<void> {
   const { bench } = options;
   const after = 60;
-  const flags = flagsOf({ engines: 2, rate: 80, arguments: [`hang_after_rows=${after}`] });
+  const flags = flagsOf(bench, { engines: 2, rate: 80, arguments: [`hang_after_rows=${after}`] });
   const trial = bench.startTrial({
     ...{ ...SLOW_RUN, rows: 2 * after + 20 },
     ...{ scenario: 'hang-silently', fleet, flags },
@@ -203,7 +207,12 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
   try {
     const fault = fullStore(store);
     const trial = bench.startTrial({
-      ...{ ...SLOW_RUN, scenario: 'store-full', fleet, flags: flagsOf({ engines: 2, rate: 40 }) },
+      ...{
+        ...SLOW_RUN,
+        scenario: 'store-full',
+        fleet,
+        flags: flagsOf(bench, { engines: 2, rate: 40 }),
+      },
       ...{ store: store.folder, reader: new FolderReader(store.folder) },
     });
     const phase = options.short ? fault.phases[0] : random.pick(fault.phases);
@@ -223,7 +232,7 @@ async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promi
     const faults = s3Faults(s3).filter(({ name }) => (selection.only ?? name) === name);
     const trial = bench.startTrial({
       ...{ ...SLOW_RUN, rows: 600, scenario: 's3', fleet },
-      flags: flagsOf({ engines: 2, rate: 40 }),
+      flags: flagsOf(bench, { engines: 2, rate: 40 }),
       ...{ store: s3.store, reader: s3.reader(), lookMs: 500 },
     });
     const tried = short ? faults : random.shuffle(faults).slice(0, 4);

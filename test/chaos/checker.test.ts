@@ -1,8 +1,9 @@
-import { appendFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
+import { decodedTokens } from '../../chaos/checker/ledger.js';
 import { findLeaks } from '../../chaos/checker/leaks.js';
 import { litterOf } from '../../chaos/checker/leftovers.js';
 import { checkRows } from '../../chaos/checker/rows.js';
@@ -187,5 +188,27 @@ describe('the search for what is left and what leaks', () => {
     expect(leaks.map(({ code }) => code)).toEqual(['prompt-leak', 'secret-leak', 'answer-leak']);
     expect(JSON.stringify(leaks)).not.toMatch(/canary|hf_123|0123abcd/u);
     expect(findLeaks(Buffer.from('{"backend":"simulated"}'), 'a log', secrets)).toEqual([]);
+  });
+});
+
+describe('the ledgers of simulated engines', () => {
+  it('count what was decoded for a run, rows that were lost with their engine included', () => {
+    const folder = path.join(run.home, 'ledger');
+    mkdirSync(folder);
+    const lines = (...all: object[]): string => all.map((one) => JSON.stringify(one)).join('\n');
+    writeFileSync(
+      path.join(folder, '1.jsonl'),
+      `${lines({ request: 'run-1-a', tokens: 7 }, { request: 'run-1-a', decoded: 7 }, { request: 'run-1-b', tokens: 5 })}\n{"requ`,
+    );
+    writeFileSync(
+      path.join(folder, '2.jsonl'),
+      lines(
+        { request: 'run-1-c', tokens: 9 },
+        { request: 'run-1-c', decoded: 2 },
+        { request: 'run-2-a', tokens: 4 },
+      ),
+    );
+    expect(decodedTokens(folder, 'run-1')).toBe(7 + 5 + 2);
+    expect(decodedTokens(folder, 'run-3')).toBeUndefined();
   });
 });
