@@ -54,6 +54,8 @@ def _plan(store: Store, run_id: str, found: Verification) -> Plan | None:
         if plan is None:
             found.problem("plan_missing", f"there is no plan of {run_id} in {store.root}")
             return None
+        # Not the one that this process may have kept: its tables are to be read now.
+        plan = Plan(store, plan.document)
         for rank in range(len(plan.ranks)):
             plan.batches(rank)
     except MissingKey as error:
