@@ -147,7 +147,9 @@ test(
     await expect.poll(() => processesOfFolder(), { timeout: 20_000 }).toEqual([]);
     loseDatabase();
     const listed = await folder.rankflow(['list', '--json']);
-    expect(JSON.parse(listed.stdout)).toMatchObject([{ runId, stored: 'in_progress' }]);
+    expect(JSON.parse(listed.stdout)).toMatchObject([
+      { runId, state: 'in_progress', onlyStored: true },
+    ]);
     await finishAndCheck(runId, 'all', command);
   },
   TIMEOUT_MS,
