@@ -163,8 +163,14 @@ test('an input with mistakes is refused with all of its lines, and nothing is ge
   expect(error).toMatchObject({
     event: 'error',
     type: 'InvalidInput',
-    // Line 3 repeats the id of line 1.
-    problems: [{ line: 2 }, { line: 3 }, { line: 4 }],
+    // Line 3 repeats the id of line 1; line 4 has nothing but an id, and is told all that it lacks.
+    problems: [
+      { line: 2, code: 'invalid_json' },
+      { line: 3, code: 'duplicate_custom_id' },
+      { line: 4, code: 'unsupported_method' },
+      { line: 4, code: 'unsupported_url' },
+      { line: 4, code: 'missing_body' },
+    ],
   });
   expect(attempts()).toEqual(before);
 }, 120_000);
