@@ -8,8 +8,9 @@
  * of the rows is done, one node gets notice through its file and is killed at the deadline (3 s after a notice of
  * 0 s): SIGKILL for every process of it. Without notice it is killed at once. Prints a table in Markdown.
  *
- * Tokens decoded twice are those that the engines' ledgers hold beyond those of the results. A batch stands still
- * from the last row that its lost attempt wrote to the start of its next attempt.
+ * Tokens decoded twice are those that the engines' ledgers hold beyond those of the results. Times count from when
+ * the node was gone; a negative one was before. The rounds that the file of
+ * `--json` already holds are counted too, so that many rounds can be measured bit by bit.
  */
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { renameSync, statSync, writeFileSync } from 'node:fs';
@@ -24,7 +25,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '3' },
     notice: { type: 'string', default: 'none,30' },
-    rows: { type: 'string', default: '4000' },
+    rows: { type: 'string', default: '3000' },
     json: { type: 'string' },
   },
 });
@@ -145,34 +146,39 @@ function decodedOf(runId, killedAt) {
   return { tokens, cutRows: cutRows + open.size };
 }
 
-/** Rows that were finished more than once, and for how long batches stood still after their first attempt. */
+/** Rows that were finished more than once, and when the last batch that was lost was taken up again. */
 function attemptsOf(runId) {
   const folder = inHome('store/runs', runId, 'attempts');
   let finishedTwice = 0;
-  const stood = [];
+  let takenUpAt = 0;
   for (const batch of readdirSync(folder)) {
     const attempts = readdirSync(path.join(folder, batch))
       .map((name) => path.join(folder, batch, name))
-      .map((file) => ({ file, ...times(file) }))
-      .toSorted((a, b) => a.begun - b.begun);
+      .toSorted((a, b) => statSync(a).birthtimeMs - statSync(b).birthtimeMs);
     const answers = new Map();
-    for (const { file } of attempts) {
+    for (const file of attempts) {
       for (const { row, output } of jsonLines(file)) {
         // A row that was taken over is the same answer to the byte, with the same id.
         answers.set(row, (answers.get(row) ?? new Set()).add(output.id));
       }
     }
     finishedTwice += [...answers.values()].reduce((sum, ids) => sum + ids.size - 1, 0);
-    for (const [index, next] of attempts.slice(1).entries()) {
-      stood.push((next.begun - attempts[index].written) / 1000);
+    for (const file of attempts.slice(1)) {
+      takenUpAt = Math.max(takenUpAt, statSync(file).birthtimeMs);
     }
   }
-  return { finishedTwice, stoodSeconds: Math.max(0, ...stood) };
+  return { finishedTwice, takenUpAt };
 }
 
-function times(file) {
-  const { birthtimeMs, mtimeMs } = statSync(file);
-  return { begun: birthtimeMs, written: mtimeMs };
+/** When the last engine became ready, once all are. */
+async function allReadyAt() {
+  let slots;
+  await until(async () => {
+    const fleet = await statusOf('fleet', FLEET);
+    slots = fleet.slots.filter(({ state }) => state !== 'draining');
+    return slots.every(({ state }) => state === 'ready');
+  }, 120);
+  return Math.max(...slots.map(({ since }) => Date.parse(since)));
 }
 
 /** One run in which a node is taken away; `notice`: seconds, or undefined for none. */
@@ -209,15 +215,18 @@ async function round(runId, input, notice) {
   const ended = Date.now();
   const result = JSON.parse(stdout.trim().split('\n').at(-1));
   if (result.succeeded !== Number(values.rows)) throw new Error('rows are missing');
-  const { tokens, cutRows } = decodedOf(runId, await killing);
-  const { finishedTwice, stoodSeconds } = attemptsOf(runId);
+  const killedAt = await killing;
+  const { tokens, cutRows } = decodedOf(runId, killedAt);
+  const { finishedTwice, takenUpAt } = attemptsOf(runId);
+  const readyAt = await allReadyAt();
   return {
     notice: notice ?? null,
     tokens: result.completionTokens,
     tokensTwice: tokens - result.completionTokens,
     cutRows,
     finishedTwice,
-    stoodSeconds,
+    takenUpSeconds: takenUpAt === 0 ? 0 : (takenUpAt - killedAt) / 1000,
+    replacedSeconds: (readyAt - killedAt) / 1000,
     generatingSeconds: (ended - begun) / 1000,
   };
 }
@@ -236,18 +245,36 @@ function table(results) {
       show('tokensTwice'),
       show('cutRows'),
       show('finishedTwice'),
-      show('stoodSeconds', 1),
-      show('generatingSeconds', 1),
+      show('takenUpSeconds'),
+      show('replacedSeconds'),
+      show('generatingSeconds'),
     ].join(' | ');
   });
   return [
-    '| notice | rounds | tokens decoded twice | rows cut in decode | rows finished twice | longest stand-still of a batch (s) | generating (s) |',
-    '| --- | --- | --- | --- | --- | --- | --- |',
+    '| notice | rounds | tokens decoded twice | rows cut in decode | rows finished twice | last batch taken up again (s) | engine replaced (s) | run (s) |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- |',
     ...lines.map((line) => `| ${line} |`),
   ].join('\n');
 }
 
-const results = [];
+const earlier =
+  values.json !== undefined && existsSync(values.json)
+    ? JSON.parse(readFileSync(values.json, 'utf8'))
+    : [];
+const results = [...earlier];
+
+async function cleanUp() {
+  await rankflow('fleet', 'stop', FLEET);
+  await rankflow('cluster', 'down');
+  await rankflow('down');
+  rmSync(home, { recursive: true, force: true });
+}
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => {
+    void cleanUp().then(() => process.exit(1));
+  });
+}
+
 try {
   const input = inHome('requests.jsonl');
   writeRequests(input);
@@ -267,8 +294,5 @@ try {
   if (values.json !== undefined)
     writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
 } finally {
-  await rankflow('fleet', 'stop', FLEET);
-  await rankflow('cluster', 'down');
-  await rankflow('down');
-  rmSync(home, { recursive: true, force: true });
+  await cleanUp();
 }
