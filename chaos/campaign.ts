@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { paths } from '../dist/setup/paths.js';
 import { NotPossible } from './faults/fault.js';
 import type { Selection } from './faults/index.js';
+import { POISON } from './faults/run.js';
 import { Bench, type BenchOptions } from './lab/bench.js';
 import { Network } from './network/network.js';
 import { RayOnHosts } from './network/ray.js';
@@ -62,7 +63,7 @@ export async function simulatedCampaign(
       backend: 'simulated',
       log,
       s3,
-      environment: s3.environment,
+      environment: { ...s3.environment, RANKFLOW_FAULTS: JSON.stringify({ poison: POISON }) },
       secrets: [{ what: 'secret', name: 'the key of the bucket', text: s3.secretKey }],
     } as const;
     return await onBench(benchOptions, options, async (bench, goal) => {

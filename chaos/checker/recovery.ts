@@ -1,10 +1,12 @@
 import type { Health } from '../lab/health.js';
 import type { Struck } from '../lab/lab.js';
+import type { Trial } from '../lab/trial.js';
+import type { Phase } from '../phases.js';
 import type { Violation } from './violation.js';
 
 /**
- * I6: after each fault the batches that it interrupted were committed, and all that it hit was well again, within
- * its bound. Fills in what was measured. Where faults follow one another, the bound counts from the last of them
+ * I6: after each fault the run went on, the batches that it interrupted were committed, and all that it hit was well
+ * again, within its bound. Fills in what was measured. Where faults follow one another, the bound counts from the last of them
  * that came before the recovery.
  */
 export function checkRecovery(struck: readonly Struck[], health: Health): Violation[] {
@@ -14,9 +16,9 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
       until === undefined ? undefined : Math.round((until - at) / 100) / 10;
     const { view } = trial;
 
-    const next = [...view.finishedAt.values()].filter((when) => when > at);
-    const nextRow = seconds(next.length === 0 ? undefined : Math.min(...next));
-    if (nextRow !== undefined) record.nextRowSeconds = nextRow;
+    const goesOn = wentOn(trial, record.phase, at);
+    const goesOnSeconds = seconds(goesOn);
+    if (goesOnSeconds !== undefined) record.goesOnSeconds = goesOnSeconds;
 
     const lost = new Set(snapshot.lost);
     const interrupted = view.batches
@@ -34,7 +36,7 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
     record.lostRows = lost.size;
     record.lostTokens = snapshot.lost.reduce((sum, row) => sum + (tokens.get(row) ?? 0), 0);
 
-    const done = Math.max(healed ?? at, ...commits, at);
+    const done = Math.max(healed ?? at, goesOn ?? at, ...commits, at);
     const last = struck
       .filter((other) => other.at > at && other.at < done)
       .reduce((latest, other) => Math.max(latest, other.endedAt), one.endedAt);
@@ -49,6 +51,23 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
       ),
     ];
   });
+}
+
+/** When the run did the next thing that its phase is for, ms since the epoch; its end, when that came first. */
+function wentOn({ view, endedAt }: Trial, phase: Phase, after: number): number | undefined {
+  const { plan, attempt, manifest } = view.seenAt;
+  const rows = [...view.finishedAt.values()].filter((when) => when > after);
+  const nextRow = rows.length === 0 ? undefined : Math.min(...rows);
+  const next: Readonly<Record<Phase, number | undefined>> = {
+    'bring-up': attempt,
+    plan,
+    deploy: attempt,
+    generate: nextRow,
+    commit: nextRow,
+    finalize: manifest,
+    teardown: endedAt,
+  };
+  return [next[phase], endedAt].find((when) => when !== undefined && when > after);
 }
 
 function overlaps(rows: ReadonlySet<number>, first: number, count: number): boolean {

@@ -1,3 +1,4 @@
+import type { Phase } from '../phases.js';
 import type { Backend } from '../workload.js';
 
 /**
@@ -13,7 +14,25 @@ const LOAD: Readonly<Record<Backend, number>> = { simulated: 45, vllm: 240 };
 /** Time for nodes to come up. */
 const NODES = 90;
 
-const both = (seconds: (load: number) => number): Readonly<Record<Backend, number>> => ({
+/** What a phase takes besides, from its beginning, and what a worker that was killed in it makes wait. */
+const PHASE: Readonly<Record<Phase, (load: number) => number>> = {
+  'bring-up': (load) => 2 * NODES + load,
+  plan: () => HEARTBEAT,
+  deploy: (load) => HEARTBEAT + load,
+  generate: () => 0,
+  commit: () => 0,
+  finalize: () => HEARTBEAT,
+  teardown: () => HEARTBEAT,
+};
+
+/** Seconds within which a run has to have recovered from a fault in a phase. */
+export const boundOf = (bound: Bound, phase: Phase, backend: Backend): number =>
+  bound[backend] + PHASE[phase](LOAD[backend]);
+
+/** By backend, as real engines take a minute or two to load. */
+export type Bound = Readonly<Record<Backend, number>>;
+
+const both = (seconds: (load: number) => number): Bound => ({
   simulated: seconds(LOAD.simulated),
   vllm: seconds(LOAD.vllm),
 });
@@ -24,6 +43,8 @@ export const PROCESS = both(() => 45);
 export const ENGINE = both((load) => HEARTBEAT + LOOK + load);
 /** Two in a row. */
 export const TWICE = both((load) => 2 * (HEARTBEAT + LOOK + load));
+/** Five in a row find the one row that kills engines. */
+export const DEATHS = both((load) => 5 * (HEARTBEAT + load));
 /** A hung engine is found by two canaries of two minutes at most. */
 export const HUNG = both((load) => CANARY + 2 * 120 + HEARTBEAT + load);
 /** The cluster looks, starts nodes, and engines load on them. */
@@ -31,5 +52,4 @@ export const NODE = both((load) => LOOK + HEARTBEAT + NODES + load);
 /** The head first, then the nodes, then the engines. */
 export const CLUSTER = both((load) => LOOK + HEARTBEAT + 2 * NODES + load + 60);
 /** What is held back for a while: that while, and the retry after it. */
-export const heldBack = (seconds: number): Readonly<Record<Backend, number>> =>
-  both(() => seconds + HEARTBEAT + 60);
+export const heldBack = (seconds: number): Bound => both(() => seconds + HEARTBEAT + 60);

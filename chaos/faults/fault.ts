@@ -3,6 +3,7 @@ import type { Trial } from '../lab/trial.js';
 import type { Held, Phase } from '../phases.js';
 import type { Random } from '../random.js';
 import type { Backend } from '../workload.js';
+import type { Bound } from './bounds.js';
 
 /** What a fault has to work on. */
 export interface Target {
@@ -40,9 +41,9 @@ export interface Fault {
   readonly scope: Scope;
   /**
    * Seconds after which, at the latest, what it hit is well again and every batch that it interrupted is
-   * committed, when no other fault follows. By backend, as real engines take a minute or two to load.
+   * committed, when no other fault follows.
    */
-  readonly bound: Readonly<Record<Backend, number>>;
+  readonly bound: Bound;
   /** @throws NotPossible when there is nothing to hit now, or this machine does not let it */
   aim(target: Target): Promise<Strike>;
 }

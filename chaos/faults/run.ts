@@ -1,4 +1,4 @@
-import { PROCESS } from './bounds.js';
+import { DEATHS, PROCESS } from './bounds.js';
 import type { Fault } from './fault.js';
 
 export const cancel: Fault = {
@@ -11,5 +11,24 @@ export const cancel: Fault = {
   aim: async ({ trial }) => ({
     what: `run ${trial.runId}`,
     strike: async () => trial.cancel(),
+  }),
+};
+
+/** What in a prompt makes it poisonous, for engines that are told so at their start. */
+export const POISON = 'arsenic';
+
+export const poison: Fault = {
+  name: 'poison',
+  title:
+    'a prompt that kills its engine each time: it becomes one error line, and no other row does',
+  phases: ['generate'],
+  backends: ['simulated'],
+  scope: 'run',
+  bound: DEATHS,
+  aim: async ({ trial }) => ({
+    what: [...trial.workload.poisoned].join(', '),
+    strike: () => {
+      // It is in the input.
+    },
   }),
 };

@@ -47,7 +47,8 @@ export class Health {
     { cluster, fleet }: { readonly cluster: string; readonly fleet: string },
     { replaced = [] }: Pick<Strike, 'replaced'>,
   ): number | undefined {
-    if (scope === 'run') return undefined;
+    // A fleet that goes with its run is not waited for: it may go before it is whole again.
+    if (scope === 'run' || (scope === 'fleet' && !this.fleets.has(fleet))) return undefined;
     return this.#samples.find(
       (sample) =>
         sample.at > after &&

@@ -1,4 +1,5 @@
 import type { Violation } from '../checker/violation.js';
+import { boundOf } from '../faults/bounds.js';
 import { type Fault, NotPossible, type Strike } from '../faults/fault.js';
 import { type Phase, reach } from '../phases.js';
 import type { Random } from '../random.js';
@@ -86,7 +87,7 @@ export class Lab {
       what: strike.what,
       lostRows: 0,
       lostTokens: 0,
-      boundSeconds: fault.bound[this.backend],
+      boundSeconds: boundOf(fault.bound, phase, this.backend),
       overlapped: false,
     };
     const struck: Struck = {

@@ -69,12 +69,20 @@ function recovery(faults: readonly FaultRecord[]): string {
       own[0]?.backend === 'vllm' ? 'vLLM' : 'simulated',
       own.length,
       counted.join(', '),
-      spread(own.map(({ nextRowSeconds }) => nextRowSeconds)),
+      spread(own.map(({ goesOnSeconds }) => goesOnSeconds)),
       spread(own.map(({ batchesSeconds }) => batchesSeconds)),
       spread(own.map(({ healedSeconds }) => healedSeconds)),
     ];
   });
-  const head = ['fault', 'engines', 'times', 'phases', 'next row', 'its batches', 'all well again'];
+  const head = [
+    'fault',
+    'engines',
+    'times',
+    'phases',
+    'the run goes on',
+    'its batches',
+    'all well again',
+  ];
   return `Seconds after the fault: p50 / p95 / max.\n\n${table(head, rows)}`;
 }
 

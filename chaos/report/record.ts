@@ -15,8 +15,8 @@ export interface FaultRecord {
   /** Rows that were being decoded by the engines hit, and their tokens: the most that it can cost. */
   lostRows: number;
   lostTokens: number;
-  /** Until any engine finished another row. */
-  nextRowSeconds?: number;
+  /** Until the run did the next thing of its phase: planned, started an attempt, finished a row, published, ended. */
+  goesOnSeconds?: number;
   /** Until the batches that it interrupted were committed. */
   batchesSeconds?: number;
   /** Until all engines, nodes and processes were there again. */

@@ -2,7 +2,7 @@ import { type Card, Deck, FAULTS, cardsOf } from '../faults/index.js';
 import { fullStore } from '../faults/store.js';
 import { hang, hangSilently, zombie } from '../faults/engines.js';
 import { preempt30, preempt120 } from '../faults/nodes.js';
-import { cancel } from '../faults/run.js';
+import { POISON, cancel, poison } from '../faults/run.js';
 import { type Fault, NotPossible } from '../faults/fault.js';
 import { s3Faults } from '../faults/s3.js';
 import type { Bench } from '../lab/bench.js';
@@ -146,6 +146,7 @@ async function slowLane(options: StageOptions): Promise<void> {
       .map(plainSlow),
     ['hang-silently', hangsSilently],
     ['store-full', storeFull],
+    ['poison', poisoned],
   ]);
   if (s3 !== undefined) scenarios.set('s3', async (o, fleet) => bucket(o, fleet, s3));
   const wanted = [...scenarios].filter(
@@ -192,6 +193,19 @@ async function hangsSilently(options: StageOptions, fleet: string): Promise<void
   await poll(() => (trial.view.finishedAt.size >= after || trial.ended ? true : undefined), 300);
   await hit(options, trial, { fault: hangSilently, phase: 'generate' });
   await bench.finish(trial, 'hang-silently', RUN_ENDS_S);
+}
+
+/** A row that kills its engine each time, among others that must not suffer for it. */
+async function poisoned(options: StageOptions, fleet: string): Promise<void> {
+  const { bench, random } = options;
+  const row = random.int(0, SLOW_RUN.rows - 1);
+  const trial = bench.startTrial({
+    ...{ ...SLOW_RUN, scenario: 'poison', fleet },
+    flags: flagsOf(bench, { engines: 2, rate: 40 }),
+    poison: { text: POISON, rows: [row] },
+  });
+  await hit(options, trial, { fault: poison, phase: 'generate' });
+  await bench.finish(trial, 'poison', RUN_ENDS_S);
 }
 
 async function storeFull(options: StageOptions, fleet: string): Promise<void> {

@@ -65,6 +65,8 @@ export class RunView {
   readonly snapshots: Snapshot[] = [];
   /** When each row was first seen finished, ms since the epoch. */
   readonly finishedAt = new Map<number, number>();
+  /** When the plan, the first attempt and the manifest were first seen, ms since the epoch. */
+  readonly seenAt: { plan?: number; attempt?: number; manifest?: number } = {};
   plan: PlanDocument | undefined;
   batches: readonly PlannedBatch[] = [];
   manifest: ManifestDocument | undefined;
@@ -172,6 +174,7 @@ export class RunView {
     }
     this.batches = batches;
     this.plan = plan;
+    this.seenAt.plan = Date.now();
   }
 
   async #readCommits(): Promise<void> {
@@ -218,6 +221,7 @@ export class RunView {
     const id = `${batch}/${token}`;
     const attempt = this.attempts.get(id) ?? { batch, token, lines: [], rest: Buffer.alloc(0) };
     this.attempts.set(id, attempt);
+    this.seenAt.attempt ??= Date.now();
     const known = this.#read.get(key) ?? 0;
     if (size <= known) return;
     const data = await this.reader.readFrom(key, known);
@@ -258,6 +262,7 @@ export class RunView {
       return;
     }
     this.manifest = manifest;
+    this.seenAt.manifest = Date.now();
     for (const { path, sha256: hash, size, rows } of [manifest.output, manifest.errors]) {
       const file = await this.readWhole(path);
       const whole = file !== undefined && file.length === size && sha256(file) === hash;

@@ -77,7 +77,7 @@ describe('whatever is killed, stopped, starved or full', () => {
     ...['kill-engine', 'zombie', 'hang', 'hang-silently', 'out-of-memory', 'second-loss'],
     ...['torn-write', 'kill-node', 'kill-raylet', 'kill-head', 'kill-all-nodes'],
     ...['preempt-120', 'preempt-30', 'preempt-0', 'kill-control-worker', 'kill-python-worker'],
-    ...['kill-child', 'kill-temporal', 'kill-cli', 'kill-supervisor', 'store-full'],
+    ...['kill-child', 'kill-temporal', 'kill-cli', 'kill-supervisor', 'store-full', 'poison'],
     ...['s3-409', 's3-412', 's3-503', 's3-lost-acknowledgement', 's3-slow', 's3-hang'],
   ])('%s was really tried', (fault) => {
     const tried = report.faults.filter((one) => one.fault === fault);
