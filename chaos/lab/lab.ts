@@ -75,7 +75,11 @@ export class Lab {
     if (snapshot === undefined) throw new Error(`run ${trial.runId} is not followed`);
 
     const at = Date.now();
-    await strike.strike();
+    try {
+      await strike.strike();
+    } catch (error) {
+      this.#complain(fault, trial, error);
+    }
     if (strike.keepsStill !== true) aim.release();
     const record: FaultRecord = {
       number,
@@ -108,9 +112,9 @@ export class Lab {
     return struck;
   }
 
-  /** What a user does after such a loss did not work. */
+  /** What a user does in such a case, or after it, did not work. */
   #complain(fault: Fault, trial: Trial, error: unknown): void {
-    const message = `after ${fault.name}: ${error instanceof Error ? error.message : String(error)}`;
+    const message = `${fault.name}: ${error instanceof Error ? error.message : String(error)}`;
     this.violations.push(trial.violation('I6', 'not-mended', message));
     this.log(message);
   }

@@ -21,6 +21,11 @@ export interface TrialOptions {
   readonly lookMs?: number;
 }
 
+/** Exit code of a command that could not reach Temporal. */
+const UNREACHABLE = 3;
+/** A server that was killed is back long before (seconds). */
+const CANCEL_S = 90;
+
 /** One run of the product that faults are tried on: the real command line, and a watcher of its store. */
 export class Trial {
   readonly runId: string;
@@ -62,18 +67,30 @@ export class Trial {
     const { workload, runId, fleet, cluster, flags, stack } = this.options;
     const args = ['run', workload.file, '--run-id', runId, '--fleet', fleet, '--cluster', cluster];
     const command = stack.home.start([...args, ...flags, '--json'], stack.variables());
-    void command.done.then(({ exitCode, all }) => {
-      this.output.push(all);
-      this.exitCode = exitCode;
-    });
     this.command = command;
+    void this.#follow(command);
     return command;
+  }
+
+  /** Does what a user does whose command says that Temporal could not be reached: runs it again. */
+  async #follow(command: Command): Promise<void> {
+    const { exitCode, all } = await command.done;
+    this.output.push(all);
+    this.exitCode = exitCode;
+    if (exitCode !== UNREACHABLE || this.ended || this.command !== command) return;
+    await sleep(2000);
+    if (!this.ended) this.start();
   }
 
   /** Asks for a cancellation as a user does. */
   async cancel(): Promise<void> {
     this.cancelled = true;
-    await this.stack.home.rankflow(['cancel', this.runId], this.stack.variables());
+    const asked = await poll(async () => {
+      const command = this.stack.home.start(['cancel', this.runId], this.stack.variables());
+      const { exitCode } = await command.done;
+      return exitCode === UNREACHABLE ? undefined : exitCode;
+    }, CANCEL_S);
+    if (asked !== 0) throw new Error(`rankflow cancel ended with ${asked}`);
   }
 
   /**
