@@ -147,6 +147,7 @@ export class Bench {
       ...(request.lookMs !== undefined && { lookMs: request.lookMs }),
     });
     this.lab.trials.add(trial);
+    if (request.flags.includes('--keep')) this.health.fleets.add(request.fleet);
     this.options.log(`run ${runId}: ${request.rows} rows on fleet ${request.fleet}`);
     return trial;
   }

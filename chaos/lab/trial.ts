@@ -134,7 +134,7 @@ export class Trial {
         }
         lookedAt = Date.now();
       }
-      await sleep(this.options.lookMs ?? 100);
+      await sleep(this.options.lookMs ?? 200);
     }
   }
 }

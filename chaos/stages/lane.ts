@@ -73,7 +73,6 @@ export async function warmLane(
   let card = deal(options, deck);
   while (card !== undefined) {
     const trial = bench.startTrial(request);
-    bench.health.fleets.add(request.fleet);
     const healing: Promise<void>[] = [];
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
       const struck = await hit(options, trial, card);

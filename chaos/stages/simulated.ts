@@ -53,8 +53,8 @@ const SLOW: readonly Fault[] = [zombie, hang, preempt120, preempt30];
 
 /**
  * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
- * hit again and again, short runs that are hit in the phases around generation, and runs for what takes minutes
- * (zombies, hangs) or needs a store of its own.
+ * hit again and again; short runs with fleets of their own that are hit in the phases around generation; and runs
+ * on the warm fleet for what takes minutes (zombies, hangs) or needs a store of its own.
  *
  * @param beside begins something else on the cluster before the lanes, and returns what goes on beside them
  */
@@ -73,15 +73,22 @@ export async function simulatedStage(
   ]);
 }
 
+/** The fleet that most runs share. Faults that are meant for one of them hit the others as well. */
+const FLEET = 'main';
+const sharedFlags = (bench: Bench): string[] => [
+  ...flagsOf(bench, { engines: 4, rate: 60, keep: true }),
+  ...bench.secretFlags,
+];
+
 /** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */
 async function mainLane(options: StageOptions): Promise<void> {
   const { bench } = options;
   const faults = FAULTS.filter((fault) => !SLOW.includes(fault) && fault !== cancel);
-  const flags = [...flagsOf(bench, { engines: 3, rate: 40, keep: true }), ...bench.secretFlags];
+  const flags = sharedFlags(bench);
   await warmLane(
     options,
     deckOf(options, faults, ['generate', 'commit']),
-    { scenario: 'main', rows: 1500, tokens: 16, fleet: 'main', cluster: CLUSTER, flags },
+    { scenario: 'main', rows: 1500, tokens: 16, fleet: FLEET, cluster: CLUSTER, flags },
     ({ fault }) => (fault.scope === 'cluster' ? 'well' : 'nothing'),
     RUN_ENDS_S,
   );
@@ -132,8 +139,8 @@ async function shortRun(
   await bench.finish(trial, cold ? 'cold' : 'short', RUN_ENDS_S);
 }
 
-/** A scenario with a run and a fleet of its own. */
-type SlowScenario = (options: StageOptions, fleet: string) => Promise<void>;
+/** A scenario with a run of its own; `number` makes names. */
+type SlowScenario = (options: StageOptions, number: number) => Promise<void>;
 
 /** One after the other, or all at once when each is wanted once. */
 async function slowLane(options: StageOptions): Promise<void> {
@@ -148,13 +155,12 @@ async function slowLane(options: StageOptions): Promise<void> {
     ['store-full', storeFull],
     ['poison', poisoned],
   ]);
-  if (s3 !== undefined) scenarios.set('s3', async (o, fleet) => bucket(o, fleet, s3));
+  if (s3 !== undefined) scenarios.set('s3', async (o) => bucket(o, s3));
   const wanted = [...scenarios].filter(
     ([name]) => only === undefined || name.startsWith(only) || only.startsWith(name),
   );
   let round = 0;
-  const run = async (scenario: SlowScenario): Promise<void> =>
-    scenario(options, `slow-${(round += 1)}`);
+  const run = async (scenario: SlowScenario): Promise<void> => scenario(options, (round += 1));
   if (short) {
     await Promise.all(wanted.map(async ([, scenario]) => run(scenario)));
     return;
@@ -166,15 +172,14 @@ async function slowLane(options: StageOptions): Promise<void> {
   }
 }
 
-const SLOW_RUN = { rows: 200, tokens: 16, cluster: CLUSTER } as const;
+const SLOW_RUN = { rows: 200, tokens: 16, cluster: CLUSTER, fleet: FLEET } as const;
 
 const plainSlow = (card: Card): [string, SlowScenario] => [
   `${card.fault.name}-${card.phase}`,
-  async (options, fleet) => {
+  async (options) => {
     const { bench } = options;
     const scenario = card.fault.name;
-    const flags = flagsOf(bench, { engines: 2, rate: 40 });
-    const trial = bench.startTrial({ ...SLOW_RUN, scenario, fleet, flags });
+    const trial = bench.startTrial({ ...SLOW_RUN, scenario, flags: sharedFlags(bench) });
     const struck = await hit(options, trial, card);
     await struck?.healing;
     await bench.finish(trial, scenario, RUN_ENDS_S);
@@ -182,13 +187,13 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
 ];
 
 /** Engines that stop answering for good after some rows, and say nothing. */
-async function hangsSilently(options: StageOptions, fleet: string): Promise<void> {
+async function hangsSilently(options: StageOptions, number: number): Promise<void> {
   const { bench } = options;
   const after = 60;
   const flags = flagsOf(bench, { engines: 2, rate: 80, arguments: [`hang_after_rows=${after}`] });
   const trial = bench.startTrial({
     ...{ ...SLOW_RUN, rows: 2 * after + 20 },
-    ...{ scenario: 'hang-silently', fleet, flags },
+    ...{ scenario: 'hang-silently', fleet: `silent-${number}`, flags },
   });
   await poll(() => (trial.view.finishedAt.size >= after || trial.ended ? true : undefined), 300);
   await hit(options, trial, { fault: hangSilently, phase: 'generate' });
@@ -196,23 +201,22 @@ async function hangsSilently(options: StageOptions, fleet: string): Promise<void
 }
 
 /** A row that kills its engine each time, among others that must not suffer for it. */
-async function poisoned(options: StageOptions, fleet: string): Promise<void> {
+async function poisoned(options: StageOptions): Promise<void> {
   const { bench, random } = options;
   const row = random.int(0, SLOW_RUN.rows - 1);
   const trial = bench.startTrial({
-    ...{ ...SLOW_RUN, scenario: 'poison', fleet },
-    flags: flagsOf(bench, { engines: 2, rate: 40 }),
+    ...{ ...SLOW_RUN, scenario: 'poison', flags: sharedFlags(bench) },
     poison: { text: POISON, rows: [row] },
   });
   await hit(options, trial, { fault: poison, phase: 'generate' });
   await bench.finish(trial, 'poison', RUN_ENDS_S);
 }
 
-async function storeFull(options: StageOptions, fleet: string): Promise<void> {
+async function storeFull(options: StageOptions, number: number): Promise<void> {
   const { bench, random } = options;
   let store: LimitedFolder;
   try {
-    store = LimitedFolder.mount(bench.home.file(`full-${fleet}`));
+    store = LimitedFolder.mount(bench.home.file(`full-${number}`));
   } catch (error) {
     if (!(error instanceof NotPossible)) throw error;
     bench.lab.skipped.push({ fault: 'store-full', phase: 'generate', reason: error.message });
@@ -224,8 +228,7 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
       ...{
         ...SLOW_RUN,
         scenario: 'store-full',
-        fleet,
-        flags: flagsOf(bench, { engines: 2, rate: 40 }),
+        flags: sharedFlags(bench),
       },
       ...{ store: store.folder, reader: new FolderReader(store.folder) },
     });
@@ -240,13 +243,12 @@ async function storeFull(options: StageOptions, fleet: string): Promise<void> {
 }
 
 /** One run with its store in a bucket that has one trouble after the other. */
-async function bucket(options: StageOptions, fleet: string, s3: S3Server): Promise<void> {
+async function bucket(options: StageOptions, s3: S3Server): Promise<void> {
   const { bench, random, short, selection } = options;
   await s3.exclusively(async () => {
     const faults = s3Faults(s3).filter(({ name }) => (selection.only ?? name) === name);
     const trial = bench.startTrial({
-      ...{ ...SLOW_RUN, rows: 600, scenario: 's3', fleet },
-      flags: flagsOf(bench, { engines: 2, rate: 40 }),
+      ...{ ...SLOW_RUN, rows: 600, scenario: 's3', flags: sharedFlags(bench) },
       ...{ store: s3.store, reader: s3.reader(), lookMs: 500 },
     });
     const tried = short ? faults : random.shuffle(faults).slice(0, 4);

@@ -26,8 +26,11 @@ beforeAll(
         const fence = await unguarded.start('fence', 'local');
         const salvage = await unguarded.start('salvage', 'local');
         return async () => {
-          controls.set('fence', await unguarded.zombieCommits(fence));
-          controls.set('salvage', await unguarded.engineIsKilled(salvage));
+          const [fenceSays, salvageSays] = await Promise.all([
+            unguarded.zombieCommits(fence),
+            unguarded.engineIsKilled(salvage),
+          ]);
+          controls.set('fence', fenceSays).set('salvage', salvageSays);
         };
       },
     );
