@@ -20,10 +20,11 @@ from typing import Literal
 
 from moto.server import ThreadedMotoServer
 
-Kind = Literal["lose", "lose-answer", "status", "delay", "delay-answer", "cut"]
+Kind = Literal["lose", "lose-answer", "status", "delay", "delay-answer", "cut", "unconditional"]
 """``lose``: the request never arrives; ``lose-answer``: it is carried out and nobody is told;
 ``status``: refused; ``delay``, ``delay-answer``: slow, before or after it is carried out; ``cut``:
-the connection ends in the middle of the answer's body."""
+the connection ends in the middle of the answer's body; ``unconditional``: its condition is
+ignored."""
 
 
 @dataclass
@@ -87,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if fault is not None and kind == "delay":
                 time.sleep(fault.seconds)
+            if kind == "unconditional":
+                headers.pop("if-none-match", None)
             status, answer, data = self._forward(body, headers)
             if fault is not None and kind == "delay-answer":
                 time.sleep(fault.seconds)

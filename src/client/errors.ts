@@ -35,6 +35,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   NotFound: EXIT.usage,
   StoreUnavailable: EXIT.unreachable,
   StoreFull: EXIT.unreachable,
+  UnsupportedStore: EXIT.usage,
   ClusterUnavailable: EXIT.unreachable,
   ClusterStartFailed: EXIT.unreachable,
   Unreachable: EXIT.unreachable,

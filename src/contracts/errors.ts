@@ -73,6 +73,10 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'Free some space in the store or raise its quota; the run goes on by itself.',
   },
+  UnsupportedStore: {
+    retryable: false,
+    wayOut: 'Use a folder, or a bucket whose server supports conditional puts (If-None-Match: *).',
+  },
   ClusterUnavailable: {
     retryable: true,
     wayOut: 'See `rankflow cluster status`; the cluster is brought up again by itself.',

@@ -30,6 +30,7 @@ class ErrorType(StrEnum):
     TOO_MANY_ENGINE_DEATHS = "TooManyEngineDeaths"
     STORE_UNAVAILABLE = "StoreUnavailable"
     STORE_FULL = "StoreFull"
+    UNSUPPORTED_STORE = "UnsupportedStore"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     CLUSTER_START_FAILED = "ClusterStartFailed"
 

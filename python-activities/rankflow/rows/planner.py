@@ -17,6 +17,7 @@ from rankflow.rows.problems import ProblemLog, whole_input
 from rankflow.rows.readers import detect_format
 from rankflow.rows.source import InputFile, open_input
 from rankflow.store import Store, open_store
+from rankflow.store.fence import require_fence
 from rankflow.store.layout import manifest_key, plan_key, rank_table_key, requests_key
 from rankflow.store.room import require_room
 
@@ -53,12 +54,13 @@ def plan_run(spec: RunSpec) -> PlanSummary:
 
     Raises:
         RankflowError: INVALID_INPUT with all problems, RUN_MISMATCH, ENGINE_ARGUMENTS_INVALID,
-            UNSUPPORTED_INPUT, STORE_UNAVAILABLE, STORE_FULL.
+            UNSUPPORTED_INPUT, UNSUPPORTED_STORE, STORE_UNAVAILABLE, STORE_FULL.
     """
     store = open_store(spec.store)
     plan = find_plan(store, spec.run_id)
     if plan is not None:
         return _existing(store, plan, spec)
+    require_fence(store, spec.run_id)
     # An own folder: plan.json, written last and create-only, makes one planner's folder count.
     token = secrets.token_hex(8)
     key = requests_key(spec.run_id, token)

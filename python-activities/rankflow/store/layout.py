@@ -120,6 +120,11 @@ def success_key(run_id: str) -> str:
     return f"{run_prefix(run_id)}/_SUCCESS"
 
 
+def fence_probe_key(run_id: str, token: str) -> str:
+    """A file that is there only while a planner makes sure of its store."""
+    return f"{run_prefix(run_id)}/fence-probe-{_checked(token)}"
+
+
 def room_probe_key(run_id: str) -> str:
     """A file that is there only while a look at a full store writes it."""
     return f"{run_prefix(run_id)}/room-probe"

@@ -10,6 +10,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import MissingKey, open_store
 from rankflow.store import object as bucket
 from rankflow.store.commits import Commit, read_commit, try_commit
+from rankflow.store.fence import require_fence
 from rankflow.store.room import check_room
 from tests.bucket_server import BucketServer, Fault
 
@@ -198,3 +199,13 @@ def test_a_flush_that_failed_is_made_up_for_by_the_next_one(
     attempt.close()
     assert store.read_attempt("attempts/t.jsonl") == b"1\n2\n3\n"
     assert len(store.list("attempts/t.jsonl")) == 3
+
+
+def test_a_server_that_ignores_conditions_is_refused(s3: str, server: BucketServer) -> None:
+    store = open_store(s3)
+    require_fence(store, "r")
+    server.proxy.faults.append(Fault("unconditional", times=2))
+    with pytest.raises(RankflowError, match="If-None-Match") as caught:
+        require_fence(store, "r")
+    assert caught.value.kind is ErrorType.UNSUPPORTED_STORE
+    assert store.list("runs") == []

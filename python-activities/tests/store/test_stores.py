@@ -10,6 +10,7 @@ import pytest
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import MissingKey, Store
 from rankflow.store.base import CHUNK_BYTES
+from rankflow.store.fence import require_fence
 
 
 def test_what_was_put_is_read_back(store: Store) -> None:
@@ -163,3 +164,8 @@ def test_more_than_a_thousand_segments_stay_in_order(store: Store) -> None:
                 attempt.flush()
     lines = store.read_attempt("attempts/b/t1.jsonl").split()
     assert [int(line) for line in lines] == list(range(1100))
+
+
+def test_a_store_that_creates_once_is_fit_for_runs(store: Store) -> None:
+    require_fence(store, "r")
+    assert store.list("runs") == []
