@@ -126,10 +126,16 @@ def _is_tokens(prompts: list[Any]) -> bool:
 def _describe(error: ValidationError) -> str:
     """The first fields that are wrong, one reason each: a union reports every member it tried."""
     reasons: dict[str, str] = {}
+    vague: set[str] = set()
     for detail in error.errors(include_input=False, include_url=False):
         cause = detail.get("ctx", {}).get("error")
         reason = _reason(cause) if isinstance(cause, Exception) else detail["msg"]
-        reasons.setdefault(_field(detail["loc"]), reason)
+        field, kind = _field(detail["loc"]), detail["type"]
+        other_member = kind.endswith("_type") or kind in ("literal_error", "missing")
+        # The member that the value was meant for complains about more than its type.
+        if field not in reasons or (field in vague and not other_member):
+            reasons[field] = reason
+            (vague.add if other_member else vague.discard)(field)
     shown = [f"{field}: {reason}" if field else reason for field, reason in reasons.items()]
     more = f" (and {len(shown) - _SHOWN_FIELDS} more fields)" if len(shown) > _SHOWN_FIELDS else ""
     return "; ".join(shown[:_SHOWN_FIELDS]) + more

@@ -70,6 +70,18 @@ def test_everything_vllm_would_refuse_is_told_without_the_prompt(tmp_path: Path)
     assert "\\n" not in json.dumps(caught.value.details)
 
 
+def test_of_a_field_that_may_be_one_thing_or_another_the_fitting_reason_is_told(
+    tmp_path: Path,
+) -> None:
+    rows = [chat("a", stop=["1", "2", "3", "4", "5"]), chat("b", stop=7)]
+    with pytest.raises(RankflowError) as caught:
+        validate_run(spec(tmp_path, jsonl(rows), **real()))
+    assert caught.value.details is not None
+    first, second = (found["message"] for found in caught.value.details["problems"])
+    assert first.startswith("stop: List should have at most 4 items")
+    assert second == "stop: Input should be a valid string"
+
+
 def test_all_that_vllm_takes_is_accepted(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     rows = [
