@@ -173,8 +173,9 @@ const PHASES: Readonly<Record<InferenceStatus['phase'], Phase>> = {
   done: 'done',
 };
 
-function phaseOf({ inference, run }: Observation): Phase {
+function phaseOf({ inference, run, cluster }: Observation): Phase {
   if (inference === undefined) return 'starting';
+  if (inference.phase === 'preparing' && cluster?.state === 'ready') return 'checking the input';
   if (inference.phase === 'running' && run?.state === 'finalizing') return 'finalizing';
   return PHASES[inference.phase];
 }

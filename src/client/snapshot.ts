@@ -5,6 +5,8 @@ import type { Failure } from './errors.js';
 export type Phase =
   | 'starting'
   | 'bringing up the cluster'
+  /** The cluster is up, the input or the engine arguments are not known to be good yet. */
+  | 'checking the input'
   | 'loading engines'
   | 'generating'
   | 'finalizing'

@@ -3,8 +3,11 @@ import type { PreemptionNotice } from '../contracts/preemption.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
 import type { Verdict } from './canary.js';
 
-/** Seconds in `placing` after which something stands in the way: with room, Ray places an actor in a few. */
-const PLACING_PATIENCE_S = 20;
+/**
+ * Seconds in `placing` after which something stands in the way: with room, Ray places an actor in a few, on a busy
+ * host in half a minute.
+ */
+const PLACING_PATIENCE_S = 60;
 
 /** What can be placed in principle is not placed now. Who holds the room is not Ray's to say. */
 const WAITS_FOR_ROOM: Problem = {

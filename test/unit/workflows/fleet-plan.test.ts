@@ -193,10 +193,10 @@ describe('the slots of a fleet', () => {
     const pending = engine(0, 'PENDING_CREATION');
     const [asked] = mergeSlots(1, [], [pending], NOW) as [FleetSlotStatus];
     expect(asked.problem).toBeUndefined();
-    const [waiting] = mergeSlots(1, [asked], [pending], NOW + 30_000) as [FleetSlotStatus];
+    const [waiting] = mergeSlots(1, [asked], [pending], NOW + 70_000) as [FleetSlotStatus];
     expect(waiting).toMatchObject({ state: 'placing', since: asked.since });
     expect(waiting.problem?.message).toMatch(/waits for room.*fleet status/u);
-    const [placed] = mergeSlots(1, [waiting], [engine(0)], NOW + 40_000);
+    const [placed] = mergeSlots(1, [waiting], [engine(0)], NOW + 80_000);
     expect(placed).toMatchObject({ state: 'loading' });
     expect(placed?.problem).toBeUndefined();
   });
