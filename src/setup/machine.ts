@@ -4,6 +4,7 @@ import os from 'node:os';
 import { execa } from 'execa';
 
 import { stackStatus } from '../workers/stack/index.js';
+import { LIBRARY_ADVICE, missingLibraries, NEEDED_LIBRARIES } from './libraries.js';
 import { modelIsReady, SMALL_MODEL } from './model.js';
 import { paths } from './paths.js';
 import { distributionVersions, environmentPythonVersion, findUv, pythonIsReady } from './python.js';
@@ -99,7 +100,15 @@ async function examinePython(): Promise<Finding[]> {
     finding('vLLM', versions.get('vllm') ?? (cpu && `${cpu} (CPU)`), SETUP),
     finding('Ray', versions.get('ray'), SETUP),
     finding('Temporal SDK for Python', versions.get('temporalio'), SETUP),
+    ...(python === undefined ? [] : await examineLibraries()),
   ];
+}
+
+async function examineLibraries(): Promise<Finding[]> {
+  const missing = await missingLibraries();
+  return NEEDED_LIBRARIES.map((library) =>
+    finding(library, missing.includes(library) ? undefined : 'found', LIBRARY_ADVICE),
+  );
 }
 
 function modelFinding(): Finding {

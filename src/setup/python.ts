@@ -4,6 +4,7 @@ import path from 'node:path';
 import { execa } from 'execa';
 
 import { hashFiles, readIfExists } from './files.js';
+import { LIBRARY_ADVICE, missingLibraries } from './libraries.js';
 import { withProgress, type Log } from './log.js';
 import { paths } from './paths.js';
 import { isStamped, stamp, unstamp } from './stamps.js';
@@ -53,6 +54,8 @@ export const pythonIsReady = (): boolean =>
 /**
  * Makes the Python environment with vLLM, Ray and the Temporal SDK: every package by version and hash.
  *
+ * @throws Error when the system lacks a library that vLLM needs, or the installation fails
+ *
  * `--no-deps`: the lock files are complete, and the vLLM wheel asks for a torch build that no index has.
  */
 export async function ensurePython(log: Log): Promise<void> {
@@ -64,6 +67,11 @@ export async function ensurePython(log: Log): Promise<void> {
     await withProgress(log, `making a Python ${PYTHON} environment`, () =>
       execa(uv.command, ['venv', '--quiet', '--clear', '--python', PYTHON, paths.venv]),
     );
+  }
+  const missing = await missingLibraries();
+  if (missing.length > 0) {
+    // Now and not after 6 GB and the first engine that does not load.
+    throw new Error(`vLLM needs ${missing.join(', ')}, which is not here: ${LIBRARY_ADVICE}`);
   }
   await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (6 GB)', () =>
     execa(
