@@ -5,7 +5,7 @@ import path from 'node:path';
 
 import { Connection } from '@temporalio/client';
 import { msToTs } from '@temporalio/common/lib/time.js';
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, inject, it, vi } from 'vitest';
 
 import type { ProcessSpec } from '../../src/workers/stack/index.js';
 
@@ -127,6 +127,20 @@ it('replaces a killed supervisor, on `up`, at the same address', async () => {
   expect(await up()).toEqual(before);
   expect(alive(started)).toEqual([]);
   expect(stack.stackStatus().status).toBe('running');
+}, 60_000);
+
+it('starts nothing for a named server that does not answer, or does not know the namespace', async () => {
+  vi.stubEnv('TEMPORAL_ADDRESS', '127.0.0.1:1');
+  try {
+    await expect(up()).rejects.toThrow(/127\.0\.0\.1:1, which TEMPORAL_ADDRESS.*does not answer/u);
+    vi.stubEnv('TEMPORAL_ADDRESS', inject('temporalAddress'));
+    vi.stubEnv('TEMPORAL_NAMESPACE', 'no-such-namespace');
+    await expect(up()).rejects.toThrow(/no-such-namespace/u);
+  } finally {
+    vi.stubEnv('TEMPORAL_ADDRESS', undefined);
+    vi.stubEnv('TEMPORAL_NAMESPACE', undefined);
+  }
+  expect(stack.stackStatus().status).toBe('stopped');
 }, 60_000);
 
 it('says why, with the end of the log, when a process ends again and again', async () => {

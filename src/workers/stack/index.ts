@@ -8,7 +8,7 @@ import type { Log } from '../../setup/log.js';
 import { paths } from '../../setup/paths.js';
 import { endGroup, identityOf, isAlive, waitUntil } from '../../setup/processes.js';
 import { configuredServer, stackConfig, type ProcessSpec, type StackConfig } from './config.js';
-import { waitUntilReady } from './ready.js';
+import { requireServer, waitUntilReady } from './ready.js';
 import { readState, removeState, type ProcessState, type StackState } from './state.js';
 
 export type { ProcessSpec } from './config.js';
@@ -68,6 +68,7 @@ export async function ensureStack(options: {
       await endProcesses(stack.processes);
     }
     const fresh = await stackConfig(workers && [...workers]);
+    if (!fresh.ownsServer) await requireServer(fresh);
     await startSupervisor(fresh, log);
     return fresh;
   });

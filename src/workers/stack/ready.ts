@@ -38,6 +38,30 @@ export async function waitUntilReady(config: StackConfig, log: Log): Promise<voi
   throw new Error(explain(missing, `not ready after ${READY_MS / 1000} s`));
 }
 
+/** Tries of a server that somebody else runs: a connection may fail by chance, a wrong address always does. */
+const TRIES = 3;
+
+/**
+ * Makes sure that a server which the user named is there, before anything is started beside it.
+ *
+ * @throws Error with the address and the reason, after ten seconds or so
+ */
+export async function requireServer({ address, namespace }: StackConfig): Promise<void> {
+  let reason = '';
+  for (let tries = 0; tries < TRIES; tries += 1) {
+    try {
+      return await (await connectTo(address, namespace)).close();
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+      await sleep(500);
+    }
+  }
+  throw new Error(
+    `Temporal at ${address}, which TEMPORAL_ADDRESS or temporal.toml names, does not answer for the ` +
+      `namespace ${namespace}: ${reason}`,
+  );
+}
+
 async function tryConnect(config: StackConfig): Promise<Connection | undefined> {
   try {
     return await connectTo(config.address, config.namespace);
