@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { access, constants, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import type { Client } from '@temporalio/client';
@@ -42,11 +42,20 @@ export async function checkSpace(run: PreparedRun): Promise<void> {
   if (run.inputBytes !== undefined) await checkStoreSpace(run.inference.run.store, run.inputBytes);
 }
 
-/** Makes the folder that a file goes to, so that a run of hours does not end at a missing one. */
-export async function makeFolderOf(file: string | undefined): Promise<void> {
+/**
+ * Makes the folder that a file goes to and sees that it can be written to, so that a run of hours does not end
+ * there.
+ *
+ * @throws ClientError `Usage`
+ */
+export async function prepareOut(file: string | undefined): Promise<void> {
   if (file === undefined) return;
+  const out = path.resolve(file);
+  const there = await stat(out).catch(() => undefined);
+  if (there?.isDirectory()) throw new ClientError('Usage', `--out: ${out} is a folder, not a file`);
   try {
-    await mkdir(path.dirname(path.resolve(file)), { recursive: true });
+    await mkdir(path.dirname(out), { recursive: true });
+    await access(path.dirname(out), constants.W_OK);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     throw new ClientError('Usage', `--out: ${message}`, { cause: error });

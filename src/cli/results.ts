@@ -34,14 +34,14 @@ async function results(id: string, flags: Flags): Promise<void> {
   const { runIdOf } = await import('../client/runs.js');
   const { storeOf } = await import('./only-stored.js');
   const { readResults, resultFormat } = await import('./outcome.js');
-  const { makeFolderOf } = await import('./prepare.js');
+  const { prepareOut } = await import('./prepare.js');
   const { say } = await import('./output.js');
 
   const runId = runIdOf(id);
   const format = resultFormat(flags.format, flags.out);
   const store = flags.store ?? (await storeOf(runId));
   const { rank, errors, out } = flags;
-  await makeFolderOf(out);
+  await prepareOut(out);
   await readResults(runId, { store, format, rank, errors, out });
   if (out !== undefined) say(`Written to ${out}`);
 }

@@ -39,7 +39,7 @@ reached, 130 detached.`,
 }
 
 async function run(file: string, flags: Flags): Promise<void> {
-  const { checkSpace, makeFolderOf, prepare, startOnCluster, startStackUnless } =
+  const { checkSpace, prepareOut, prepare, startOnCluster, startStackUnless } =
     await import('./prepare.js');
   const { finishedRun } = await import('../client/runs.js');
   const { concludeRun, resultFormat } = await import('./outcome.js');
@@ -48,7 +48,7 @@ async function run(file: string, flags: Flags): Promise<void> {
   const json = flags.json ?? false;
   const format = resultFormat(flags.format, flags.out ?? 'results.jsonl');
   const prepared = await prepare(file, flags);
-  await makeFolderOf(flags.out);
+  await prepareOut(flags.out);
   const { runId, store } = prepared.inference.run;
   const target = { store, out: flags.out, format };
   const announce = (outcome: string, notes: readonly string[]): void => {

@@ -31,13 +31,13 @@ async function watch(id: string, flags: Flags): Promise<void> {
   const { paths } = await import('../setup/paths.js');
   const { isAbsent, lookAtRun, nobodyWorks } = await import('./only-stored.js');
   const { concludeRun, resultFormat } = await import('./outcome.js');
-  const { makeFolderOf } = await import('./prepare.js');
+  const { prepareOut } = await import('./prepare.js');
   const { followRun, sayDetached } = await import('./progress/follow.js');
 
   const json = flags.json ?? false;
   const runId = runIdOf(id);
   const format = resultFormat(flags.format, flags.out ?? 'results.jsonl');
-  await makeFolderOf(flags.out);
+  await prepareOut(flags.out);
   try {
     await withClient(async (client) => {
       const store = memoOf(await getRun(client, runId))?.store ?? paths.store;

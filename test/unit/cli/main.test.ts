@@ -66,6 +66,16 @@ test('bad options and a missing file are told together, before anything is start
   expect(stderr).toContain('--ranks:');
 });
 
+test('results that could not be written are told before anything is generated', async () => {
+  for (const out of [home, path.join(input, 'results.jsonl')]) {
+    const command = ['run', input, '--model', 'any', '--backend', 'simulated', '--out', out];
+    const { exitCode, stdout, stderr } = await rankflow(...command);
+    expect([exitCode, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(/--out: .*(?:is a folder|ENOTDIR|EEXIST)/u);
+    expect(stderr).not.toContain('starting');
+  }
+}, 20_000);
+
 test('wrong options of a cluster are told together, before anything is started', async () => {
   const local = await rankflow('cluster', 'up', 'Not-A-Name', '--nodes', 'two');
   expect([local.exitCode, local.stdout]).toEqual([2, '']);
