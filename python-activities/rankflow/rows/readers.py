@@ -60,8 +60,10 @@ def detect_format(spec: InputSpec, path: Path) -> Format:
 def read_rows(kind: Format, spec: InputSpec, path: Path) -> Iterator[RawRow]:
     """Rows in input order, at most ``spec.limit``; blank lines are skipped.
 
-    Raises INVALID_INPUT for what concerns the whole input: unknown columns, a broken Parquet file.
+    Raises INVALID_INPUT for what concerns the whole input: options that do not fit its format,
+    unknown columns, a broken Parquet file.
     """
+    _check_options(kind, spec)
     rows = {"openai": _read_json, "jsonl": _read_json, "csv": _read_csv, "parquet": _read_parquet}[
         kind
     ](path, spec)
@@ -69,6 +71,20 @@ def read_rows(kind: Format, spec: InputSpec, path: Path) -> Iterator[RawRow]:
         if spec.limit is not None and number >= spec.limit:
             return
         yield row
+
+
+def _check_options(kind: Format, spec: InputSpec) -> None:
+    """Raise INVALID_INPUT for options that would be passed over without a word."""
+    if spec.template is not None and spec.prompt_column is not None:
+        raise whole_input(
+            "conflicting_options", "--template and --prompt-column exclude each other"
+        )
+    if kind == "openai" and (spec.template is not None or spec.prompt_column is not None):
+        raise whole_input(
+            "conflicting_options",
+            "requests in OpenAI's batch format have their prompts in them: leave out --template "
+            "and --prompt-column, or name another --input-format",
+        )
 
 
 def placeholders(template: str) -> list[str]:

@@ -11,7 +11,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.rows.plan import find_plan
 from rankflow.rows.planner import plan_run, validate_run
 from rankflow.store import open_store
-from tests.rows.support import jsonl, problems, spec
+from tests.rows.support import chat, jsonl, problems, spec
 
 
 def planned(folder: Path, data: bytes | None, name: str, **fields: Any) -> list[dict[str, Any]]:
@@ -140,6 +140,14 @@ def test_parquet_is_streamed_with_row_numbers(tmp_path: Path) -> None:
 
 def test_a_broken_parquet_file_is_one_problem(tmp_path: Path) -> None:
     assert problems(spec(tmp_path, b"PAR1 broken", "in.bin")) == [(0, "invalid_parquet")]
+
+
+def test_options_that_do_not_fit_the_format_are_refused(tmp_path: Path) -> None:
+    batch = jsonl([chat("a")])
+    for options in ({"template": "{x}"}, {"promptColumn": "x"}):
+        assert problems(spec(tmp_path, batch, input=options)) == [(0, "conflicting_options")]
+    both = {"template": "{x}", "promptColumn": "x"}
+    assert problems(spec(tmp_path, b"x\n1\n", "in.csv", input=both)) == [(0, "conflicting_options")]
 
 
 def test_an_unknown_format_asks_for_its_name(tmp_path: Path) -> None:
