@@ -7,7 +7,14 @@ import { stackStatus } from '../workers/stack/index.js';
 import { LIBRARY_ADVICE, missingLibraries, NEEDED_LIBRARIES } from './libraries.js';
 import { modelIsReady, SMALL_MODEL } from './model.js';
 import { paths } from './paths.js';
-import { distributionVersions, environmentPythonVersion, findUv, pythonIsReady } from './python.js';
+import {
+  distributionVersions,
+  environmentPythonVersion,
+  findBootstrapPython,
+  findUv,
+  PYTHON_ADVICE,
+  pythonIsReady,
+} from './python.js';
 import { findTemporal, SERVER_LEAST } from './temporal.js';
 import { atLeast, formatVersion, parseVersion, type Version } from './versions.js';
 
@@ -81,6 +88,10 @@ async function examinePrograms(): Promise<Finding[]> {
   const needed = !pythonIsReady() || !modelIsReady();
   const uvFinding = finding('uv', uvVersion, `${SETUP} (installs its own)`);
   findings.push(needed ? uvFinding : { ...uvFinding, state: 'ok', advice: '' });
+  if (needed && uv === undefined) {
+    const python = await findBootstrapPython();
+    findings.push(finding('Python 3 with venv', python && formatVersion(python), PYTHON_ADVICE));
+  }
   return findings;
 }
 

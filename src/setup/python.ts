@@ -9,7 +9,7 @@ import { withProgress, type Log } from './log.js';
 import { paths } from './paths.js';
 import { isStamped, stamp, unstamp } from './stamps.js';
 import type { Program } from './temporal.js';
-import { parseVersion } from './versions.js';
+import { parseVersion, type Version } from './versions.js';
 
 /** The Python that the lock file was resolved for. uv fetches it when the machine has none. */
 const PYTHON = '3.11';
@@ -30,10 +30,32 @@ export async function findUv(): Promise<Program | undefined> {
   return undefined;
 }
 
-/** Finds uv, or installs it from PyPI into a small environment of its own: the system stays as it is. */
+/** What to do on a machine that has neither uv nor a Python that could install it. */
+export const PYTHON_ADVICE =
+  'install uv, or Python 3 with venv (Debian: apt-get install python3-venv)';
+
+/**
+ * A Python that can make the environment in which uv is installed. Debian's comes without `ensurepip`.
+ *
+ * @returns its version; undefined when there is none, or it cannot
+ */
+export async function findBootstrapPython(command = 'python3'): Promise<Version | undefined> {
+  const script = 'import ensurepip, venv, platform; print(platform.python_version())';
+  const { stdout, failed } = await execa(command, ['-c', script], { reject: false });
+  return failed ? undefined : parseVersion(stdout);
+}
+
+/**
+ * Finds uv, or installs it from PyPI into a small environment of its own: the system stays as it is.
+ *
+ * @throws Error when there is no Python to do it with
+ */
 export async function ensureUv(log: Log): Promise<Program> {
   const found = await findUv();
   if (found !== undefined) return found;
+  if ((await findBootstrapPython()) === undefined) {
+    throw new Error(`The Python environment needs uv, which is not here: ${PYTHON_ADVICE}`);
+  }
   const folder = path.join(paths.home, 'uv');
   await withProgress(log, 'installing uv', async () => {
     await execa('python3', ['-m', 'venv', '--clear', folder]);
