@@ -30,7 +30,7 @@ class RawRow:
 
 
 def detect_format(spec: InputSpec, path: Path) -> Format:
-    """The format asked for, or for ``auto`` the one that extension and first line tell.
+    """The format asked for, or for ``auto`` the one that extension and first good line tell.
 
     Raises UNSUPPORTED_INPUT when neither tells.
     """
@@ -52,8 +52,10 @@ def detect_format(spec: InputSpec, path: Path) -> Format:
                     ErrorType.UNSUPPORTED_INPUT,
                     f"the format of {spec.uri} is not known: name it with --input-format",
                 )
-            row = _parse_line(1, text).value or {}
-            return "openai" if {"body", "url", "method"} & row.keys() else "jsonl"
+            row = _parse_line(1, text).value
+            # A broken line says nothing: the others are not to be taken for something else.
+            if row is not None:
+                return "openai" if {"body", "url", "method"} & row.keys() else "jsonl"
     return "openai"
 
 

@@ -75,6 +75,14 @@ def test_all_that_is_wrong_with_one_row_is_told_at_once(tmp_path: Path) -> None:
     assert (summary.rows, summary.invalid_rows) == (3, 2)
 
 
+@pytest.mark.parametrize("broken", [b"{not json", b"[1]", b"\xff{}"])
+def test_a_broken_first_line_does_not_hide_the_format_of_the_others(
+    tmp_path: Path, broken: bytes
+) -> None:
+    data = broken + b"\n" + jsonl([chat("a"), chat("b")])
+    assert [line for line, _ in problems(spec(tmp_path, data))] == [1]
+
+
 def test_a_duplicate_names_the_first_line(tmp_path: Path) -> None:
     with pytest.raises(RankflowError) as caught:
         validate_run(spec(tmp_path, jsonl([chat("a"), chat("b"), chat("a")])))
