@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   cancel: () => import('./cancel.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),
+  serve: () => import('./serve.js'),
 };
 
 /** Commands that bring up infrastructure: an error that they do not name means that it is not there. */

@@ -66,7 +66,7 @@ export async function prepareOut(file: string | undefined): Promise<void> {
 export async function startOnCluster(
   client: Client,
   run: PreparedRun,
-  flags: RunFlags,
+  flags: Pick<RunFlags, 'nodes'>,
 ): Promise<StartedRun> {
   const { cluster } = run.inference;
   if (flags.nodes === undefined && cluster.nodes.provider === 'local') {

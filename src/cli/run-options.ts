@@ -92,10 +92,17 @@ function jsonOr(text: string, otherwise: unknown): unknown {
   }
 }
 
+/** What `--model` takes. */
+export const MODEL_HELP = 'model folder, name of an installed model, or hub name';
+
 /** Options of the model and its engines. */
 export function addModelOptions(command: Command): Command {
+  return addEngineOptions(command.requiredOption('--model <model>', MODEL_HELP));
+}
+
+/** Options of the engines, whatever the model. */
+export function addEngineOptions(command: Command): Command {
   return command
-    .requiredOption('--model <model>', 'model folder, name of an installed model, or hub name')
     .option('--tokenizer <name>', 'tokenizer, when it is not the own one of the model')
     .option('--revision <revision>', 'hub revision: branch, tag or commit')
     .option('--dtype <dtype>', 'auto, bfloat16, float16 or float32')
@@ -117,11 +124,20 @@ export function addModelOptions(command: Command): Command {
 
 /** Options of the input, the sampling defaults and the cut into batches. */
 export function addRequestOptions(command: Command): Command {
-  return command
+  const input = command
     .option('--store <root>', 'folder or s3://bucket/prefix that holds plans and results')
     .option('--input-format <format>', 'auto, openai, jsonl, csv or parquet')
     .option('--prompt-column <name>', 'column that holds the prompt')
     .option('--template <text>', 'prompt with {column} placeholders')
+    .option('--limit <n>', 'only the first requests', numeric);
+  return addGenerationOptions(input)
+    .option('--run-id <id>', 'default: derived from input, model and sampling')
+    .option('--new', 'repeat the run under a fresh id');
+}
+
+/** Options of how requests are generated, whatever the input. */
+export function addGenerationOptions(command: Command): Command {
+  return command
     .option('--temperature <n>', 'default for requests that do not set it', numeric)
     .option('--top-p <n>', 'default for requests that do not set it', numeric)
     .option('--max-tokens <n>', 'default for requests that do not set it', numeric)
@@ -129,12 +145,9 @@ export function addRequestOptions(command: Command): Command {
     .option('--stop <text>', 'stop sequence; repeat it for more', collect)
     .option('--sampling <json>', 'more defaults for every request body', jsonObject)
     .option('--on-invalid <what>', 'refuse the input, or record invalid lines as errors')
-    .option('--limit <n>', 'only the first requests', numeric)
     .option('--batch-rows <n>', 'most rows of a batch', numeric)
     .option('--batch-tokens <n>', 'most tokens of a batch', numeric)
-    .option('--ranks <n>', 'data-parallel ranks (default: as many as engines)', numeric)
-    .option('--run-id <id>', 'default: derived from input, model and sampling')
-    .option('--new', 'repeat the run under a fresh id');
+    .option('--ranks <n>', 'data-parallel ranks (default: as many as engines)', numeric);
 }
 
 /** Options of where the run is generated. */

@@ -1,0 +1,192 @@
+import { type Command, InvalidArgumentError } from 'commander';
+
+import {
+  addEngineOptions,
+  addGenerationOptions,
+  addPlacementOptions,
+  MODEL_HELP,
+  type RunFlags,
+} from './run-options.js';
+
+interface Flags extends Omit<RunFlags, 'model'> {
+  readonly model?: readonly string[];
+  readonly models?: string;
+  readonly host: string;
+  readonly port: number;
+  readonly maxFileMb: number;
+  readonly maxRows: number;
+  readonly rateLimit: number;
+  readonly windowHours: number;
+  /** False with `--no-start`. */
+  readonly start: boolean;
+}
+
+/** `rankflow serve`: an OpenAI-compatible batch API; `rankflow serve keys`: who may use it. */
+export function register(program: Command): void {
+  const serve = program
+    .command('serve')
+    .description('serve an OpenAI-compatible batch API: files, batches, models')
+    // Options of `serve keys …` are its own, also those of the same name.
+    .enablePositionalOptions()
+    .option('--model <model>', `${MODEL_HELP}; repeat it for more`, collect)
+    .option('--models <file>', 'JSON: models by name, each with the options that differ for it')
+    .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--port <n>', 'port to listen on; 0 takes a free one', integer(0, 65_535), 8000)
+    .option('--store <folder>', 'folder that holds files, batches, plans and results')
+    .option('--max-file-mb <n>', 'largest file, in MB', integer(1, 100_000), 200)
+    .option('--max-rows <n>', 'most requests of a batch', integer(1, 10_000_000), 50_000)
+    .option('--rate-limit <n>', 'requests of one key in a minute', integer(1, 1_000_000), 600)
+    .option('--window-hours <n>', 'hours after which a batch expires', integer(1, 720), 24)
+    .option('--no-start', 'do not start Temporal and the workers on this machine');
+  addPlacementOptions(addGenerationOptions(addEngineOptions(serve)))
+    .option('--no-keep', 'take the cluster and the engines down when no batch is left')
+    .addHelpText('after', HELP)
+    .action(run);
+
+  const keys = serve.command('keys').description('API keys: create, list, revoke');
+  keys
+    .command('create')
+    .description('make a key and print it, this once')
+    .argument('<name>', 'whose it is')
+    .option('--same-as <id>', 'see the files and batches of this key, to replace it')
+    .option('--store <folder>', 'store of the server')
+    .option('--json', 'print it as JSON')
+    .action(createKey);
+  keys
+    .command('list')
+    .description('show all keys; their secrets are not kept')
+    .option('--store <folder>', 'store of the server')
+    .option('--json', 'print them as JSON')
+    .action(listKeys);
+  keys
+    .command('revoke')
+    .description('end a key, at once')
+    .argument('<id>')
+    .option('--store <folder>', 'store of the server')
+    .option('--json', 'print what became of it as JSON')
+    .action(revokeKey);
+}
+
+const HELP = `
+Point any OpenAI client at it: base URL http://HOST:PORT/v1, and a key of \`rankflow serve keys create NAME\`. The
+document is at /openapi.json, health at /healthz and /readyz. A batch is an ordinary run with the batch's id; it goes
+on when the server stops. Servers that share a store have to serve the same models.`;
+
+const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
+
+const integer =
+  (least: number, most: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= least && value <= most && text.trim() !== '')
+      return value;
+    throw new InvalidArgumentError(`Expected a whole number from ${least} to ${most}.`);
+  };
+
+async function run(flags: Flags, command: Command): Promise<void> {
+  const { checkModels, readModels } = await import('./serve-models.js');
+  const { startOnCluster, startStackUnless } = await import('./prepare.js');
+  const { print, say } = await import('./output.js');
+  const { createServer, recordsFolder, serve, serverLogger } = await import('../server/serve.js');
+  const { TemporalRuns } = await import('../server/runs.js');
+  const { KeyStore } = await import('../server/keys.js');
+  const { withClient } = await import('../client/connection.js');
+
+  const store = await storeFolder(flags.store);
+  const served = await readModels({ ...flags, store }, command);
+  await checkModels(served);
+  if ((await new KeyStore(recordsFolder(store)).list()).length === 0) {
+    say('There is no API key yet: rankflow serve keys create NAME');
+  }
+  await startStackUnless(!flags.start);
+  await withClient(async (client) => {
+    const runs = new TemporalRuns(client, served, (where, prepared) =>
+      startOnCluster(where, prepared, flags),
+    );
+    const server = await createServer({
+      ...{ store, runs, models: new Set(served.keys()) },
+      limits: { bytes: flags.maxFileMb * 1_000_000, rows: flags.maxRows },
+      requestsPerMinute: flags.rateLimit,
+      windowSeconds: flags.windowHours * 3_600,
+      version: command.parent?.version() ?? '',
+      logger: serverLogger(),
+    });
+    const listen = { host: flags.host, port: flags.port };
+    await serve(server, listen, endSignal(), (address) => {
+      say(`Serving ${[...served.keys()].join(', ')}. Ctrl-C ends the server; batches go on.`);
+      print(`${address}/v1`);
+    });
+  });
+}
+
+/** Aborted when the process is asked to end. */
+function endSignal(): AbortSignal {
+  const ending = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => ending.abort());
+  }
+  return ending.signal;
+}
+
+/** @throws ClientError `UnsupportedInput` for a bucket */
+async function storeFolder(store: string | undefined): Promise<string> {
+  const path = await import('node:path');
+  const { paths } = await import('../setup/paths.js');
+  const { ClientError } = await import('../client/errors.js');
+  const folder = (store ?? paths.store).replace(/^file:\/\//u, '');
+  if (!folder.includes('://')) return path.resolve(folder);
+  throw new ClientError('UnsupportedInput', `--store: ${folder} is no folder.`, {
+    wayOut: 'Files and batches are kept in a folder, local or shared (NFS).',
+  });
+}
+
+interface KeyFlags {
+  readonly store?: string;
+  readonly sameAs?: string;
+  readonly json?: boolean;
+}
+
+async function keyStore(flags: KeyFlags) {
+  const { KeyStore } = await import('../server/keys.js');
+  const { recordsFolder } = await import('../server/serve.js');
+  return new KeyStore(recordsFolder(await storeFolder(flags.store)));
+}
+
+async function createKey(name: string, flags: KeyFlags): Promise<void> {
+  const { print, printJson, say } = await import('./output.js');
+  const made = await (await keyStore(flags)).create(name, flags.sameAs);
+  if (made === undefined) return noSuchKey(flags.sameAs ?? '');
+  const { id, namespace } = made.record;
+  if (flags.json) printJson({ id, name, namespace, key: made.key });
+  else print(made.key);
+  say(`Keep it: it is not shown again. End it with: rankflow serve keys revoke ${id}`);
+}
+
+async function listKeys(flags: KeyFlags): Promise<void> {
+  const { print, printJson, say, table } = await import('./output.js');
+  const keys = (await (await keyStore(flags)).list()).map(({ hash: _, ...shown }) => shown);
+  if (flags.json) printJson(keys);
+  else if (keys.length === 0) say('There are no keys. Make one: rankflow serve keys create NAME');
+  else {
+    const rows = keys.map(({ id, name, namespace, createdAt, revokedAt }) => {
+      const state = revokedAt === undefined ? 'valid' : `revoked ${revokedAt.slice(0, 19)}`;
+      return [id, name, namespace, createdAt.slice(0, 19), state];
+    });
+    print(table([['id', 'name', 'namespace', 'created', 'state'], ...rows]));
+  }
+}
+
+async function revokeKey(id: string, flags: KeyFlags): Promise<void> {
+  const { print, printJson, say } = await import('./output.js');
+  if (!(await (await keyStore(flags)).revoke(id))) return noSuchKey(id);
+  if (flags.json) printJson({ id, revoked: true });
+  else print(id);
+  say('The key is revoked; its files and batches are kept.');
+}
+
+async function noSuchKey(id: string): Promise<never> {
+  const { ClientError } = await import('../client/errors.js');
+  throw new ClientError('NotFound', `There is no key ${id}.`, {
+    wayOut: 'See `rankflow serve keys list` for the keys that there are.',
+  });
+}

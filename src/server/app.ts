@@ -1,0 +1,128 @@
+import { randomBytes } from 'node:crypto';
+
+import multipart from '@fastify/multipart';
+import rateLimit from '@fastify/rate-limit';
+import swagger from '@fastify/swagger';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyRequest,
+} from 'fastify';
+import {
+  createJsonSchemaTransform,
+  createJsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+} from 'fastify-type-provider-zod';
+
+import { identify, requireKey } from './auth.js';
+import type { Batches } from './batches.js';
+import { ApiError, handleError } from './errors.js';
+import type { KeyStore } from './keys.js';
+import { batchRoutes } from './routes/batches.js';
+import { fileRoutes } from './routes/files.js';
+import { healthRoutes } from './routes/health.js';
+import { modelRoutes } from './routes/models.js';
+import { wireSchemas } from './schemas.js';
+import type { Spaces } from './spaces.js';
+import type { UploadLimits } from './upload.js';
+
+export interface AppOptions {
+  readonly keys: KeyStore;
+  readonly spaces: Spaces;
+  readonly batches: Batches;
+  readonly models: Iterable<string>;
+  readonly limits: UploadLimits;
+  /** Requests of one key, or of one address without a key, in a minute. */
+  readonly requestsPerMinute: number;
+  /** @throws when Temporal does not answer */
+  readonly ping: () => Promise<void>;
+  readonly logger: FastifyBaseLogger;
+  readonly version: string;
+}
+
+/** Bytes of a JSON body: the largest one is a batch with 16 pairs of metadata. */
+const BODY_BYTES = 65_536;
+/** A large file on a slow line takes its time; an hour is far more, and ends what never ends. */
+const REQUEST_TIMEOUT_MS = 3_600_000;
+
+/**
+ * The server without a port: routes, limits, errors and the published document.
+ *
+ * A request is one line of the log, with its method, path, key and status: no body, no header, no query.
+ */
+export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
+  const app = fastify({
+    loggerInstance: options.logger,
+    disableRequestLogging: true,
+    bodyLimit: BODY_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    genReqId: () => `req_${randomBytes(12).toString('hex')}`,
+  });
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  app.setErrorHandler(handleError);
+  app.addHook('onRequest', async (request, reply) => {
+    void reply.header('x-request-id', request.id);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, principal } = request;
+    const fields = { method, path: pathOf(request), status: reply.statusCode };
+    const milliseconds = Math.round(reply.elapsedTime);
+    request.log.info({ ...fields, key: principal?.keyId, milliseconds }, 'answered');
+  });
+  identify(app, options.keys);
+  await app.register(rateLimit, {
+    max: options.requestsPerMinute,
+    timeWindow: '1 minute',
+    keyGenerator: ({ principal, ip }: FastifyRequest) => principal?.keyId ?? ip,
+    errorResponseBuilder: (_, { after }) =>
+      new ApiError(429, `Rate limit reached. Please try again in ${after}.`, {
+        type: 'requests',
+        code: 'rate_limit_exceeded',
+      }),
+  });
+  // Counted as well: whoever looks for routes finds a limit.
+  app.setNotFoundHandler({ preHandler: app.rateLimit() }, (request, reply) => {
+    const error = new ApiError(404, `Invalid URL (${request.method} ${pathOf(request)})`);
+    void reply.code(error.statusCode).send(error.body);
+  });
+  await publishDocument(app, options.version);
+  await app.register(healthRoutes, { root: options.spaces.root, ping: options.ping });
+  await app.register(
+    async (v1) => {
+      requireKey(v1);
+      // One byte more than is allowed: the meter of the upload says what is wrong, not the parser.
+      const fileSize = options.limits.bytes + 1;
+      await v1.register(multipart, {
+        limits: { fileSize, files: 1, fields: 16, fieldSize: 1_024 },
+        throwFileSizeLimit: false,
+      });
+      await v1.register(fileRoutes, { spaces: options.spaces, limits: options.limits });
+      await v1.register(batchRoutes, { batches: options.batches });
+      await v1.register(modelRoutes, { models: options.models });
+    },
+    { prefix: '/v1' },
+  );
+  return app;
+}
+
+async function publishDocument(app: FastifyInstance, version: string): Promise<void> {
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Rankflow',
+        description: "Batches of requests, the way of OpenAI's Batch API.",
+        version,
+      },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+      security: [{ key: [] }],
+    },
+    transform: createJsonSchemaTransform({ schemaRegistry: wireSchemas }),
+    transformObject: createJsonSchemaTransformObject({ schemaRegistry: wireSchemas }),
+  });
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
+}
+
+const pathOf = ({ url }: Pick<FastifyRequest, 'url'>): string => url.split('?', 1)[0] ?? '';

@@ -1,0 +1,46 @@
+import type { Batches, Log } from './batches.js';
+import type { Spaces } from './spaces.js';
+
+/** Milliseconds between two rounds: a batch that nobody asks for is seen to end this late at most. */
+const ROUND_MS = 3_000;
+/** Milliseconds between two sweeps of what has expired: expired files are not shown before that either. */
+const SWEEP_MS = 600_000;
+
+/** Looks after open batches in the background, whether or not anybody asks for them. */
+export class Keeper {
+  private timer: NodeJS.Timeout | undefined;
+  private round: Promise<void> = Promise.resolve();
+  private sweptAt = 0;
+  private ended = false;
+
+  constructor(
+    private readonly batches: Batches,
+    private readonly spaces: Spaces,
+    private readonly log: Log,
+  ) {}
+
+  start(): void {
+    if (this.ended) return;
+    this.round = this.once();
+  }
+
+  /** Ends the rounds; returns when the one that goes on is done. */
+  async stop(): Promise<void> {
+    this.ended = true;
+    clearTimeout(this.timer);
+    await this.round;
+  }
+
+  private async once(): Promise<void> {
+    try {
+      await this.batches.advanceAll();
+      if (Date.now() - this.sweptAt > SWEEP_MS) {
+        await this.spaces.sweep();
+        this.sweptAt = Date.now();
+      }
+    } catch (error) {
+      this.log.error({ reason: (error as Error).message }, 'a round over the open batches failed');
+    }
+    if (!this.ended) this.timer = setTimeout(() => this.start(), ROUND_MS);
+  }
+}

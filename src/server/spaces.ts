@@ -1,0 +1,43 @@
+import path from 'node:path';
+
+import { BatchRecords } from './batch-records.js';
+import { FileStore } from './files.js';
+import { listFolder } from './records.js';
+
+/** What the keys of one namespace see. */
+export interface Space {
+  readonly files: FileStore;
+  readonly batches: BatchRecords;
+}
+
+/** The namespaces of a server: a folder each, and no way from one into another. */
+export class Spaces {
+  private readonly known = new Map<string, Space>();
+
+  /**
+   * @param store root of the store that runs write to
+   * @param root folder of the server's own records
+   */
+  constructor(
+    private readonly store: string,
+    readonly root: string,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  of(namespace: string): Space {
+    const folder = path.join(this.root, 'spaces', namespace);
+    const space = this.known.get(namespace) ?? {
+      files: new FileStore(this.store, folder, this.now),
+      batches: new BatchRecords(folder),
+    };
+    this.known.set(namespace, space);
+    return space;
+  }
+
+  /** Removes what has expired, in all namespaces. */
+  async sweep(): Promise<void> {
+    for (const namespace of await listFolder(path.join(this.root, 'spaces'))) {
+      await this.of(namespace).files.sweep();
+    }
+  }
+}
