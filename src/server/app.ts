@@ -6,7 +6,9 @@ import swagger from '@fastify/swagger';
 import fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
+  type FastifyReply,
   type FastifyRequest,
+  LogController,
 } from 'fastify';
 import {
   createJsonSchemaTransform,
@@ -46,15 +48,23 @@ const BODY_BYTES = 65_536;
 /** A large file on a slow line takes its time; an hour is far more, and ends what never ends. */
 const REQUEST_TIMEOUT_MS = 3_600_000;
 
-/**
- * The server without a port: routes, limits, errors and the published document.
- *
- * A request is one line of the log, with its method, path, key and status: no body, no header, no query.
- */
+/** A request is one line of the log: its method, path, key and status, but no body, header or query. */
+class RequestLog extends LogController {
+  override incomingRequest(): void {}
+
+  override requestCompleted(_: unknown, request: FastifyRequest, reply: FastifyReply): void {
+    const { method, principal, log } = request;
+    const what = { method, path: pathOf(request), key: principal?.keyId };
+    const milliseconds = Math.round(reply.elapsedTime);
+    log.info({ ...what, status: reply.statusCode, milliseconds }, 'answered');
+  }
+}
+
+/** The server without a port: routes, limits, errors and the published document. */
 export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   const app = fastify({
     loggerInstance: options.logger,
-    disableRequestLogging: true,
+    logController: new RequestLog(),
     bodyLimit: BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     genReqId: () => `req_${randomBytes(12).toString('hex')}`,
@@ -64,12 +74,6 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   app.setErrorHandler(handleError);
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-request-id', request.id);
-  });
-  app.addHook('onResponse', async (request, reply) => {
-    const { method, principal } = request;
-    const fields = { method, path: pathOf(request), status: reply.statusCode };
-    const milliseconds = Math.round(reply.elapsedTime);
-    request.log.info({ ...fields, key: principal?.keyId, milliseconds }, 'answered');
   });
   identify(app, options.keys);
   await app.register(rateLimit, {

@@ -54,7 +54,7 @@ export class FileStore {
   async receive(source: Readable, limits: UploadLimits): Promise<Received> {
     await mkdir(this.contents, { recursive: true, mode: 0o700 });
     const id = newId('file', this.now());
-    const { bytes } = await receive(source, this.uploadPath(id), limits);
+    const bytes = await receive(source, this.uploadPath(id), limits);
     await syncFolder(this.contents);
     return { id, bytes };
   }

@@ -47,7 +47,7 @@ export type UploadFields = z.infer<typeof UploadFields>;
 
 /** The form of an upload as the published document shows it. */
 export const UploadForm = UploadFields.extend({
-  file: z.unknown().meta({ type: 'string', format: 'binary', description: 'JSON lines' }),
+  file: z.file(),
 }).register(wireSchemas, { id: 'CreateFileRequest' });
 
 export const DeletedFile = z

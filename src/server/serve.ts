@@ -28,6 +28,7 @@ export interface ServerOptions {
 /** A server that is put together: its routes, and what looks after its open batches. */
 export interface Server {
   readonly app: FastifyInstance;
+  readonly batches: Batches;
   readonly keeper: Keeper;
 }
 
@@ -35,8 +36,12 @@ export interface Server {
 export const recordsFolder = (store: string): string => path.join(store, 'api');
 
 /** Logs as JSON lines, on standard error unless told otherwise. */
-export const serverLogger = (destination: DestinationStream = pino.destination(2)): Logger =>
-  pino({ name: 'serve' }, destination);
+export const serverLogger = (
+  destination: DestinationStream = pino.destination(2),
+  level = 'info',
+): Logger =>
+  // The parser of forms traces the headers that it was given.
+  pino({ name: 'serve', level, redact: ['*.headers.authorization'] }, destination);
 
 export async function createServer(options: ServerOptions): Promise<Server> {
   const { store, runs, models, limits, logger } = options;
@@ -55,11 +60,13 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     ping: () => runs.ping(),
     version: options.version,
   });
-  return { app, keeper: new Keeper(batches, spaces, logger) };
+  return { app, batches, keeper: new Keeper(batches, spaces, logger) };
 }
 
 /** Milliseconds that requests which go on get to end by themselves: an upload should not be lost to a restart. */
 const GRACE_MS = 30_000;
+/** Milliseconds after which the connection of a request that has ended is closed. */
+const IDLE_MS = 200;
 
 /**
  * Serves until `signal` is aborted; then takes no new requests, lets those that go on end, and returns. Batches go
@@ -81,6 +88,9 @@ export async function serve(
     });
   }
   const impatient = setTimeout(() => app.server.closeAllConnections(), GRACE_MS);
+  // Connections that are kept open between requests would otherwise be waited for.
+  const idle = setInterval(() => app.server.closeIdleConnections(), IDLE_MS);
   await Promise.all([app.close(), keeper.stop()]);
   clearTimeout(impatient);
+  clearInterval(idle);
 }

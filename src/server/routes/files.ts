@@ -25,7 +25,8 @@ export interface FilesRoutesOptions {
   readonly limits: UploadLimits;
 }
 
-const Content = z.unknown().meta({ type: 'string', format: 'binary' });
+/** Bytes, for the published document; what is sent is a stream. */
+const Content: z.ZodType<unknown> = z.file();
 const Params = z.object({ file_id: z.string() });
 /** What the form around a file may add to it, in bytes. */
 const FORM_BYTES = 65_536;
