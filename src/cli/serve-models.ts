@@ -38,7 +38,7 @@ export async function readModels(
     const id = /^(?:\.{0,2}\/|~)/u.test(name) ? path.basename(name) : name;
     if (served.has(id)) throw new ClientError('Usage', `Two models would be named ${id}.`);
     const ofThis: RunFlags = { ...SERVER_DEFAULTS, ...defined(shared), ...own[name], model: name };
-    const { input: _, ...options } = toRunOptions('', ofThis);
+    const { input: _input, ...options } = toRunOptions('', ofThis);
     served.set(id, options);
   }
   return served;

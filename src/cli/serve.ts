@@ -164,7 +164,7 @@ async function createKey(name: string, flags: KeyFlags): Promise<void> {
 
 async function listKeys(flags: KeyFlags): Promise<void> {
   const { print, printJson, say, table } = await import('./output.js');
-  const keys = (await (await keyStore(flags)).list()).map(({ hash: _, ...shown }) => shown);
+  const keys = (await (await keyStore(flags)).list()).map(({ hash: _hash, ...shown }) => shown);
   if (flags.json) printJson(keys);
   else if (keys.length === 0) say('There are no keys. Make one: rankflow serve keys create NAME');
   else {

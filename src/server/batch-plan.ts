@@ -92,7 +92,8 @@ function errorsOf(failure: Failure | undefined): BatchError[] {
 /** Says nothing of the server: paths, hosts and models are the operator's, who finds them under the batch's id. */
 export const serverError = (): BatchError => ({
   code: 'server_error',
-  message: 'The server could not run this batch. Its operator finds the reason under the id of the batch.',
+  message:
+    'The server could not run this batch. Its operator finds the reason under the id of the batch.',
   param: null,
   line: null,
 });

@@ -4,7 +4,7 @@ import { z } from 'zod';
 
 import { endedBatch, liveBatch, type ResultIds } from './batch-object.js';
 import { type BatchEnd, newMoments, nextStep, type Seen, serverError } from './batch-plan.js';
-import { BatchRecords, type BatchState } from './batch-records.js';
+import type { BatchState } from './batch-records.js';
 import { ApiError, noSuchBatch } from './errors.js';
 import { derivedId, isId, newId, timeOfId } from './ids.js';
 import { type Inspection, inspectBatch } from './inspect.js';

@@ -40,7 +40,13 @@ export function answerOf(error: unknown, request: FastifyRequest): ApiError {
   if (hasZodFastifySchemaValidationErrors(error)) {
     const [issue] = error.validation;
     const params = issue?.params as IssueParams;
-    return invalid(issue?.instancePath ?? '', issue?.keyword ?? '', params, issue?.message, request);
+    return invalid(
+      issue?.instancePath ?? '',
+      issue?.keyword ?? '',
+      params,
+      issue?.message,
+      request,
+    );
   }
   const status = (error as Partial<FastifyError> | null)?.statusCode ?? 500;
   const message = BY_STATUS[status];
@@ -88,11 +94,19 @@ function invalid(
     const shown = typeof value === 'string' && value.length <= SHOWN_CHARACTERS;
     const supported = values.map((one) => `'${String(one)}'`).join(', ');
     const what = shown ? `Invalid value: '${value}'.` : `Invalid value for '${param}'.`;
-    return new ApiError(400, `${what} Supported values are: ${supported}.`, details('invalid_value'));
+    return new ApiError(
+      400,
+      `${what} Supported values are: ${supported}.`,
+      details('invalid_value'),
+    );
   }
   if (keyword === 'invalid_type') {
     const text = `Invalid type for '${param}': expected ${expected ?? 'another type'}.`;
     return new ApiError(400, text, details('invalid_type'));
   }
-  return new ApiError(400, `Invalid '${param}': ${message ?? 'not valid'}.`, details('invalid_value'));
+  return new ApiError(
+    400,
+    `Invalid '${param}': ${message ?? 'not valid'}.`,
+    details('invalid_value'),
+  );
 }

@@ -1,11 +1,6 @@
 import type { Client } from '@temporalio/client';
 
-import {
-  ClientError,
-  describeFailure,
-  type FailureType,
-  isTransient,
-} from '../client/errors.js';
+import { ClientError, describeFailure, type FailureType, isTransient } from '../client/errors.js';
 import { prepareRun, type PreparedRun, type RunOptions } from '../client/inference.js';
 import { checkStoreSpace } from '../client/input.js';
 import { runSnapshot } from '../client/progress.js';
@@ -61,7 +56,11 @@ export class TemporalRuns implements Runs {
       // Starting a run again would continue one that failed, and a batch that failed stays failed.
       if ((await findRun(this.client, batchId)) !== undefined) return;
       const uri = input;
-      const run = await prepareRun({ ...options, input: { uri, format: 'openai' }, runId: batchId });
+      const run = await prepareRun({
+        ...options,
+        input: { uri, format: 'openai' },
+        runId: batchId,
+      });
       await checkRoom(run);
       await this.startRun(this.client, run);
     } catch (error) {

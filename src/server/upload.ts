@@ -46,7 +46,7 @@ async function* metered(source: Readable, limits: UploadLimits): AsyncGenerator<
   for await (const chunk of source as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > limits.bytes) throw tooLarge(limits.bytes);
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < chunk.length;) {
       const end = chunk.indexOf(NEWLINE, at);
       if (!inRow && end !== at) rows += 1;
       inRow = end === -1;

@@ -121,7 +121,7 @@ export class ApiServer {
     });
   }
 
-  async ask<T = Record<string, unknown>>(
+  async ask(
     method: 'GET' | 'POST' | 'DELETE',
     url: string,
     { body, key = this.key }: { body?: object | FormData; key?: string } = {},
@@ -138,24 +138,24 @@ export class ApiServer {
         payload: form === undefined ? body : Buffer.from(await form.arrayBuffer()),
       }),
     });
-    const json = (): T => response.json();
-    return { status: response.statusCode, headers: response.headers, text: response.body, json };
+    const { statusCode: status, headers, body: text } = response;
+    return { status, headers, text, json: <T = { id: string }>() => response.json<T>() };
   }
 
   /** The answer of a request that has to work. */
   async get<T = Record<string, unknown>>(
     ...[method, url, options]: Parameters<ApiServer['ask']>
   ): Promise<T> {
-    const response = await this.ask<T>(method, url, options);
+    const response = await this.ask(method, url, options);
     if (response.status !== 200) throw new Error(`${response.status}: ${response.text}`);
-    return response.json();
+    return response.json<T>();
   }
 
   upload(text: string, fields: Record<string, string> = { purpose: 'batch' }, key = this.key) {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.set(name, value);
     form.set('file', new Blob([text]), 'requests.jsonl');
-    return this.ask<{ id: string }>('POST', '/v1/files', { body: form, key });
+    return this.ask('POST', '/v1/files', { body: form, key });
   }
 
   /** Uploads lines and makes a batch of them. */

@@ -26,7 +26,7 @@ export interface FilesRoutesOptions {
 }
 
 /** Bytes, for the published document; what is sent is a stream. */
-const Content: z.ZodType<unknown> = z.file();
+const Content: z.ZodType = z.file();
 const Params = z.object({ file_id: z.string() });
 /** What the form around a file may add to it, in bytes. */
 const FORM_BYTES = 65_536;

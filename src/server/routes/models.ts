@@ -11,9 +11,12 @@ export interface ModelsOptions {
 /** `/v1/models`: what batches can be for. */
 export const modelRoutes: FastifyPluginAsyncZod<ModelsOptions> = async (app, options) => {
   const created = Math.floor(Date.now() / 1000);
-  const models = [...options.models].map(
-    (id): Model => ({ id, object: 'model', created, owned_by: 'rankflow' }),
-  );
+  const models = [...options.models].map((id): Model => ({
+    id,
+    object: 'model',
+    created,
+    owned_by: 'rankflow',
+  }));
   app.get(
     '/models',
     { schema: { tags: ['Models'], summary: 'List models', response: { 200: ModelList } } },

@@ -209,7 +209,11 @@ test('times never run backwards when a server was away and saw the end first', (
 
 test('a batch that failed before it ran has errors and neither files nor tokens', () => {
   const errors = [{ code: 'empty_file', message: 'empty', param: null, line: null }];
-  const batch = endedBatch(fresh, { status: 'failed', at: NOW, errors }, { output: null, errors: null });
+  const batch = endedBatch(
+    fresh,
+    { status: 'failed', at: NOW, errors },
+    { output: null, errors: null },
+  );
   expect(batch).toMatchObject({
     status: 'failed',
     errors: { object: 'list', data: errors },

@@ -26,7 +26,7 @@ const onDisk = (): string[] =>
 test('what is uploaded is found, read and deleted', async () => {
   api = await ApiServer.start();
   const text = `${line('a')}\n`;
-  const uploaded = (await api.upload(text)).json() as unknown as FileObject;
+  const uploaded = (await api.upload(text)).json<FileObject>();
   expect(uploaded).toEqual({
     id: uploaded.id,
     object: 'file',
@@ -65,16 +65,19 @@ test('what is uploaded is found, read and deleted', async () => {
 test.each([
   [{}, 'purpose', /Missing/u],
   [{ purpose: 'fine-tune' }, 'purpose', /'batch' only/u],
-  [{ 'purpose': 'batch', 'expires_after[seconds]': '60' }, 'expires_after.anchor', /./u],
-])('an upload with the fields %j is refused, and nothing of it is kept', async (fields, param, message) => {
-  api = await ApiServer.start();
-  const refused = await api.upload(`${line('a')}\n`, fields);
-  expect([refused.status, refused.json()]).toMatchObject([
-    400,
-    { error: { type: 'invalid_request_error', param, message: expect.stringMatching(message) } },
-  ]);
-  expect(onDisk()).toEqual([]);
-});
+  [{ purpose: 'batch', 'expires_after[seconds]': '60' }, 'expires_after.anchor', /./u],
+])(
+  'an upload with the fields %j is refused, and nothing of it is kept',
+  async (fields, param, message) => {
+    api = await ApiServer.start();
+    const refused = await api.upload(`${line('a')}\n`, fields);
+    expect([refused.status, refused.json()]).toMatchObject([
+      400,
+      { error: { type: 'invalid_request_error', param, message: expect.stringMatching(message) } },
+    ]);
+    expect(onDisk()).toEqual([]);
+  },
+);
 
 test('the purpose may come after the file, and the file has to be there', async () => {
   api = await ApiServer.start();
@@ -101,8 +104,14 @@ test('a file that is too large, has too many rows or none is refused, and nothin
     413,
     { error: { code: 'file_too_large' } },
   ]);
-  expect(await refused('{}\n'.repeat(4))).toMatchObject([400, { error: { code: 'too_many_tasks' } }]);
-  expect(await refused('')).toMatchObject([400, { error: { message: expect.stringMatching(/empty/u) } }]);
+  expect(await refused('{}\n'.repeat(4))).toMatchObject([
+    400,
+    { error: { code: 'too_many_tasks' } },
+  ]);
+  expect(await refused('')).toMatchObject([
+    400,
+    { error: { message: expect.stringMatching(/empty/u) } },
+  ]);
   expect(onDisk()).toEqual([]);
   expect((await api.upload('x'.repeat(100_000))).status).toBe(200);
   expect((await api.upload('{}\n\n{}\n\n{}')).status).toBe(200);
@@ -203,8 +212,16 @@ test('a file is gone when its time is over, and then swept from the disk', async
   const [key] = await api.keys.list();
   const at = (seconds: number) =>
     new Spaces(api.store, recordsFolder(api.store), () => (created_at + seconds) * 1000);
-  await expect(at(3_599).of(key?.namespace ?? '').files.get(id)).resolves.toMatchObject({ id });
-  await expect(at(3_601).of(key?.namespace ?? '').files.get(id)).rejects.toThrow(/No such File/u);
+  await expect(
+    at(3_599)
+      .of(key?.namespace ?? '')
+      .files.get(id),
+  ).resolves.toMatchObject({ id });
+  await expect(
+    at(3_601)
+      .of(key?.namespace ?? '')
+      .files.get(id),
+  ).rejects.toThrow(/No such File/u);
   await at(3_601).sweep();
   expect(onDisk().filter((name) => name.includes(id))).toEqual([]);
   expect(onDisk().filter((name) => name.includes(kept))).toHaveLength(2);
@@ -215,7 +232,10 @@ test('what a killed server left of an upload is swept after a day', async () => 
   const { id } = (await api.upload('x')).json();
   const [key] = await api.keys.list();
   const contents = path.join(recordsFolder(api.store), 'spaces', key?.namespace ?? '', 'contents');
-  const abandoned = path.join(contents, derivedId('file', Date.now() - 25 * 3_600_000, 'abandoned'));
+  const abandoned = path.join(
+    contents,
+    derivedId('file', Date.now() - 25 * 3_600_000, 'abandoned'),
+  );
   const young = path.join(contents, newId('file', Date.now()));
   for (const file of [abandoned, young]) writeFileSync(file, 'half');
   await new Spaces(api.store, recordsFolder(api.store)).sweep();

@@ -29,7 +29,10 @@ const told = (found: Inspection): string[] => {
 test('good requests are counted, and their model is found', async () => {
   const lines = [line('a'), '', line('b'), '  ', line('c')];
   expect(await inspect(lines.join('\n'))).toEqual({ model: MODEL, rows: 3 });
-  expect(await inspect(`\uFEFF${line('a')}\r\n${line('b')}\r\n`)).toEqual({ model: MODEL, rows: 2 });
+  expect(await inspect(`\uFEFF${line('a')}\r\n${line('b')}\r\n`)).toEqual({
+    model: MODEL,
+    rows: 2,
+  });
 });
 
 test('every problem of every line is told with its line, in the words of the original', async () => {

@@ -23,7 +23,7 @@ async function made(name: string, sameAs?: string) {
 test('a key proves whose it is; a changed one proves nothing', async () => {
   const { key, record } = await made('nightly');
   expect(await keys.verify(key)).toEqual({ keyId: record.id, namespace: record.id });
-  const changed = [...key].map((_, at) => `${key.slice(0, at)}~${key.slice(at + 1)}`);
+  const changed = Array.from(key, (_, at) => `${key.slice(0, at)}~${key.slice(at + 1)}`);
   for (const wrong of [...changed, `${key}x`, key.slice(1), '', 'rf-', `rf-${record.id}-`]) {
     expect(await keys.verify(wrong), wrong).toBeUndefined();
   }

@@ -21,7 +21,7 @@ test('a server that is told to end takes no new request and lets an upload end',
   const upload = httpRequest(`${address}/v1/files`, {
     method: 'POST',
     headers: {
-      'authorization': `Bearer ${api.key}`,
+      authorization: `Bearer ${api.key}`,
       'content-type': 'multipart/form-data; boundary=b',
     },
   });
@@ -43,9 +43,7 @@ test('a server that is told to end takes no new request and lets an upload end',
   await new Promise((resolve) => setTimeout(resolve, 200));
   await expect(fetch(`${address}/healthz`)).rejects.toThrow(/fetch failed/u);
 
-  upload.end(
-    '\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n',
-  );
+  upload.end('\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n');
   expect(await answered).toMatchObject({ object: 'file', bytes: 3 });
   await served;
 });
