@@ -117,12 +117,17 @@ export class Batches {
     return this.get(namespace, id);
   }
 
-  /** Takes up every open batch, a few at a time; those of servers that are no more are among them. */
-  async advanceAll(): Promise<void> {
+  /**
+   * Takes up every open batch, a few at a time; those of servers that are no more are among them.
+   *
+   * @param signal ends it after those that are being looked after
+   */
+  async advanceAll(signal?: AbortSignal): Promise<void> {
     const ids = await this.open.names();
     const next = ids.values();
     const worker = async (): Promise<void> => {
       for (const id of next) {
+        if (signal?.aborted) return;
         const marker = await this.open.read(id);
         if (marker !== undefined && isId('batch', id)) await this.advance(marker.namespace, id);
       }

@@ -11,7 +11,7 @@ export class Keeper {
   private timer: NodeJS.Timeout | undefined;
   private round: Promise<void> = Promise.resolve();
   private sweptAt = 0;
-  private ended = false;
+  private readonly ending = new AbortController();
 
   constructor(
     private readonly batches: Batches,
@@ -20,20 +20,20 @@ export class Keeper {
   ) {}
 
   start(): void {
-    if (this.ended) return;
+    if (this.ending.signal.aborted) return;
     this.round = this.once();
   }
 
   /** Ends the rounds; returns when the one that goes on is done. */
   async stop(): Promise<void> {
-    this.ended = true;
+    this.ending.abort();
     clearTimeout(this.timer);
     await this.round;
   }
 
   private async once(): Promise<void> {
     try {
-      await this.batches.advanceAll();
+      await this.batches.advanceAll(this.ending.signal);
       if (Date.now() - this.sweptAt > SWEEP_MS) {
         await this.spaces.sweep();
         this.sweptAt = Date.now();
@@ -41,6 +41,7 @@ export class Keeper {
     } catch (error) {
       this.log.error({ reason: (error as Error).message }, 'a round over the open batches failed');
     }
-    if (!this.ended) this.timer = setTimeout(() => this.start(), ROUND_MS);
+    if (this.ending.signal.aborted) return;
+    this.timer = setTimeout(() => this.start(), ROUND_MS);
   }
 }

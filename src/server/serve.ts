@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { type DestinationStream, type Logger, pino } from 'pino';
 
+import { ClientError } from '../client/errors.js';
 import { buildApp } from './app.js';
 import { Batches } from './batches.js';
 import { Keeper } from './keeper.js';
@@ -73,6 +74,7 @@ const IDLE_MS = 200;
  * on without the server.
  *
  * @param onListening told the address, e.g. `http://127.0.0.1:8000`
+ * @throws ClientError `Usage` when the address is not to be had
  */
 export async function serve(
   { app, keeper }: Server,
@@ -80,7 +82,7 @@ export async function serve(
   signal: AbortSignal,
   onListening: (address: string) => void,
 ): Promise<void> {
-  onListening(await app.listen(listen));
+  onListening(await listenOn(app, listen));
   keeper.start();
   if (!signal.aborted) {
     await new Promise<void>((resolve) => {
@@ -93,4 +95,20 @@ export async function serve(
   await Promise.all([app.close(), keeper.stop()]);
   clearTimeout(impatient);
   clearInterval(idle);
+}
+
+async function listenOn(
+  app: FastifyInstance,
+  { host, port }: { readonly host: string; readonly port: number },
+): Promise<string> {
+  try {
+    return await app.listen({ host, port });
+  } catch (error) {
+    await app.close();
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ClientError('Usage', `Nothing can listen on ${host}:${port} (${code}).`, {
+      wayOut: 'Choose another address with --host and --port; 0 takes a free port.',
+      cause: error,
+    });
+  }
 }

@@ -1,4 +1,5 @@
 import { request as httpRequest } from 'node:http';
+import type { AddressInfo } from 'node:net';
 
 import { afterEach, expect, test, vi } from 'vitest';
 
@@ -46,6 +47,26 @@ test('a server that is told to end takes no new request and lets an upload end',
   upload.end('\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n');
   expect(await answered).toMatchObject({ object: 'file', bytes: 3 });
   await served;
+});
+
+test('an address that is taken is told with what to do', async () => {
+  api = await ApiServer.start();
+  const { app } = api.server;
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = app.server.address() as AddressInfo;
+  await api.restart();
+  const taken = serve(
+    api.server,
+    { host: '127.0.0.1', port },
+    new AbortController().signal,
+    () => {},
+  );
+  await expect(taken).rejects.toMatchObject({
+    type: 'Usage',
+    message: expect.stringContaining('EADDRINUSE'),
+    wayOut: expect.stringContaining('--port'),
+  });
+  await app.close();
 });
 
 test('open batches are looked after while nobody asks', async () => {
