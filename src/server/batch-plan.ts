@@ -39,28 +39,24 @@ export function nextStep(state: BatchState, seen: Seen, now: number): Step {
   const { request, started, moments } = state;
   const stopped = moments.cancelling !== undefined ? 'cancelled' : 'expired';
   const over = moments.cancelling !== undefined || moments.expiring !== undefined;
-  if (started === undefined) {
+  // A run that Temporal has lost, with its database, goes on from what the store has of it.
+  if (started === undefined || (seen.run === 'gone' && seen.results === undefined)) {
     if (over || now >= request.expiresAt) return { do: 'end', end: { status: stopped, at: now } };
     return { do: 'start' };
   }
-  const end = endOf(seen, stopped, now);
+  const end = endOf(seen, stopped);
   if (end !== undefined) return { do: 'end', end };
   if (moments.cancelling !== undefined) return { do: 'stop', why: 'cancelling' };
   if (over || now >= request.expiresAt) return { do: 'stop', why: 'expiring' };
   return { do: 'wait' };
 }
 
-function endOf(
-  { results, run }: Seen,
-  stopped: 'cancelled' | 'expired',
-  now: number,
-): BatchEnd | undefined {
+function endOf({ results, run }: Seen, stopped: 'cancelled' | 'expired'): BatchEnd | undefined {
   if (results !== undefined) {
     const status = results.state === 'cancelled' ? stopped : results.state;
     return { status, at: Math.floor(results.at / 1000), results };
   }
-  if (run === 'gone') return { status: 'failed', at: now, errors: [serverError()] };
-  if (run === undefined || !isOver(run.state)) return undefined;
+  if (run === undefined || run === 'gone' || !isOver(run.state)) return undefined;
   const at = Math.floor(run.at / 1000);
   if (run.state === 'cancelled') return { status: stopped, at };
   if (run.state === 'expired') return { status: 'expired', at };

@@ -85,10 +85,14 @@ test('a run that ended without results ends its batch too', () => {
   });
   expect(end({ state: 'expired' })).toMatchObject({ end: { status: 'expired' } });
   expect(end({ state: 'failed' })).toMatchObject({ end: { status: 'failed', at: 1_000_050 } });
-  expect(nextStep(state(), { run: 'gone' }, NOW)).toMatchObject({
-    do: 'end',
-    end: { status: 'failed', errors: [{ code: 'server_error' }] },
-  });
+});
+
+test('a run that Temporal lost is started again, unless the batch is to end', () => {
+  const gone = { run: 'gone' } as const;
+  expect(nextStep(state(), gone, NOW)).toEqual({ do: 'start' });
+  const cancelled = nextStep(state({ moments: { cancelling: 1 } }), gone, NOW);
+  expect(cancelled).toMatchObject({ do: 'end', end: { status: 'cancelled' } });
+  expect(nextStep(state(), gone, 1_086_400)).toMatchObject({ end: { status: 'expired' } });
 });
 
 test('what is wrong with the input is told with its lines; what is wrong with the server is not', () => {
