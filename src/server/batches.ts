@@ -2,37 +2,20 @@ import path from 'node:path';
 
 import { z } from 'zod';
 
-import { endedBatch, liveBatch, type ResultIds } from './batch-object.js';
-import { type BatchEnd, newMoments, nextStep, type Seen, serverError } from './batch-plan.js';
+import { liveBatch } from './batch-object.js';
 import type { BatchState } from './batch-records.js';
+import { BatchWorker, type WorkerOptions } from './batch-worker.js';
 import { ApiError, noSuchBatch } from './errors.js';
-import { derivedId, isId, newId, timeOfId } from './ids.js';
-import { type Inspection, inspectBatch } from './inspect.js';
+import { isId, newId, timeOfId } from './ids.js';
 import { type Page, type PageQuery, readPage } from './pages.js';
 import { RecordFolder } from './records.js';
-import { readResults, type RunResults } from './results.js';
-import { NotNow, type Runs } from './runs.js';
-import type { Batch, BatchError, CreateBatch } from './schemas.js';
+import type { Batch, CreateBatch } from './schemas.js';
 import type { Space, Spaces } from './spaces.js';
 
-/** The part of a logger that is used here. What is logged names batches, never what is in them. */
-export interface Log {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
-
-export interface BatchesOptions {
-  /** Root of the store that the runs write to: a folder. */
-  readonly store: string;
+export interface BatchesOptions extends Omit<WorkerOptions, 'now'> {
   readonly spaces: Spaces;
-  readonly runs: Runs;
-  /** Ids of the models that are served. */
-  readonly models: ReadonlySet<string>;
-  readonly maxRows: number;
   /** How long a batch may take. */
   readonly windowSeconds: number;
-  readonly log: Log;
   readonly now?: () => number;
 }
 
@@ -46,12 +29,9 @@ export class Batches {
   /** One marker for each batch that has not ended, with its namespace: what a fresh server has to take up. */
   private readonly open: RecordFolder<{ namespace: string }>;
   private readonly turns = new Map<string, Promise<void>>();
-  private readonly seen = new Map<string, { readonly at: number; readonly seen: Seen }>();
-  private readonly inspected = new Map<string, Inspection>();
-  /** Batches whose runs were told to stop: once is enough. */
-  private readonly stopped = new Set<string>();
   /** Why a batch waits: said once, not at every turn. */
   private readonly reasons = new Map<string, string>();
+  private readonly worker: BatchWorker;
   private readonly now: () => number;
 
   constructor(private readonly options: BatchesOptions) {
@@ -60,6 +40,7 @@ export class Batches {
       z.object({ namespace: z.string() }),
     );
     this.now = options.now ?? Date.now;
+    this.worker = new BatchWorker({ ...options, now: this.now });
   }
 
   async create(namespace: string, body: CreateBatch): Promise<Batch> {
@@ -112,8 +93,9 @@ export class Batches {
     if (status === 'completed' || status === 'failed' || status === 'expired') {
       throw new ApiError(409, `Cannot cancel a batch with status '${status}'.`);
     }
-    await this.space(namespace).batches.saw(id, 'cancelling', this.seconds());
-    this.seen.delete(id);
+    const now = Math.floor(this.now() / 1000);
+    await this.space(namespace).batches.saw(id, 'cancelling', now);
+    await this.news(namespace, id, 0);
     return this.get(namespace, id);
   }
 
@@ -156,94 +138,19 @@ export class Batches {
 
   private async turn(space: Space, id: string): Promise<void> {
     const state = await space.batches.load(id);
-    if (state === undefined || state.ended !== undefined) {
-      const young = this.now() - timeOfId(id) < MARKER_MS;
-      if (state !== undefined || !young) await this.close(id);
-      return;
-    }
-    const seen = state.started === undefined ? {} : await this.look(id);
-    this.seen.set(id, { at: this.now(), seen });
-    for (const moment of newMoments(state, seen)) {
-      await space.batches.saw(id, moment, this.seconds());
-    }
-    const step = nextStep(state, seen, this.seconds());
-    if (step.do === 'start') await this.start(space, state);
-    if (step.do === 'stop') {
-      await space.batches.saw(id, step.why, this.seconds());
-      if (!this.stopped.has(id)) await this.options.runs.stop(id);
-      this.stopped.add(id);
-    }
-    if (step.do === 'end') {
-      // A start that was interrupted may have left a run that is not recorded.
-      if (state.started === undefined) await this.options.runs.stop(id);
-      await this.end(space, (await space.batches.load(id)) ?? state, step.end);
-    }
-  }
-
-  private async look(id: string): Promise<Seen> {
-    const results = await readResults(this.options.store, id);
-    return results === undefined ? { run: await this.options.runs.look(id) } : { results };
-  }
-
-  private async start(space: Space, state: BatchState): Promise<void> {
-    const { id, inputFileId } = state.request;
-    const input = await space.files.content(inputFileId).catch((error: unknown) => {
-      if (error instanceof ApiError) return undefined;
-      throw error;
-    });
-    if (input === undefined) return this.fail(space, state, [missingInput(inputFileId)]);
-    const inspection = await this.inspect(state, input.path);
-    if ('problems' in inspection) return this.fail(space, state, inspection.problems);
-    const { model, rows } = inspection;
-    try {
-      await this.options.runs.start(id, input.path, model);
-    } catch (error) {
-      if (error instanceof NotNow) throw error;
-      const reason = (error as Error).message;
-      this.options.log.error({ batch: id, reason }, 'the run of a batch cannot be started');
-      return this.fail(space, state, [serverError()]);
-    }
-    await space.batches.started(id, { model, rows });
-    this.inspected.delete(id);
-    this.options.log.info({ batch: id, model, rows }, 'started the run of a batch');
-  }
-
-  /** A large input is read once, also when its start has to wait. */
-  private async inspect({ request }: BatchState, file: string): Promise<Inspection> {
-    const { models, maxRows } = this.options;
-    const known = this.inspected.get(request.id);
-    if (known !== undefined) return known;
-    const found = await inspectBatch(file, { endpoint: request.endpoint, models, maxRows });
-    this.inspected.set(request.id, found);
-    return found;
-  }
-
-  private async fail(
-    space: Space,
-    state: BatchState,
-    errors: readonly BatchError[],
-  ): Promise<void> {
-    await this.end(space, state, { status: 'failed', at: this.seconds(), errors });
-  }
-
-  private async end(space: Space, state: BatchState, end: BatchEnd): Promise<void> {
-    const { id } = state.request;
-    const files = await addResults(space, state, end.results);
-    await space.batches.end(endedBatch(state, end, files));
-    await this.close(id);
-    this.options.log.info({ batch: id, status: end.status }, 'the batch has ended');
+    const unknown = state === undefined && this.now() - timeOfId(id) > MARKER_MS;
+    const ended = state !== undefined && (state.ended ?? (await this.worker.turn(space, state)));
+    if (ended || unknown) await this.close(id);
   }
 
   private async close(id: string): Promise<void> {
     await this.open.remove(id);
-    this.seen.delete(id);
-    this.inspected.delete(id);
-    this.stopped.delete(id);
+    this.worker.forget(id);
   }
 
   /** Waits for news of a batch, but not for long: a client that polls is answered while Temporal is away. */
-  private async news(namespace: string, id: string): Promise<void> {
-    const fresh = this.now() - (this.seen.get(id)?.at ?? 0) < FRESH_MS;
+  private async news(namespace: string, id: string, freshMs = FRESH_MS): Promise<void> {
+    const fresh = this.now() - this.worker.seenAt(id) < freshMs;
     if (fresh || (await this.open.read(id))?.namespace !== namespace) return;
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<void>((resolve) => {
@@ -255,16 +162,11 @@ export class Batches {
 
   private show(state: BatchState): Batch {
     if (state.ended !== undefined) return state.ended;
-    const run = this.seen.get(state.request.id)?.seen.run;
-    return liveBatch(state, run === 'gone' ? undefined : run);
+    return liveBatch(state, this.worker.lastSeen(state.request.id));
   }
 
   private space(namespace: string): Space {
     return this.options.spaces.of(namespace);
-  }
-
-  private seconds(): number {
-    return Math.floor(this.now() / 1000);
   }
 }
 
@@ -272,35 +174,3 @@ export class Batches {
 const AT_ONCE = 8;
 /** A marker this old, in milliseconds, whose batch is not there belongs to a creation that was interrupted. */
 const MARKER_MS = 60_000;
-
-/** Adds what a run wrote to the files; ids that derive from it make doing it twice the same as once. */
-async function addResults(
-  { files }: Space,
-  { request }: BatchState,
-  results: RunResults | undefined,
-): Promise<ResultIds> {
-  const add = async (kind: 'output' | 'errors', name: string): Promise<string | null> => {
-    if (results === undefined || results[kind].rows === 0) return null;
-    const id = derivedId('file', results.at, request.id, kind);
-    await files.addResult({
-      id,
-      filename: `${request.id}_${name}.jsonl`,
-      purpose: 'batch_output',
-      bytes: results[kind].size,
-      expiresAt:
-        request.outputSeconds === null
-          ? null
-          : Math.floor(results.at / 1000) + request.outputSeconds,
-      result: results[kind].path,
-    });
-    return id;
-  };
-  return { output: await add('output', 'output'), errors: await add('errors', 'error') };
-}
-
-const missingInput = (id: string): BatchError => ({
-  code: 'invalid_request',
-  message: `Cannot find file ${id}, or this key does not have access to it.`,
-  param: 'file_id',
-  line: null,
-});

@@ -1,4 +1,5 @@
-import type { Batches, Log } from './batches.js';
+import type { Log } from './batch-worker.js';
+import type { Batches } from './batches.js';
 import type { Spaces } from './spaces.js';
 
 /** Milliseconds between two rounds: a batch that nobody asks for is seen to end this late at most. */
