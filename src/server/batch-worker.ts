@@ -51,21 +51,17 @@ export class BatchWorker {
       await space.batches.saw(id, moment, this.seconds());
     }
     const step = nextStep(state, seen, this.seconds());
-    switch (step.do) {
-      case 'wait':
-        return false;
-      case 'start':
-        return this.start(space, state);
-      case 'stop':
-        await space.batches.saw(id, step.why, this.seconds());
-        if (!this.stopped.has(id)) await this.options.runs.stop(id);
-        this.stopped.add(id);
-        return false;
-      case 'end':
-        // A start that was interrupted may have left a run that is not recorded.
-        if (state.started === undefined) await this.options.runs.stop(id);
-        return this.end(space, (await space.batches.load(id)) ?? state, step.end);
+    if (step.do === 'wait') return false;
+    if (step.do === 'start') return this.start(space, state);
+    if (step.do === 'stop') {
+      await space.batches.saw(id, step.why, this.seconds());
+      if (!this.stopped.has(id)) await this.options.runs.stop(id);
+      this.stopped.add(id);
+      return false;
     }
+    // A start that was interrupted may have left a run that is not recorded.
+    if (state.started === undefined) await this.options.runs.stop(id);
+    return this.end(space, (await space.batches.load(id)) ?? state, step.end);
   }
 
   /** The run of a batch as it was last seen. */

@@ -139,6 +139,7 @@ export class ApiServer {
       }),
     });
     const { statusCode: status, headers, body: text } = response;
+    // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the shape that a test expects
     return { status, headers, text, json: <T = { id: string }>() => response.json<T>() };
   }
 
