@@ -26,6 +26,9 @@ const UNREACHABLE = 3;
 /** A server that was killed is back long before (seconds). */
 const CANCEL_S = 90;
 
+/** A run that was started is seen within this (seconds), even when Temporal is just being killed. */
+const REFUSED_S = 60;
+
 /** One run of the product that faults are tried on: the real command line, and a watcher of its store. */
 export class Trial {
   readonly runId: string;
@@ -77,9 +80,15 @@ export class Trial {
     const { exitCode, all } = await command.done;
     this.output.push(all);
     this.exitCode = exitCode;
-    if (exitCode !== UNREACHABLE || this.ended || this.command !== command) return;
-    await sleep(2000);
-    if (!this.ended) this.start();
+    if (this.ended || this.command !== command) return;
+    if (exitCode === UNREACHABLE) {
+      await sleep(2000);
+      if (!this.ended) this.start();
+    } else if (exitCode !== undefined) {
+      // It refused to start: there is no workflow whose end could be waited for.
+      const seen = await poll(() => this.status ?? (this.view.plan && 'planned'), REFUSED_S, 1000);
+      if (seen === undefined) this.endedAt = Date.now();
+    }
   }
 
   /** Asks for a cancellation as a user does. */
