@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { connect } from 'node:net';
 
 import { findTemporal } from '../../dist/setup/temporal.js';
 import { networkFaults } from '../faults/network.js';
@@ -20,6 +21,22 @@ const PORT = 7233;
 /** Address of the server on its host. */
 export const serverOf = (network: Network): string => `${network.host('temporal').address}:${PORT}`;
 
+/** It is up in five on an idle machine. */
+const STARTS_S = 60;
+
+async function answers(host: string): Promise<true | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port: PORT, timeout: 1000 });
+    const end = (found: true | undefined): void => {
+      socket.destroy();
+      resolve(found);
+    };
+    socket.on('connect', () => end(true));
+    socket.on('error', () => end(undefined));
+    socket.on('timeout', () => end(undefined));
+  });
+}
+
 /** Temporal's dev server on a host of its own. */
 export class SharedServer {
   private constructor(private readonly child: ChildProcess) {}
@@ -39,6 +56,10 @@ export class SharedServer {
       env: { ...process.env, RANKFLOW_HOME: home.folder },
     });
     closeSync(log);
+    const { address } = network.host('temporal');
+    if ((await poll(async () => answers(address), STARTS_S)) === undefined) {
+      throw new Error('the Temporal server did not come up on its host');
+    }
     return new SharedServer(child);
   }
 
