@@ -111,7 +111,7 @@ async function networkCampaign(options: CampaignOptions): Promise<Report | undef
         await bench.stack.up();
         const ray = new RayOnHosts(bench.home, network, network.host('head'), token);
         bench.onClose(async () => ray.stop());
-        bench.logFolders.add(ray.folder);
+        bench.canaries.logFolders.add(ray.folder);
         await networkStage({ bench, random, goal, selection, log, short }, network, ray);
       },
     );

@@ -1,9 +1,6 @@
-import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
-
 import { decodedTokens } from '../checker/ledger.js';
 import { checkReplay, downloadHistories } from '../checker/histories.js';
-import { type Secret, findLeaks, findLeaksInFiles } from '../checker/leaks.js';
+import type { Secret } from '../checker/leaks.js';
 import { SharedMemory, checkLeftovers, litterOf } from '../checker/leftovers.js';
 import { checkRecovery } from '../checker/recovery.js';
 import { type RowCounts, checkRows } from '../checker/rows.js';
@@ -13,15 +10,13 @@ import type { RunRecord } from '../report/record.js';
 import type { S3Server } from '../s3/server.js';
 import { FolderReader, type StoreReader } from '../store/reader.js';
 import { type Backend, makeWorkload } from '../workload.js';
+import { Canaries } from './canaries.js';
 import { Health } from './health.js';
 import { Home } from './home.js';
 import { Lab } from './lab.js';
 import { processesOf, signal } from './processes.js';
 import { Stack } from './stack.js';
 import { Trial } from './trial.js';
-
-/** Name of the variable with the token of the model hub; only the name may appear anywhere. */
-const HUB_TOKEN = 'CHAOS_HUB_TOKEN';
 
 export interface BenchOptions {
   readonly backend: Backend;
@@ -68,19 +63,15 @@ export class Bench {
   readonly violations: Violation[] = [];
   readonly clusters = new Set<string>();
   readonly stores = new Set<string>();
-  /** In every prompt. */
-  readonly canary = `canary${randomBytes(6).toString('hex')}`;
+  readonly canaries: Canaries;
   histories = 0;
-  readonly #hubToken = `hf_${randomBytes(12).toString('hex')}`;
-  readonly #tokens = new Set<string>();
-  /** More folders with logs. */
-  readonly logFolders = new Set<string>();
   readonly #memory: SharedMemory;
   readonly #closers: (() => void | Promise<void>)[] = [];
   #runs = 0;
 
   constructor(private readonly options: BenchOptions) {
-    this.home = new Home({ [HUB_TOKEN]: this.#hubToken, ...options.environment });
+    this.canaries = new Canaries(options.secrets);
+    this.home = new Home({ ...this.canaries.environment, ...options.environment });
     this.stack = new Stack(this.home, options.server);
     this.health = new Health(this.stack);
     this.#memory = new SharedMemory(this.home);
@@ -99,11 +90,6 @@ export class Bench {
 
   get s3(): S3Server | undefined {
     return this.options.s3;
-  }
-
-  /** Flags that make an engine read a secret. */
-  get secretFlags(): string[] {
-    return ['--hf-token-env', HUB_TOKEN];
   }
 
   /** Brings a local cluster up that stays. */
@@ -130,7 +116,7 @@ export class Bench {
       runId,
       rows: request.rows,
       backend,
-      canary: this.canary,
+      canary: this.canaries.prompt,
       tokens: request.tokens,
       ...(request.poison && { poison: request.poison }),
     });
@@ -158,6 +144,8 @@ export class Bench {
    * @returns what is wrong with it
    */
   async finish(trial: Trial, scenario: string, seconds: number): Promise<readonly Violation[]> {
+    // Logs of nodes that are killed or taken down go with them: what there is now is searched now.
+    await this.canaries.searchLogs(this.stack, this.clusters);
     const { violations, counts, redone } = await this.judge(trial, seconds);
     const manifest = trial.view.manifest;
     this.runs.push({
@@ -193,7 +181,7 @@ export class Bench {
     const { violations: tokens, redone } = checkTokens(trial);
     violations.push(...trial.violations(), ...rows, ...tokens);
     for (const text of trial.output) {
-      violations.push(...this.#leaks(text, `the output of ${trial.runId}`));
+      this.canaries.search(Buffer.from(text), `the output of ${trial.runId}`);
     }
     const verdict =
       violations.length === 0 ? 'holds' : violations.map(({ code }) => code).join(', ');
@@ -207,47 +195,10 @@ export class Bench {
     return decoded === undefined ? atMost : Math.max(0, decoded - counted);
   }
 
-  #leaks(text: string, where: string): Violation[] {
-    return findLeaks(Buffer.from(text), where, this.secrets());
-  }
-
-  secrets(): Secret[] {
-    for (const cluster of this.clusters) {
-      const file = this.home.file('clusters', cluster, 'token');
-      if (existsSync(file)) this.#tokens.add(readFileSync(file, 'utf8').trim());
-    }
-    return [
-      { what: 'prompt', name: 'a prompt', text: this.canary },
-      { what: 'secret', name: 'the token of the model hub', text: this.#hubToken },
-      ...[...this.#tokens].map((text): Secret => ({
-        what: 'secret',
-        name: 'the token of a Ray cluster',
-        text,
-      })),
-      ...(this.options.secrets ?? []),
-    ];
-  }
-
   /** I4 of a store that goes before the others do. */
   checkStore(folder: string): void {
     this.stores.delete(folder);
     this.violations.push(...litterOf(folder));
-  }
-
-  /** Looks for leaks in the logs and in Temporal's file, while they are there. */
-  async checkLeaks(): Promise<void> {
-    const secrets = this.secrets();
-    const places = [
-      ...['logs', 'stack'].map((folder) => this.home.file(folder)),
-      ...[...this.clusters].flatMap((cluster) =>
-        this.stack.nodes(cluster).map((node) => this.home.file('clusters', cluster, `${node}.log`)),
-      ),
-      ...[...this.clusters].map((cluster) => this.stack.sessionFolder(cluster)),
-      ...this.logFolders,
-    ];
-    for (const place of places) {
-      for (const leak of await findLeaksInFiles(place, secrets)) this.#addOnce(leak);
-    }
   }
 
   /** Checks what can be checked only at the end, takes everything down, and looks for what is left. */
@@ -255,15 +206,14 @@ export class Bench {
     const { log } = this.options;
     await Promise.all(this.lab.struck.map(({ healing }) => healing));
     this.violations.push(...this.lab.violations, ...checkRecovery(this.lab.struck, this.health));
-    await this.checkLeaks();
+    await this.canaries.searchLogs(this.stack, this.clusters);
     log('replaying the histories');
     const histories = await downloadHistories(await this.stack.client());
     this.histories = histories.length;
     for (const { workflowId, bytes } of histories) {
-      for (const leak of findLeaks(bytes, `the history of ${workflowId}`, this.secrets())) {
-        this.#addOnce(leak);
-      }
+      this.canaries.search(bytes, `the history of ${workflowId}`);
     }
+    this.violations.push(...this.canaries.violations);
     this.violations.push(...(await checkReplay(histories)));
     await this.health.stop();
     log('taking everything down');
@@ -302,10 +252,5 @@ export class Bench {
   /** Something to be ended after the stack. */
   onClose(closer: () => void | Promise<void>): void {
     this.#closers.push(closer);
-  }
-
-  #addOnce(violation: Violation): void {
-    if (this.violations.some(({ message }) => message === violation.message)) return;
-    this.violations.push(violation);
   }
 }

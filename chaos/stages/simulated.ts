@@ -77,7 +77,7 @@ export async function simulatedStage(
 const FLEET = 'main';
 const sharedFlags = (bench: Bench): string[] => [
   ...flagsOf(bench, { engines: 4, rate: 60, keep: true }),
-  ...bench.secretFlags,
+  ...bench.canaries.flags,
 ];
 
 /** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */

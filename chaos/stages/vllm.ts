@@ -46,7 +46,7 @@ export async function vllmStage(options: StageOptions): Promise<void> {
     short ? shortDeck(options) : longDeck(options),
     {
       ...{ scenario: 'real', rows: 1500, tokens: 64, fleet: 'real', cluster: CLUSTER },
-      ...{ flags: [...realFlags(), ...bench.secretFlags], lookMs: 200 },
+      ...{ flags: [...realFlags(), ...bench.canaries.flags], lookMs: 200 },
     },
     ({ fault }) => (short ? (waits.get(fault) ?? 'well') : 'well'),
     RUN_ENDS_S,

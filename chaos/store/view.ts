@@ -5,11 +5,11 @@ import {
   type ManifestDocument,
   type PlanDocument,
   type PlannedBatch,
-  batchName,
   parse,
   parseLines,
   sha256,
 } from './documents.js';
+import { readPlan } from './plan.js';
 import type { Entry, StoreReader } from './reader.js';
 
 /** A finished row as one attempt file holds it. */
@@ -142,38 +142,14 @@ export class RunView {
     return tokens;
   }
 
-  private async readWhole(key: string): Promise<Buffer | undefined> {
-    return this.reader.read(key);
-  }
-
   async #readPlan(): Promise<void> {
     if (this.plan !== undefined) return;
-    const data = await this.readWhole(this.key('plan.json'));
-    if (data === undefined) return;
-    const plan = parse(data) as PlanDocument | undefined;
-    if (plan === undefined) {
-      this.#violation('torn', 'plan.json is no JSON');
-      return;
-    }
-    const requests = await this.readWhole(this.key('plan', plan.token, 'requests.jsonl'));
-    if (requests === undefined || sha256(requests) !== plan.requestsSha256) {
-      this.#violation('half-visible', 'the plan is visible and its requests are not whole');
-    }
-    const batches: PlannedBatch[] = [];
-    for (const [rank, { tableSha256 }] of plan.ranks.entries()) {
-      const name = `rank-${String(rank).padStart(4, '0')}.json`;
-      const table = await this.readWhole(this.key('plan', plan.token, name));
-      if (table === undefined || sha256(table) !== tableSha256) {
-        this.#violation('half-visible', `the plan is visible and the table of rank ${rank} is not`);
-        continue;
-      }
-      const entries = (parse(table) ?? []) as [number, number, number, number, number][];
-      for (const [batch, [, , firstRow, rows]] of entries.entries()) {
-        batches.push({ name: batchName(rank, batch), firstRow, rows });
-      }
-    }
-    this.batches = batches;
-    this.plan = plan;
+    const found = await readPlan(this.reader, this.#folder);
+    if (found === undefined) return;
+    for (const [code, message] of found.problems) this.#violation(code, message);
+    if (found.plan === undefined) return;
+    this.batches = found.batches;
+    this.plan = found.plan;
     this.seenAt.plan = Date.now();
   }
 
@@ -182,7 +158,7 @@ export class RunView {
       const name = key.split('/').at(-1) ?? '';
       const batch = name.replace(/\.json$/u, '');
       if (name.startsWith('.tmp-') || this.commits.has(batch)) continue;
-      const data = await this.readWhole(key);
+      const data = await this.reader.read(key);
       if (data === undefined) continue;
       const document = parse(data) as CommitDocument | undefined;
       if (document === undefined) {
@@ -248,8 +224,8 @@ export class RunView {
   async #readManifest(): Promise<void> {
     if (this.manifest !== undefined) return;
     // In this order: what is published must not be there before the manifest.
-    const published = await this.readWhole(this.key('output.jsonl'));
-    const data = await this.readWhole(this.key('manifest.json'));
+    const published = await this.reader.read(this.key('output.jsonl'));
+    const data = await this.reader.read(this.key('manifest.json'));
     if (data === undefined) {
       if (published !== undefined) {
         this.#violation('half-visible', 'output.jsonl is visible before the manifest');
@@ -264,7 +240,7 @@ export class RunView {
     this.manifest = manifest;
     this.seenAt.manifest = Date.now();
     for (const { path, sha256: hash, size, rows } of [manifest.output, manifest.errors]) {
-      const file = await this.readWhole(path);
+      const file = await this.reader.read(path);
       const whole = file !== undefined && file.length === size && sha256(file) === hash;
       const lines = file === undefined ? [] : parseLines(file);
       if (!whole || lines.length !== rows || lines.includes(undefined)) {
