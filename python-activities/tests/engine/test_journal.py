@@ -19,11 +19,12 @@ from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
 from rankflow.engine.lease import Contact
 from rankflow.engine.simulated import SimulatedBackend
-from rankflow.engine.suspicion import MAX_DEATHS
+from rankflow.engine.suspicion import GROUP_ROWS, MAX_DEATHS
 from rankflow.store.commits import read_commit
 from rankflow.store.journals import AttemptJournal, End, JournalEntry, read_journals
 from rankflow.store.layout import journal_key, journals_prefix
 from rankflow.store.local import LocalStore
+from rankflow.store.salvage import salvage
 from tests.engine.conftest import (
     RUN,
     PlannedRun,
@@ -200,6 +201,47 @@ async def test_an_engine_that_dies_of_anything_accuses_no_row(tmp_path: Path) ->
     given = run.given.model_copy(update={"alone": True})
     result = await attempt_environment(2).run(healthy.generate_batch, given)
     assert (result.failed_rows, result.salvaged_rows, result.generated_rows) == (0, 3, 1)
+
+
+async def test_what_one_group_finished_is_durable_before_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a bucket: nothing is flushed by itself while the batch is short.
+    monkeypatch.setattr(LocalStore, "flush_seconds", 60.0)
+    run = planned(tmp_path, rows=GROUP_ROWS + 1)
+    durable: list[int] = []
+
+    class Looking(SimulatedBackend):
+        async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+            durable.append(len(salvage(run.store, RUN, 0, 0)))
+            return await super().answer(url, body, request_id)
+
+    engine = await start_engine(run, Looking(run.model))
+    given = run.given.model_copy(update={"alone": True})
+    await attempt_environment().run(engine.generate_batch, given)
+    assert durable == [0] * GROUP_ROWS + [GROUP_ROWS]
+
+
+async def test_a_row_that_the_engine_gave_back_is_not_accused_of_its_later_death(
+    tmp_path: Path,
+) -> None:
+    run = planned(tmp_path)
+    remembered(run, JournalEntry(engine="a", alone=True, handed=[(0, 3)]))
+    remembered(run, witness("a"))
+
+    class Troubled(SimulatedBackend):
+        """Gives the first row back, and dies before the second."""
+
+        async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+            self._dead = True
+            raise BackendTrouble("vLLM answered 500 InternalServerError")
+
+        async def probe(self, request_id: str) -> None:
+            self._pass_fault_points()
+
+    assert await failure(run, Troubled(run.model), alone=True) == "EngineGone"
+    (own,) = [j for j in read_journals(run.store, RUN, 0, 0) if j.token == "wf-1-1"]
+    assert (own.end, own.handed) == (End.DIED, frozenset())
 
 
 async def test_a_batch_that_kills_too_many_engines_fails_and_no_row_does(tmp_path: Path) -> None:
