@@ -34,7 +34,13 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.arguments import engine_arguments
-from rankflow.engine.backend import Answer, BackendDead, BackendTrouble, ModelFacts
+from rankflow.engine.backend import (
+    Answer,
+    BackendDead,
+    BackendTrouble,
+    ModelFacts,
+    ServerError,
+)
 from rankflow.faults import faults
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -176,15 +182,16 @@ class VllmBackend:
             self._llm.shutdown(timeout=5.0)
 
     def _judge(self, response: Any) -> Answer:
-        """Tell a final answer from trouble. Raises BackendDead or BackendTrouble."""
+        """Tell a final answer from trouble. Raises BackendDead, BackendTrouble or ServerError."""
         if isinstance(response, ErrorResponse):
             status = response.error.code
             if self.dead:
                 raise BackendDead("EngineCore ended")
             # 501 says that vLLM cannot do what the body asks for: no other attempt could.
+            answer = Answer(status, response.model_dump(mode="json"), 0, 0)
             if status < 500 or status == HTTPStatus.NOT_IMPLEMENTED:
-                return Answer(status, response.model_dump(mode="json"), 0, 0)
-            raise BackendTrouble(f"vLLM answered {status} {response.error.type}")
+                return answer
+            raise ServerError(answer, f"vLLM answered {status} {response.error.type}")
         if isinstance(response, BaseModel):
             body = response.model_dump(mode="json")
         elif isinstance(response, Response) and response.media_type == "application/json":

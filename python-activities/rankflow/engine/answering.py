@@ -10,7 +10,7 @@ from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.engine.attempt import AttemptFile
-from rankflow.engine.backend import BackendDead, BackendTrouble
+from rankflow.engine.backend import Answer, BackendDead, BackendTrouble, ServerError
 from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
 from rankflow.engine.lines import answered, engine_killer, recorded_error
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 SUPERSEDED_SECONDS = 10.0
 """How often an attempt looks for a commit or a newer attempt: two calls to the store."""
+
+SERVER_ERROR_PAUSES = (1.0, 5.0)
+"""Seconds before a row that got a 5xx is asked for again: a passing trouble passes in that time."""
 
 
 class CommittedElsewhere(Exception):
@@ -117,13 +120,30 @@ class Answering:
         line = self._request(row)
         request_id = f"{self._prefix}-{row}"
         try:
-            got = await self._host.answer(line["url"], line["body"], request_id)
+            got = await self._final_answer(line["url"], line["body"], request_id)
         except BackendTrouble as trouble:
             # Not the row's own fault, so not its final error; the others still finish.
             log.warning("row %d of %s: %s", row, self._plan.run_id, trouble)
             self._troubles.append(str(trouble))
             return
         self._attempt.add(answered(row, line["custom_id"], got, request_id))
+
+    async def _final_answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+        """Ask again after a 5xx; it is the row's own when the engine goes on answering others.
+
+        Without an end to it, one row that vLLM cannot serve would keep its batch from ever ending.
+        """
+        for pause in SERVER_ERROR_PAUSES:
+            try:
+                return await self._host.answer(url, body, request_id)
+            except ServerError as error:
+                log.warning("%s: %s, asking again in %g s", request_id, error, pause)
+            await asyncio.sleep(pause)
+        try:
+            return await self._host.answer(url, body, request_id)
+        except ServerError as error:
+            await self._host.probe(f"{request_id}-after")
+            return error.answer
 
     def _request(self, row: int) -> dict[str, Any]:
         return self._requests[row - self._part.first_row]

@@ -40,6 +40,15 @@ class Answer:
         return self.status_code >= 400
 
 
+class ServerError(BackendTrouble):
+    """A request was answered with a 5xx by an engine that lives."""
+
+    def __init__(self, answer: Answer, reason: str) -> None:
+        """``answer``: what is recorded when the request gets nothing else, try after try."""
+        super().__init__(reason)
+        self.answer = answer
+
+
 class Backend(Protocol):
     """Lives on the loop that called ``load``; only ``progress`` and ``dead`` cross threads."""
 
@@ -60,8 +69,8 @@ class Backend(Protocol):
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one OpenAI request (``url`` such as ``/v1/chat/completions``).
 
-        Cancelling aborts the request. Raises BackendDead or BackendTrouble; never turns either into
-        an Answer.
+        Cancelling aborts the request. Raises BackendDead, BackendTrouble or ServerError; never
+        turns any of them into an Answer.
         """
         ...
 

@@ -11,7 +11,8 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from rankflow.contracts.models import BatchHeartbeat
-from rankflow.engine.backend import Answer, BackendTrouble
+from rankflow.engine import answering
+from rankflow.engine.backend import Answer, BackendTrouble, ServerError
 from rankflow.engine.lines import answered
 from rankflow.engine.simulated import SimulatedBackend
 from rankflow.store.commits import Commit, read_commit, try_commit
@@ -127,6 +128,65 @@ async def test_trouble_of_one_row_is_never_its_final_error(tmp_path: Path) -> No
     healthy = await start_engine(run, SimulatedBackend(run.model))
     result = await attempt_environment(2).run(healthy.generate_batch, run.given)
     assert (result.salvaged_rows, result.generated_rows) == (2, 1)
+
+
+class Failing(SimulatedBackend):
+    """Answers row 1 with a 5xx, a number of times or without end."""
+
+    times = 1 << 30
+    broken = False
+
+    async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+        if request_id.endswith("-1") and self.times > 0:
+            self.times -= 1
+            error = {"message": "not servable", "type": "InternalServerError", "code": 500}
+            raise ServerError(Answer(500, {"error": error}, 0, 0), "vLLM answered 500")
+        return await super().answer(url, body, request_id)
+
+    async def probe(self, request_id: str) -> None:
+        if self.broken:
+            raise BackendTrouble("the probe was refused")
+        await super().probe(request_id)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "SERVER_ERROR_PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_row_that_a_healthy_engine_cannot_serve_becomes_an_error_line(
+    tmp_path: Path,
+) -> None:
+    run = write_plan(tmp_path, [chat(n) for n in range(3)], simulated_model())
+    engine = await start_engine(run, Failing(run.model))
+    result = await attempt_environment().run(engine.generate_batch, run.given)
+    assert (result.rows, result.failed_rows) == (3, 1)
+    response = committed_lines(run)[1].output["response"]
+    assert response["status_code"] == 500
+    assert response["body"]["error"]["message"] == "not servable"
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_passing_server_error_costs_no_row(tmp_path: Path) -> None:
+    run = write_plan(tmp_path, [chat(n) for n in range(3)], simulated_model())
+    backend = Failing(run.model)
+    backend.times = 2
+    engine = await start_engine(run, backend)
+    result = await attempt_environment().run(engine.generate_batch, run.given)
+    assert (result.generated_rows, result.failed_rows) == (3, 0)
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_server_error_of_a_broken_engine_is_no_row_s_fault(tmp_path: Path) -> None:
+    run = write_plan(tmp_path, [chat(n) for n in range(3)], simulated_model())
+    backend = Failing(run.model)
+    backend.broken = True
+    engine = await start_engine(run, backend)
+    with pytest.raises(ApplicationError) as caught:
+        await attempt_environment().run(engine.generate_batch, run.given)
+    assert error_type(caught.value) == "EngineGone"
+    assert read_commit(run.store, RUN, 0, 0) is None
 
 
 async def test_rows_finished_before_the_engine_died_survive(
