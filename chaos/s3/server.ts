@@ -80,6 +80,12 @@ async function makeBucket(port: number): Promise<true | undefined> {
   }
 }
 
+/** Any credentials: the test server checks no signature, but hands objects to nobody without one. */
+const SIGNED = {
+  authorization:
+    'AWS4-HMAC-SHA256 Credential=checker/20000101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0',
+};
+
 /** A bucket over plain HTTP, as a test server allows. */
 export class BucketReader implements StoreReader {
   /** @param prefix folder of the store in the bucket */
@@ -97,7 +103,7 @@ export class BucketReader implements StoreReader {
         prefix: `${this.prefix}/${prefix}/`,
         ...(token !== undefined && { 'continuation-token': token }),
       });
-      const response = await fetch(`${this.bucket}?${String(query)}`);
+      const response = await fetch(`${this.bucket}?${String(query)}`, { headers: SIGNED });
       const xml = await response.text();
       for (const [, part = ''] of xml.matchAll(/<Contents>(.*?)<\/Contents>/gsu)) {
         const key = /<Key>(.*?)<\/Key>/u.exec(part)?.[1] ?? '';
@@ -110,7 +116,7 @@ export class BucketReader implements StoreReader {
   }
 
   async read(key: string): Promise<Buffer | undefined> {
-    const response = await fetch(`${this.bucket}/${this.prefix}/${key}`);
+    const response = await fetch(`${this.bucket}/${this.prefix}/${key}`, { headers: SIGNED });
     const data = Buffer.from(await response.arrayBuffer());
     return response.ok ? data : undefined;
   }
