@@ -10,6 +10,10 @@ import { flagsOf } from './simulated.js';
 const FINISHED_ROWS = 15;
 const RUN_ENDS_S = 600;
 
+/** Of their own: a zombie must live to wake up, whatever nodes the campaign kills. */
+const CLUSTER = 'controls';
+const NODES = 1;
+
 /** Runs without a guard, on fleets whose engines were started without it. The stack is restarted around each. */
 export class Unguarded {
   constructor(
@@ -21,14 +25,20 @@ export class Unguarded {
    * Starts a run on engines with one guard switched off, and restarts the stack with all guards on: engines keep
    * what they were started with.
    */
-  async start(guard: 'fence' | 'salvage', cluster: string): Promise<Trial> {
+  async start(guard: 'fence' | 'salvage'): Promise<Trial> {
     const { stack } = this.bench;
+    if (!this.bench.clusters.has(CLUSTER)) await this.bench.clusterUp(CLUSTER, NODES);
     await stack.down(true);
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
-      ...{ scenario: `no-${guard}`, rows: 480, tokens: 16, fleet: `no-${guard}`, cluster },
+      ...{ scenario: `no-${guard}`, rows: 480, tokens: 16 },
+      ...{ fleet: `no-${guard}`, cluster: CLUSTER },
       // A zombie needs another engine that makes its commit.
-      flags: flagsOf(this.bench, { engines: guard === 'fence' ? 2 : 1, rate: 20 }),
+      flags: flagsOf(this.bench, {
+        engines: guard === 'fence' ? 2 : 1,
+        rate: 20,
+        nodes: NODES,
+      }),
     };
     const trial = this.bench.startTrial(request);
     const started = await poll(() => (trial.view.attempts.size > 0 ? true : undefined), 120);

@@ -23,8 +23,8 @@ beforeAll(
       // On fleets of their own, beside the campaign: what guards rows is off for them alone.
       async (bench, random) => {
         const unguarded = new Unguarded(bench, random);
-        const fence = await unguarded.start('fence', 'local');
-        const salvage = await unguarded.start('salvage', 'local');
+        const fence = await unguarded.start('fence');
+        const salvage = await unguarded.start('salvage');
         return async () => {
           const [fenceSays, salvageSays] = await Promise.all([
             unguarded.zombieCommits(fence),
