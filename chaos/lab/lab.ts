@@ -32,6 +32,7 @@ export class Lab {
   readonly skipped: Skipped[] = [];
   readonly trials = new Set<Trial>();
   readonly violations: Violation[] = [];
+  #numbers = 0;
 
   constructor(
     readonly stack: Stack,
@@ -66,7 +67,7 @@ export class Lab {
       this.log(`${fault.name} in ${phase}: ${error.message}`);
       return undefined;
     }
-    const number = this.struck.length + 1;
+    const number = (this.#numbers += 1);
     const snapshots = await Promise.all(
       [...this.trials].map(async (one) => ({ one, snapshot: await one.view.snapshot(number) })),
     );
