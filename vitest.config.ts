@@ -1,12 +1,8 @@
-import { configDefaults, defineConfig } from 'vitest/config';
+import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // The campaign's own tests take half an hour and want the machine for themselves: `npm run test:campaign`.
-    exclude: process.env['RANKFLOW_CAMPAIGN']
-      ? configDefaults.exclude
-      : [...configDefaults.exclude, 'test/chaos/{simulated,vllm}.test.ts'],
     globalSetup: ['test/support/temporal-server.ts'],
     // Workflow tests wait for real timers of a real server; a busy machine takes its time.
     testTimeout: 60_000,

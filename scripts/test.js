@@ -35,14 +35,14 @@ function selection(words) {
   return chosen;
 }
 
-const run = (command, args, cwd = root, env = {}) =>
+const run = (command, args, options = {}) =>
   execa(command, args, {
-    cwd,
-    env,
+    cwd: root,
     stdio: 'inherit',
     reject: false,
     preferLocal: true,
     localDir: root,
+    ...options,
   });
 
 /** Runs a step that is no test runner: nothing when it works, else one failure. */
@@ -60,8 +60,11 @@ async function step(name, work) {
 const honest = (counts, exitCode) =>
   exitCode !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
 
+/** Runs start beside one another: each has a report of its own. */
+let reportNumber = 0;
+
 async function vitest(args) {
-  const report = path.join(reports, 'vitest.json');
+  const report = path.join(reports, `vitest-${(reportNumber += 1)}.json`);
   const { exitCode } = await run('vitest', [
     ...['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     ...args,
@@ -78,21 +81,39 @@ async function vitest(args) {
   );
 }
 
-async function pytest(args) {
+/** @param options of the process; what it says is printed at its end when it is not inherited */
+async function pytest(args, options = {}) {
   const { paths } = await import('../dist/setup/paths.js');
-  const report = path.join(reports, 'pytest.xml');
-  const { exitCode } = await run(
+  const report = path.join(reports, `pytest-${(reportNumber += 1)}.xml`);
+  const { exitCode, all: said } = await run(
     paths.python,
     ['-m', 'pytest', `--junit-xml=${report}`, ...args],
-    python,
-    { PYTHONPATH: python },
+    { cwd: python, env: { PYTHONPATH: python }, ...options },
   );
+  if (said) console.log(said);
   if (!existsSync(report)) return { passed: 0, failed: 1 };
   const suite = /<testsuite [^>]*>/u.exec(readFileSync(report, 'utf8'))?.[0] ?? '';
   const count = (name) => Number(new RegExp(` ${name}="(\\d+)"`, 'u').exec(suite)?.[1] ?? 0);
   const failed = count('failures') + count('errors');
   const passed = count('tests') - failed - count('skipped');
   return honest({ passed, failed }, exitCode ?? 1);
+}
+
+const CAMPAIGN = { simulated: 'test/chaos/simulated.test.ts', vllm: 'test/chaos/vllm.test.ts' };
+const ASIDE = { stdio: ['ignore', 'pipe', 'pipe'], all: true, maxBuffer: 1e9 };
+
+/**
+ * Every test. The campaign on simulated engines mostly waits for time-outs, so the tests in Python that need no
+ * real engine run in its shadow; what loads real engines has the two cores of a small machine for itself.
+ */
+async function everything() {
+  const campaigns = Object.values(CAMPAIGN).map((file) => `--exclude=${file}`);
+  return [
+    await vitest(campaigns),
+    ...(await Promise.all([vitest([CAMPAIGN.simulated]), pytest(['-m', 'not vllm'], ASIDE)])),
+    await vitest([CAMPAIGN.vllm]),
+    await pytest(['-m', 'vllm']),
+  ];
 }
 
 const words = process.argv.slice(2);
@@ -117,10 +138,11 @@ if (results.every(({ failed }) => failed === 0)) {
       await step('check', () =>
         execa(process.execPath, ['scripts/check.js'], { cwd: root, stdio: 'inherit' }),
       ),
+      ...(await everything()),
     );
   }
-  if (all || chosen.vitest.length > 0) results.push(await vitest(chosen.vitest));
-  if (all || chosen.pytest.length > 0) results.push(await pytest(chosen.pytest));
+  if (chosen.vitest.length > 0) results.push(await vitest(chosen.vitest));
+  if (chosen.pytest.length > 0) results.push(await pytest(chosen.pytest));
 }
 rmSync(reports, { recursive: true, force: true });
 
