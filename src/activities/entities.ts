@@ -10,12 +10,14 @@ import { ApplicationFailure } from '@temporalio/common';
 import type { ReleaseInput } from '../contracts/activities.js';
 import {
   CONTROL_QUEUE,
+  QUERY,
   UPDATE,
   WORKFLOW,
   clusterWorkflowId,
   fleetWorkflowId,
 } from '../contracts/names.js';
 import type {
+  ClusterStatus,
   ClusterWorkflowInput,
   EnsureClusterRequest,
   EnsuredCluster,
@@ -64,6 +66,22 @@ export async function ensureFleet(request: EnsureFleetRequest): Promise<EnsuredF
     request,
     summary: `Engines of ${shortName(spec.model.model)} on cluster ${spec.cluster.name}`,
   });
+}
+
+/** Longer than a worker that works needs for an answer, and no reason to wait for one that is away. */
+const QUERY_MS = 5_000;
+
+/** What the workflow of a cluster says; undefined when there is none or it does not answer. */
+export async function clusterStatus(name: string): Promise<ClusterStatus | undefined> {
+  const { client } = Context.current();
+  try {
+    const handle = client.workflow.getHandle(clusterWorkflowId(name));
+    return await client.withDeadline(Date.now() + QUERY_MS, async () =>
+      handle.query<ClusterStatus>(QUERY.status),
+    );
+  } catch {
+    return undefined;
+  }
 }
 
 /** Gives a cluster back; it goes when nobody else needs it. One that is gone already is well. */

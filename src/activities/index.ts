@@ -1,7 +1,7 @@
 import { Context } from '@temporalio/activity';
 
 import type { ControlActivities } from '../contracts/activities.js';
-import { ensureCluster, ensureFleet, stopCluster, stopFleet } from './entities.js';
+import { clusterStatus, ensureCluster, ensureFleet, stopCluster, stopFleet } from './entities.js';
 import { databaseId } from './database.js';
 import {
   endLocalNode,
@@ -14,7 +14,7 @@ import { observeCluster, observeFleet } from './observe.js';
 /** What the control worker serves. */
 export const controlActivities: ControlActivities = {
   observeCluster,
-  observeFleet,
+  observeFleet: async (input) => observeFleet(input, clusterStatus),
   startLocalNode: async (input) => {
     const database = await databaseId(Context.current().client);
     const pause = async (ms: number): Promise<void> => {

@@ -2,6 +2,7 @@ import type { ClusterObservation, FleetObservation } from '../contracts/activiti
 import type { ClusterAddress, ClusterSpec } from '../contracts/cluster.js';
 import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import { engineActorName } from '../contracts/names.js';
+import type { ClusterStatus } from '../contracts/workflows.js';
 import { localAddress, localProcesses } from './local/node-state.js';
 import { type ActorState, listActors, listNodes, reasonOf } from './ray-state.js';
 
@@ -28,15 +29,24 @@ function addressOf({ name, nodes }: ClusterSpec): ClusterAddress | undefined {
   return { name, address, dashboardUrl, ...(tokenFile !== undefined && { tokenFile }) };
 }
 
-/** The engines of a fleet as Ray sees them, and the nodes they may be on. Never fails. */
-export async function observeFleet({
-  spec,
-}: {
-  readonly spec: FleetSpec;
-}): Promise<FleetObservation> {
+/**
+ * The engines of a fleet as Ray sees them, and the nodes they may be on. Never fails.
+ *
+ * @param statusOf asks the workflow of a cluster; undefined when it does not answer
+ */
+export async function observeFleet(
+  { spec }: { readonly spec: FleetSpec },
+  statusOf: (cluster: string) => Promise<ClusterStatus | undefined>,
+): Promise<FleetObservation> {
   try {
-    const [nodes, actors] = await Promise.all([listNodes(spec.cluster), listActors(spec.cluster)]);
-    return { reachable: true, nodes, engines: enginesOf(spec, actors) };
+    const [nodes, actors, cluster] = await Promise.all([
+      listNodes(spec.cluster),
+      listActors(spec.cluster),
+      statusOf(spec.cluster.name),
+    ]);
+    const alive = nodes.filter((node) => node.alive).length;
+    const missingNodes = Math.max(0, (cluster?.nodes.length ?? 0) - alive);
+    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes };
   } catch (error) {
     return { reachable: false, nodes: [], engines: [], problem: reasonOf(error) };
   }

@@ -95,6 +95,8 @@ export interface FleetObservation {
   readonly reachable: boolean;
   readonly nodes: readonly RayNode[];
   readonly engines: readonly ObservedEngine[];
+  /** Nodes that the cluster's workflow wants and Ray does not have just now. */
+  readonly missingNodes?: number;
   readonly problem?: string;
 }
 

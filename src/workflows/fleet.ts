@@ -106,6 +106,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let slots: readonly FleetSlotStatus[] = input.carried?.slots ?? [];
   let everReady = input.carried?.everReady ?? false;
   let admitted = input.carried !== undefined;
+  let roomUnknown = false;
   let wake = false;
   let stopping = false;
   let blind = false;
@@ -141,6 +142,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       { spec: fleet },
     ]);
 
+  const roomFor = (
+    ask: Pick<FleetSpec, 'engines' | 'model'>,
+    seen: FleetObservation,
+  ): Problem | undefined =>
+    roomUnknown ? undefined : checkResources(ask, seen.nodes, notices.nodes);
+
   /**
    * Refuses at once what can never be placed. A fleet that has nothing yet ends with the refusal; one that runs
    * is not refused what it has, though some of its nodes may be away just now.
@@ -151,8 +158,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     const seen = await observe(request.spec);
     const asksMore = !admitted || wanted > spec.engines || !patched('running-fleet-is-not-refused');
     const ask = { model: spec.model, engines: asksMore ? wanted : 0 };
+    // Nodes that were lost come back, and only then it is known whether there is room.
+    roomUnknown = (seen.missingNodes ?? 0) > 0;
     const refusal = seen.reachable
-      ? checkResources(ask, seen.nodes, notices.nodes)
+      ? roomFor(ask, seen)
       : ({ type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' } as const);
     if (refusal !== undefined) {
       if (!admitted) failure = refusal;
@@ -281,6 +290,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         notices.forget(({ nodeId }) => !alive.has(nodeId));
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
         slots = explainWaiting(slots, checkResources(spec, seen.nodes, notices.nodes));
+        if (roomUnknown && seen.missingNodes === 0) {
+          roomUnknown = false;
+          if (!everReady) failure = roomFor(spec, seen);
+        }
         drainNoticed();
         sendCanaries();
         const plan = planFleet(spec.engines, seen.engines, slots, hung, Date.now());

@@ -36,6 +36,8 @@ export const rayNode = (change: Partial<RayNode> = {}): RayNode => ({
  */
 export class FakeRay {
   nodes: RayNode[] = [rayNode()];
+  /** Nodes that the cluster's workflow is about to start again. */
+  missingNodes = 0;
   /** Nodes that are drained in Ray: nothing is placed there. */
   readonly cordoned = new Set<string>();
   /** Index with which each slot was started last. */
@@ -54,7 +56,12 @@ export class FakeRay {
 
   readonly observeFleet: ControlActivities['observeFleet'] = async () =>
     this.reachable
-      ? { reachable: true, nodes: this.nodes, engines: [...this.actors.values()] }
+      ? {
+          reachable: true,
+          nodes: this.nodes,
+          engines: [...this.actors.values()],
+          missingNodes: this.missingNodes,
+        }
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
 
   readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {

@@ -110,6 +110,34 @@ describe('a fleet', () => {
     expect(failed).toMatchObject({ type: 'ImpossibleResources' });
   });
 
+  it('waits for nodes that were just lost, before it says that there is no room', async () => {
+    const { nodes } = ray;
+    ray.nodes = [];
+    ray.missingNodes = 1;
+    const spec = specOf('between', 2);
+    const ensured = ensure(spec);
+    await eventually(() => ray.executed.length === 2);
+    ray.nodes = nodes;
+    ray.missingNodes = 0;
+    await ray.placePending(spec);
+    expect(await ensured).toMatchObject({ engines: 2 });
+    await stop('between');
+  });
+
+  it('refuses what has no room when its lost nodes are back', async () => {
+    const { nodes } = ray;
+    ray.nodes = [];
+    ray.missingNodes = 1;
+    ray.onCanary = async () => new Promise(() => {});
+    const cause = refusal(ensure(specOf('too-many', 3)));
+    await eventually(() => ray.executed.length === 3);
+    ray.nodes = nodes;
+    ray.missingNodes = 0;
+    expect(await cause).toMatchObject({ type: 'ImpossibleResources' });
+    await expect(handleOf('too-many').result()).rejects.toThrow();
+    expect(ray.actors.size).toBe(0);
+  });
+
   it('keeps the size of the engines that are up, and refuses more of them than have room', async () => {
     const sized = (engines: number, cpusPerEngine: number): FleetSpec => ({
       ...specOf('sized', engines),
