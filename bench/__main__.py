@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import CONTENDERS, ContenderFailed, Entry, Measurement, run_campaign
+from bench.campaign import (
+    CONTENDERS,
+    ContenderFailed,
+    Entry,
+    Measurement,
+    Requests,
+    run_campaign,
+)
 from bench.report import markdown, plot, summarize, unequal, write_json
 from bench.settings import ROOT, Settings
 from bench.workloads import WORKLOADS, write_workload
@@ -25,10 +33,11 @@ def main() -> int:
     measurements: list[Measurement] = []
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="rankflow-bench-") as temporary:
-        files: dict[str, Path] = {}
-        for name in options.workloads:
-            files[name] = Path(temporary) / f"{name}.jsonl"
-            write_workload(name, files[name], settings.name, options.scale)
+        files: Requests = {name: {} for name in options.workloads}
+        for name, engines in itertools.product(files, {entry.engines for entry in entries}):
+            file = Path(temporary) / f"{name}-{engines}.jsonl"
+            write_workload(name, file, settings.name, options.scale * engines)
+            files[name][engines] = file
         logs = options.out / "logs"
         logs.mkdir(exist_ok=True)
         for event in run_campaign(
@@ -113,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workloads", nargs="+", default=["equal", "mixed"], choices=list(WORKLOADS))
     add("--engines", type=int, default=2)
     add("--repetitions", type=int, default=1)
-    add("--scale", type=float, default=1.0, help="times the rows of each workload")
+    add("--scale", type=float, default=1.0, help="times the rows of each workload, which are those of one engine")
     add("--model", default="SmolLM2-135M-Instruct", help="folder, or name of an installed model")
     add("--max-model-len", type=int, default=2048)
     add("--max-num-seqs", type=int, default=256)

@@ -63,6 +63,10 @@ class Measurement:
     result: Result
 
 
+Requests = dict[str, dict[int, Path]]
+"""Request files by workload and number of engines: twice the engines get twice the rows."""
+
+
 class ContenderFailed(Exception):
     """A contender ended or did not answer in time; its log says why."""
 
@@ -151,7 +155,7 @@ def rotated(entries: list[Entry], by: int) -> list[Entry]:
 
 def run_campaign(
     entries: list[Entry],
-    workloads: dict[str, Path],
+    workloads: Requests,
     settings: Settings,
     folder: Path,
     *,
@@ -162,7 +166,7 @@ def run_campaign(
     """Every entry on every workload, `repetitions` times; a contender that fails is told and left out.
 
     Args:
-        workloads: request file of each.
+        workloads: request file of each, by the number of engines.
         folder: takes logs and results.
         together: load all contenders at once, beside each other, and measure them one by one after that.
             For machines with memory for all of them; loading is not comparable then.
@@ -187,7 +191,7 @@ def run_campaign(
 def _jobs(
     running: dict[Entry, _Running],
     entries: list[Entry],
-    workloads: dict[str, Path],
+    workloads: Requests,
     repetitions: range,
 ) -> Iterator[Measurement | ContenderFailed]:
     ready: list[Entry] = []
@@ -198,10 +202,10 @@ def _jobs(
         except ContenderFailed as failure:
             yield failure
     for repetition in repetitions:
-        for workload, requests in workloads.items():
+        for workload, files in workloads.items():
             for entry in rotated(ready, repetition) if ready else []:
                 try:
-                    yield running[entry].measure(workload, requests, repetition)
+                    yield running[entry].measure(workload, files[entry.engines], repetition)
                 except ContenderFailed as failure:
                     ready.remove(entry)
                     yield failure

@@ -75,12 +75,13 @@ def summarize(measurements: list[Measurement]) -> list[Line]:
 
 def unequal(measurements: list[Measurement]) -> list[str]:
     """What makes a comparison void: contenders that did not do the same work."""
-    work: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    work: dict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
     for one in measurements:
-        work[one.workload].add((one.result.rows, one.result.completion_tokens))
+        done = (one.result.rows, one.result.completion_tokens)
+        work[one.workload, one.entry.engines].add(done)
     problems = [
         f"{workload}: contenders gave different rows and tokens: {sorted(seen)}"
-        for workload, seen in work.items()
+        for (workload, _), seen in work.items()
         if len(seen) > 1
     ]
     failed = [one for one in measurements if one.result.failed > 0]

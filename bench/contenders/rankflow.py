@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ class Rankflow:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._name = f"bench-{settings.engines}"
+        model = re.sub("[^a-z0-9]", "", settings.name.lower())[:16]
+        self._name = f"bench-{model}-{settings.engines}"
         self._store = Path(tempfile.mkdtemp(prefix="rankflow-bench-"))
         self._given = "TEMPORAL_ADDRESS" in os.environ
         self._target = (

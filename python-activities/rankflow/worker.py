@@ -41,6 +41,7 @@ from rankflow.contracts.names import (
     RANK_PROGRESS,
 )
 from rankflow.control.process import run_child
+from rankflow.control.spare import Spare, can_be_spared
 from rankflow.engine.predecessor import give_back
 from rankflow.failures import activity_errors
 from rankflow.rows.progress import rank_progress
@@ -55,6 +56,10 @@ GRACE = timedelta(seconds=20)
 """Time for running tasks at SIGTERM before they are cancelled and tried again elsewhere."""
 PROBLEMS_SHOWN = 200
 """Problems of an input that travel in the error: 200 lines stay far below the 2 MB of a payload."""
+
+
+_spare = Spare()
+"""For the next task that needs vLLM's import."""
 
 
 class _Planned(BaseModel):
@@ -84,6 +89,7 @@ async def plan_run(given: PlanRunInput) -> PlanSummary:
                 _Planned,
                 otherwise=ErrorType.STORE_UNAVAILABLE,
                 beat=activity.heartbeat,
+                spare=_spare if can_be_spared(given.spec.model) else None,
             )
         except RankflowError as error:
             raise _fewer_problems(error) from error
@@ -143,6 +149,7 @@ async def check_engine_arguments(given: CheckEngineArgumentsInput) -> CheckEngin
             CheckEngineArgumentsResult,
             otherwise=ErrorType.ENGINE_ARGUMENTS_INVALID,
             beat=activity.heartbeat,
+            spare=_spare if can_be_spared(given.model) else None,
         )
     _good_arguments[key] = result
     return result
@@ -193,6 +200,7 @@ async def serve() -> None:
         log.info("polling %s in namespace %s", PYTHON_QUEUE, client.namespace)
         await stop.wait()
         log.info("shutting down")
+    _spare.end()
 
 
 def main() -> None:

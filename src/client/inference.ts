@@ -96,6 +96,7 @@ export async function prepareRun(
     throw usage(problems);
 
   const inference = parsed.data;
+  inference.fleet.rowsPerEngine ??= rowsPerEngine(inference.run.model);
   inference.specHash = specHash(inference.run.model);
   inference.fleet.name = options.fleet ?? defaultFleetName(inference.run.model);
   const { sha256: inputSha256, bytes: inputBytes } = await digest(input, named);
@@ -162,6 +163,15 @@ async function defaultResources(
   const nodes = spec.nodes.provider === 'local' ? spec.nodes.workers : 0;
   const shares = Math.max(count(engines), nodes);
   return engineResources(await hardwareOf(spec.nodes), shares, gpusPerReplica);
+}
+
+/** What vLLM decodes at once unless it is told: on large GPUs, and elsewhere. */
+const SEQUENCES = { gpu: 1024, cpu: 256 };
+
+/** Rows that one engine has in work at once; engines admit half as many again as they decode. */
+function rowsPerEngine({ maxNumSeqs, gpusPerEngine, backend }: ModelSpec): number | undefined {
+  if (backend === 'simulated' && maxNumSeqs === undefined) return undefined;
+  return Math.ceil(1.5 * (maxNumSeqs ?? (gpusPerEngine > 0 ? SEQUENCES.gpu : SEQUENCES.cpu)));
 }
 
 const count = (value: unknown): number =>

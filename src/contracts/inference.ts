@@ -13,6 +13,11 @@ export const InferenceInput = z
       name: z.string(),
       engines: z.int().positive(),
       maxConcurrentBatches: z.int().positive().default(2),
+      rowsPerEngine: z
+        .int()
+        .positive()
+        .optional()
+        .describe('Rows one engine may have in work at once; sizes the windows of the ranks'),
     }),
     affinity: z.enum(['pull', 'rank']).default('pull'),
     keep: z

@@ -123,7 +123,10 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   };
   const window = new CancellationScope();
   const places = window.run(async () =>
-    Array.from({ length: windowSize(input.fleet, input.ranks) }, place),
+    Array.from(
+      { length: windowSize(input.fleet, input.ranks, input.rows / input.batches) },
+      place,
+    ),
   );
   await settle(window, await places);
 

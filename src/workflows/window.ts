@@ -8,16 +8,26 @@ export function* batchNumbers(ranges: readonly BatchRange[]): Generator<number, 
   }
 }
 
+/** A workflow may have 2,000 activities pending; the rest is for what they need besides. */
+const MOST_SCHEDULED = 1_500;
+
 /**
  * How many batches one rank keeps scheduled. All ranks together schedule half as many again as the engines
  * admit, so that an engine with room always finds a batch waiting; one rank never fewer than two, so that the
  * end of a batch is no barrier.
+ *
+ * @param rowsPerBatch of this rank, on average
  */
 export function windowSize(
-  { engines, maxConcurrentBatches }: Pick<RunFleet, 'engines' | 'maxConcurrentBatches'>,
+  { engines, maxConcurrentBatches, rowsPerEngine }: Omit<RunFleet, 'name'>,
   ranks: number,
+  rowsPerBatch: number,
 ): number {
-  return Math.max(2, Math.ceil((engines * maxConcurrentBatches * 1.5) / ranks));
+  const admitted =
+    rowsPerEngine === undefined
+      ? maxConcurrentBatches
+      : Math.max(maxConcurrentBatches, Math.ceil(rowsPerEngine / rowsPerBatch));
+  return Math.min(MOST_SCHEDULED, Math.max(2, Math.ceil((engines * admitted * 1.5) / ranks)));
 }
 
 /**

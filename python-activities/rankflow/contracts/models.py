@@ -255,6 +255,14 @@ class Fleet(BaseModel):
     max_concurrent_batches: Annotated[
         int, Field(alias="maxConcurrentBatches", gt=0)
     ] = 2
+    rows_per_engine: Annotated[
+        int | None,
+        Field(
+            alias="rowsPerEngine",
+            description="Rows one engine may have in work at once; sizes the windows of the ranks",
+            gt=0,
+        ),
+    ] = None
 
 
 class InputProblem(BaseModel):

@@ -48,6 +48,7 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
         raise _invalid(str(error)) from error
     # Imports vLLM: many seconds, and only after the environment is set.
     from rankflow.engine.arguments import (
+        OFFLINE,
         describe,
         engine_arguments,
         model_config,
@@ -59,7 +60,7 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
     # The whole configuration can be built only where the engine's kind of device is.
     if same_platform(spec):
         try:
-            arguments.create_engine_config()
+            arguments.create_engine_config(OFFLINE)
         except Exception as error:
             raise _invalid(f"{spec.model}: {describe(error)}") from error
     architectures = config.architectures

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.control.spare import Spare
 
 ERROR_STATUS = 2
 """Exit status of a child whose stdout holds an error of the closed set."""
@@ -55,6 +56,7 @@ async def run_child(
     otherwise: ErrorType,
     beat: Callable[[], None],
     environment: dict[str, str] | None = None,
+    spare: Spare | None = None,
 ) -> Model:
     """Run ``python -m <arguments>`` and return its answer; cancelling ends its process group.
 
@@ -64,23 +66,28 @@ async def run_child(
         otherwise: error type for a child that ends in any other way than the two it should.
         beat: called about every two seconds while the child runs.
         environment: variables to add to this process's own.
+        spare: runs it if it is ready, and makes itself ready for the next time.
 
     Raises:
         RankflowError: what the child raised, or ``otherwise`` with the last words of its stderr.
         RuntimeError: somebody killed the child, which says nothing about its task: worth another
             try.
     """
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | (environment or {}),
-        start_new_session=True,
-    )
     text = given.model_dump_json(by_alias=True, exclude_none=True).encode()
+    child = spare.take() if spare is not None else None
+    if child is not None:
+        text = json.dumps(arguments).encode() + b"\n" + text
+    else:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | (environment or {}),
+            start_new_session=True,
+        )
     talk = asyncio.create_task(child.communicate(text))
     try:
         while not (await asyncio.wait({talk}, timeout=BEAT_SECONDS))[0]:
@@ -88,6 +95,8 @@ async def run_child(
         out, err = await talk
     finally:
         await _end(child, talk)
+        if spare is not None:
+            await spare.prepare()
     return _read(out, err, child.returncode, answer, otherwise)
 
 

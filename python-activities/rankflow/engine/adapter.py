@@ -33,7 +33,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from rankflow.contracts.models import ModelSpec
-from rankflow.engine.arguments import engine_arguments
+from rankflow.engine import sharing
+from rankflow.engine.arguments import OFFLINE, engine_arguments
 from rankflow.engine.backend import (
     Answer,
     BackendDead,
@@ -107,13 +108,16 @@ class VllmBackend:
         arguments = engine_arguments(self._spec)
         engine = arguments.engine
         engine.disable_log_stats = True  # the pulse is the only statistics logger
-        config = engine.create_engine_config()
-        llm = AsyncLLM.from_vllm_config(
-            config,
-            stat_loggers=[self._pulse.logger],
-            disable_log_stats=True,
-            enable_log_requests=False,
-        )
+        with sharing.turn_on_device(self._spec):
+            sharing.limit_memory(self._spec, engine)
+            config = engine.create_engine_config(OFFLINE)
+            llm = AsyncLLM.from_vllm_config(
+                config,
+                usage_context=OFFLINE,
+                stat_loggers=[self._pulse.logger],
+                disable_log_stats=True,
+                enable_log_requests=False,
+            )
         self._llm = llm
         tasks = await llm.get_supported_tasks()
         fields = vars(BaseFrontendArgs(**arguments.frontend)) | vars(engine)
@@ -131,7 +135,8 @@ class VllmBackend:
         }
         model = config.model_config
         commit = getattr(model.hf_config, "_commit_hash", None) or self._spec.revision
-        return ModelFacts(model.max_model_len, vllm.__version__, commit)
+        sequences = config.scheduler_config.max_num_seqs
+        return ModelFacts(model.max_model_len, vllm.__version__, commit, sequences)
 
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request through vLLM's serving class for ``url``; see the protocol."""

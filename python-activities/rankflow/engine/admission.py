@@ -1,9 +1,15 @@
-"""How many batches one engine admits at once, over all the queues it polls."""
+"""How much one engine admits at once, over all the queues it polls: counted in rows, not batches.
+
+Batches differ in size and thin out as their rows finish, so a fixed number of them leaves an engine
+half empty at every end of one. Rows that wait behind those in decode are what keeps it full.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Callable, Generator
 
 from temporalio.worker import (
     CustomSlotSupplier,
@@ -16,17 +22,30 @@ from temporalio.worker import (
 )
 
 _RETRY_SECONDS = 0.05
+MOST_BATCHES = 64
+"""However small they are: each keeps a file open and heartbeats."""
+ROWS_PER_SEQUENCE = 1.5
+"""Rows in work for each sequence that the engine decodes at once. The half that waits is decoded
+while the next batch is polled for, read and rendered: about a second."""
+
+
+def rows_wanted(max_num_seqs: int) -> int:
+    """Rows in work below which an engine takes another batch."""
+    return round(ROWS_PER_SEQUENCE * max_num_seqs)
 
 
 class Admission:
-    """Counts the batches in work. Queues share the count but not the places that idle polls hold.
+    """Counts what is in work. Queues share the count but not the places that idle polls hold.
 
     A poll needs a place before it knows whether work will come, so with two queues one batch more
-    than the limit can be admitted when both polls succeed at once.
+    than wanted can be admitted when both polls succeed at once.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, batches: int, rows: int = 0) -> None:
+        """Admit while fewer than ``batches`` are in work, or fewer than ``rows`` are unfinished."""
+        self._batches = batches
+        self._rows = rows
+        self._unfinished: list[Callable[[], int]] = []
         self.working = 0
         self.holds = 0
         """While there are any, no poll is started: somebody has the engine for itself."""
@@ -41,6 +60,33 @@ class Admission:
         """Take one hold back."""
         with self.lock:
             self.holds -= 1
+
+    @contextlib.contextmanager
+    def counting(self, unfinished: Callable[[], int]) -> Generator[None]:
+        """While this lasts a batch in work counts with its rows.
+
+        Args:
+            unfinished: how many rows of the batch have no answer yet; called from any thread.
+        """
+        with self.lock:
+            self._unfinished.append(unfinished)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._unfinished.remove(unfinished)
+
+    def has_room(self, idle: int) -> bool:
+        """Whether another batch may come, beside ``idle`` polls that are out. Needs the lock."""
+        if self.holds > 0:
+            return False
+        taken = self.working + idle
+        if taken < self._batches:
+            return True
+        # A batch that was admitted just now counts with its rows once they are known.
+        if taken >= MOST_BATCHES or idle > 0 or len(self._unfinished) < self.working:
+            return False
+        return sum(unfinished() for unfinished in self._unfinished) < self._rows
 
     def tuner(self) -> WorkerTuner:
         """Settings for the worker of one queue."""
@@ -73,8 +119,7 @@ class _Places(CustomSlotSupplier):
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
         with self._admission.lock:
-            admission = self._admission
-            if admission.holds > 0 or admission.working + self._idle >= admission.limit:
+            if not self._admission.has_room(self._idle):
                 return None
             self._idle += 1
             return _Permit()

@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.cli_args import BaseFrontendArgs
 from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
+from vllm.usage.usage_lib import UsageContext
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import ModelSpec
@@ -42,6 +43,11 @@ _REFUSED = {
     "enable_log_requests": "prompts must not reach the logs",
     "enable_log_outputs": "answers must not reach the logs",
 }
+
+
+OFFLINE = UsageContext.LLM_CLASS
+"""How vLLM is told that nobody waits for a first token: it then decodes up to four times as many
+sequences at once by default. Without a context it takes the values of its smallest machines."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class ModelFacts:
     vllm_version: str
     revision: str | None
     """Commit of the weights, where the model's source has one."""
+    max_num_seqs: int
+    """Requests that are decoded side by side; more of them wait."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class BatchActivities:
             self._host, self._served, self._fates, plan, part, name, alone, journal, watch
         )
         try:
-            async with self._turns.take(alone, watch.beat), journal:
+            async with self._turns.take(alone, watch.beat, watch.unfinished), journal:
                 return await work.run()
         except CommittedElsewhere:
             commit = await asyncio.to_thread(read_commit, store, *where)

@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from rankflow.connection import TemporalTarget, connect
 from rankflow.contracts.models import FleetSpec
 from rankflow.contracts.names import engine_queue, fleet_queue, slot_queue
-from rankflow.engine.admission import Admission
+from rankflow.engine.admission import Admission, rows_wanted
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.canary import CanaryActivity
 from rankflow.engine.drain import Drain, DrainActivity
@@ -125,7 +125,7 @@ class EngineService:
         tasks: list[asyncio.Task[None]],
     ) -> None:
         try:
-            await self._host.wait_loaded()
+            facts = await self._host.wait_loaded()
         except BaseException:
             if self._host.load_error is None:
                 raise
@@ -133,7 +133,8 @@ class EngineService:
             return
         log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
         if self._draining is None:
-            admission = Admission(self._fleet.max_concurrent_batches)
+            rows = rows_wanted(facts.max_num_seqs)
+            admission = Admission(self._fleet.max_concurrent_batches, rows)
             turns = Turns(admission)
             batches = BatchActivities(self._host, self.served, self._contact, turns, self._fates)
             self._batch_workers = self._workers_for_batches(client, batches, admission)

@@ -23,8 +23,12 @@ class Turns:
         """Those who have the engine for themselves, or wait for it, in the order they came."""
 
     @contextlib.asynccontextmanager
-    async def take(self, alone: bool, waiting: Callable[[], None]) -> AsyncGenerator[None]:
+    async def take(
+        self, alone: bool, waiting: Callable[[], None], unfinished: Callable[[], int]
+    ) -> AsyncGenerator[None]:
         """Wait for a turn and hold it.
+
+        ``unfinished`` tells the rows that the batch still has to do, see :class:`Admission`.
 
         Side by side it is had at once, or never: raises ENGINE_GONE (retryable) while a batch is
         alone or waits to be, so that the batch goes to another engine. To be alone is to wait for
@@ -42,7 +46,8 @@ class Turns:
             )
         self._together += 1
         try:
-            yield
+            with self._admission.counting(unfinished):
+                yield
         finally:
             self._together -= 1
 

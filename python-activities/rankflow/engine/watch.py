@@ -58,6 +58,10 @@ class Watch:
         self._seen = -1
         self._since = time.monotonic()
 
+    def unfinished(self) -> int:
+        """Rows of the batch that have no answer yet. Any thread may ask."""
+        return self.rows - (len(self.attempt.rows) if self.attempt is not None else 0)
+
     async def through_store(self, call: Awaitable[T]) -> T:
         """Wait for the store, heartbeating: a slow store is no reason to take the batch away.
 

@@ -1,12 +1,13 @@
-"""The limit on batches holds over both queues; an idle queue takes nothing from it."""
+"""Batches are admitted while rows are wanted, over both queues; an idle queue takes no place."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, cast
 
 from temporalio.worker import SlotMarkUsedContext, SlotPermit, SlotReleaseContext
 
-from rankflow.engine.admission import Admission
+from rankflow.engine.admission import MOST_BATCHES, Admission
 
 
 def places(admission: Admission) -> Any:
@@ -36,3 +37,45 @@ def test_batches_of_one_queue_leave_fewer_places_to_the_other() -> None:
     assert slot.try_reserve_slot(None) is None
     fleet.release_slot(SlotReleaseContext(slot_info=None, permit=first))
     assert slot.try_reserve_slot(None) is not None
+
+
+def admit(supplier: Any) -> bool:
+    """Have a batch arrive if there is room for one."""
+    permit = supplier.try_reserve_slot(None)
+    if permit is not None:
+        use(supplier, permit)
+    return permit is not None
+
+
+def test_batches_come_until_enough_rows_are_in_work_and_again_when_rows_finish() -> None:
+    admission = Admission(1, rows=100)
+    queue = places(admission)
+    left = [60, 60]
+    assert admit(queue)
+    # How much came is not known yet.
+    assert not admit(queue)
+    with admission.counting(lambda: left[0]):
+        assert admit(queue)
+        with admission.counting(lambda: left[1]):
+            assert not admit(queue)
+            left[0] = 30
+            assert admit(queue)
+
+
+def test_small_batches_are_bounded_in_number() -> None:
+    admission = Admission(2, rows=1_000)
+    queue = places(admission)
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_BATCHES):
+            assert admit(queue)
+            stack.enter_context(admission.counting(lambda: 1))
+        assert not admit(queue)
+
+
+def test_nothing_more_comes_while_a_batch_is_alone_however_few_rows_are_in_work() -> None:
+    admission = Admission(2, rows=100)
+    queue = places(admission)
+    admission.hold()
+    assert not admit(queue)
+    admission.let_go()
+    assert admit(queue)

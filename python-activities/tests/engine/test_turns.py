@@ -16,9 +16,14 @@ def nothing() -> None:
     """What waiting does here."""
 
 
+def no_rows() -> int:
+    """Rows that a batch has left here."""
+    return 0
+
+
 async def hold(turns: Turns, alone: bool, until: asyncio.Event, log: list[str], name: str) -> None:
     """Take a turn, and keep it until told."""
-    async with turns.take(alone, nothing):
+    async with turns.take(alone, nothing, no_rows):
         log.append(f"{name} on")
         await until.wait()
         log.append(f"{name} off")
@@ -33,7 +38,7 @@ async def test_a_suspect_waits_for_the_others_and_then_is_alone() -> None:
     await asyncio.sleep(0.7)
     assert log == ["first on"]
     with pytest.raises(RankflowError) as caught:
-        async with turns.take(False, nothing):
+        async with turns.take(False, nothing, no_rows):
             pass
     assert caught.value.kind is ErrorType.ENGINE_GONE
     end_first.set()
@@ -42,7 +47,7 @@ async def test_a_suspect_waits_for_the_others_and_then_is_alone() -> None:
     assert log == ["first on", "first off", "alone on"]
     end_alone.set()
     await alone
-    async with turns.take(False, nothing):
+    async with turns.take(False, nothing, no_rows):
         pass
 
 

@@ -1,0 +1,98 @@
+"""A child process that has imported vLLM already and waits for its task.
+
+The import takes 13 to 30 seconds, as long as everything else that a run does before its first row. So
+after one task that needed it the next child is started ahead; one that nobody uses for
+``IDLE_SECONDS`` ends, as it holds about 0.8 GB.
+
+``python -m rankflow.control.spare`` imports, then reads one line, the arguments of ``python -m`` as a
+JSON array, and becomes that; the rest of its stdin is the task's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import runpy
+import signal
+import sys
+
+from rankflow.contracts.models import ModelSpec
+
+IDLE_SECONDS = 600.0
+_ENVIRONMENT = {
+    "USE_TF": "0",
+    "TOKENIZERS_PARALLELISM": "true",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+_NICENESS = 5
+"""Importing ahead must not slow down engines of the same host, which load or generate now."""
+
+
+def can_be_spared(spec: ModelSpec) -> bool:
+    """Whether a task on this spec may run in a process that imported vLLM before it knew it.
+
+    Hub address and token are read at import.
+    """
+    return spec.backend == "vllm" and spec.endpoint is None and spec.credentials is None
+
+
+class Spare:
+    """At most one child ahead. Its methods are called on one event loop."""
+
+    def __init__(self, module: str = "rankflow.control.spare") -> None:
+        """``module`` is what the child runs until it gets its task; another one in tests."""
+        self._module = module
+        self._child: asyncio.subprocess.Process | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def take(self) -> asyncio.subprocess.Process | None:
+        """The child, now the caller's own, or None; its first line of input is its arguments."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        child, self._child = self._child, None
+        return child if child is not None and child.returncode is None else None
+
+    async def prepare(self) -> None:
+        """Start a child ahead unless there is one."""
+        if self._child is not None and self._child.returncode is None:
+            return
+        self._child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            self._module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_ENVIRONMENT | os.environ,
+            start_new_session=True,
+        )
+        self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.end)
+
+    def end(self) -> None:
+        """End the child that waits, if there is one."""
+        child = self.take()
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+def wait_and_become() -> None:
+    """Wait for a task and become it. Returns when stdin ends: the worker is gone."""
+    line = sys.stdin.buffer.readline()
+    if line:
+        module, *sys.argv[1:] = json.loads(line)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    """Import vLLM, then wait."""
+    os.nice(_NICENESS)
+    import rankflow.rows.openai  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    wait_and_become()
+
+
+if __name__ == "__main__":
+    main()

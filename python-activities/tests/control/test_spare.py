@@ -1,0 +1,101 @@
+"""The child that is started ahead does the next task, once, and leaves when nobody needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rankflow.contracts.errors import ErrorType
+from rankflow.contracts.models import CheckEngineArgumentsInput, ModelSpec
+from rankflow.control.process import run_child
+from rankflow.control.spare import Spare, can_be_spared
+from tests.control import spared
+
+SPARED = "tests.control.spared"
+"""Like the spare child, without vLLM's import; its task answers with its process id."""
+
+
+async def ask(spare: Spare) -> spared.Who:
+    """Run the task."""
+    given = CheckEngineArgumentsInput(model=ModelSpec(model="m"))
+    return await run_child(
+        ["tests.control.who", "answer"],
+        given,
+        spared.Who,
+        otherwise=ErrorType.STORE_UNAVAILABLE,
+        beat=lambda: None,
+        spare=spare,
+    )
+
+
+async def test_the_second_task_runs_in_the_child_that_was_started_ahead() -> None:
+    spare = Spare(SPARED)
+    try:
+        first, second, third = await ask(spare), await ask(spare), await ask(spare)
+        assert not first.ahead
+        assert second.ahead and third.ahead
+        assert second.pid != third.pid
+        assert second.argument == "answer" and second.model == "m"
+    finally:
+        spare.end()
+
+
+async def test_a_spare_child_that_died_is_not_missed() -> None:
+    spare = Spare(SPARED)
+    try:
+        await spare.prepare()
+        child = spare.take()
+        assert child is not None
+        spare = Spare(SPARED)
+        await spare.prepare()
+        taken = spare._child  # pyright: ignore[reportPrivateUsage]
+        assert taken is not None
+        taken.kill()
+        await taken.wait()
+        assert not (await ask(spare)).ahead
+        child.kill()
+        await child.wait()
+    finally:
+        spare.end()
+
+
+async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import asyncio, os\n"
+        "from rankflow.control.spare import Spare\n"
+        "async def main():\n"
+        f"    spare = Spare({SPARED!r})\n"
+        "    await spare.prepare()\n"
+        "    print(spare.take().pid, flush=True)\n"
+        "    os._exit(0)\n"
+        "asyncio.run(main())\n"
+    )
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await worker.communicate()
+    for _ in range(100):
+        if not is_alive(int(out)):
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail("the child outlived its worker")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z" and pid != os.getpid()
+
+
+def test_what_the_import_reads_must_not_come_after_it() -> None:
+    assert can_be_spared(ModelSpec(model="m"))
+    assert not can_be_spared(ModelSpec(model="m", endpoint="https://hub.example"))
+    assert not can_be_spared(ModelSpec(model="m", backend="simulated"))
