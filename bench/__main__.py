@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -106,8 +107,6 @@ def _entry(text: str, engines: int) -> Entry:
 
 
 def _key_value(text: str) -> tuple[str, Any]:
-    import json
-
     key, _, value = text.partition("=")
     try:
         return key, json.loads(value)
@@ -122,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--workloads", nargs="+", default=["equal", "mixed"], choices=list(WORKLOADS))
     add("--engines", type=int, default=2)
     add("--repetitions", type=int, default=1)
-    add("--scale", type=float, default=1.0, help="times the rows of each workload, which are those of one engine")
+    add(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="times the rows of each workload, which are those of one engine",
+    )
     add("--model", default="SmolLM2-135M-Instruct", help="folder, or name of an installed model")
     add("--max-model-len", type=int, default=2048)
     add("--max-num-seqs", type=int, default=256)

@@ -148,7 +148,7 @@ def _python_path() -> str:
 
 
 def rotated(entries: list[Entry], by: int) -> list[Entry]:
-    """The order of a repetition: nobody is always first, when caches are cold or the chip is cool."""
+    """The order of a repetition: nobody is always first, when caches are cold."""
     by %= len(entries)
     return entries[by:] + entries[:by]
 
@@ -163,13 +163,13 @@ def run_campaign(
     together: bool = False,
     limit: float = 1800.0,
 ) -> Iterator[Measurement | ContenderFailed]:
-    """Every entry on every workload, `repetitions` times; a contender that fails is told and left out.
+    """Every entry on every workload, `repetitions` times; one that fails is told and left out.
 
     Args:
         workloads: request file of each, by the number of engines.
         folder: takes logs and results.
-        together: load all contenders at once, beside each other, and measure them one by one after that.
-            For machines with memory for all of them; loading is not comparable then.
+        together: load all contenders beside each other before the first is measured. For machines
+            with memory for all of them; loading is not comparable then.
         limit: seconds a contender may take to load, and for one job.
     """
     if together:

@@ -1,6 +1,6 @@
 """For contenders that know one engine only: as many processes as engines, and the rows dealt out.
 
-Row i goes to engine i modulo N, so every engine gets the same mix: the best that a static share can do.
+Row i goes to engine i modulo N, so every engine gets the same mix: the best of static shares.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How the campaign and a contender's process talk: one JSON line a message.
 
-A contender says `{"event": "ready"}` when it could begin, then takes jobs `{"requests", "result"}` on
-stdin until it ends; each job's result is written to its file before `{"event": "done"}`. So engines are
-loaded once for several workloads, and a contender never loads while another is measured.
+A contender says `{"event": "ready"}` when it could begin, then takes jobs `{"requests", "result"}`
+on stdin until it ends; each job's result is written to its file before `{"event": "done"}`. So
+engines are loaded once for several workloads, and none loads while another is measured.
 """
 
 from __future__ import annotations

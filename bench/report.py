@@ -165,7 +165,9 @@ def markdown(lines: list[Line]) -> str:
     rows = [_HEAD, tuple("---" for _ in _HEAD)]
     for line in lines:
         title = Entry(line.contender, line.engines).title
-        spread = f"{line.slowest:,.0f}–{line.fastest:,.0f}" if line.repetitions > 1 else "one run"
+        spread = (
+            f"{line.slowest:,.0f} to {line.fastest:,.0f}" if line.repetitions > 1 else "one run"
+        )
         rows.append(
             (
                 line.workload,

@@ -1,6 +1,6 @@
-"""Request files made from a seed: OpenAI Batch JSONL with chat rows, the one form that all contenders take.
+"""Request files made from a seed: OpenAI Batch JSONL with chat rows, which all contenders take.
 
-Every row asks for an exact number of tokens (`ignore_eos`), so that all contenders do the same work.
+Every row asks for an exact number of tokens (`ignore_eos`), so that all do the same work.
 """
 
 from __future__ import annotations
@@ -11,15 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_WORDS = (
-    "time year people way day man thing woman life child world school state family student group "
-    "country problem hand part place case week company system program question work government "
-    "number night point home water room mother area money story fact month lot right study book eye "
-    "job word business issue side kind head house service friend father power hour game line end "
-    "member law car city community name president team minute idea kid body information back parent "
-    "face others level office door health person art war history party result change morning reason "
-    "research girl guy moment air teacher force education"
-).split()
+_WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
 
 
 class Row(NamedTuple):

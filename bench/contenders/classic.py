@@ -1,4 +1,4 @@
-"""The classic script: Ray actors with an engine each, batch b of a rank to engine `rank % engines`, and wait."""
+"""The classic script: an engine in each Ray actor, a rank's batches to `rank % engines`, and wait."""
 
 from __future__ import annotations
 

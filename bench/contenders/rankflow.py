@@ -1,7 +1,7 @@
-"""Rankflow through its command line: warm on a fleet that is up, or cold with everything to be started.
+"""Rankflow through its command line: warm on a fleet that is up, or cold with all to be started.
 
-`generating` is from the start of the first rank to the end of the last, so Temporal, commits and fsyncs are
-in it; a job has planning, assembling and the command itself in it, too.
+`generating` is from the start of the first rank to the end of the last, so Temporal, commits and
+fsyncs are in it; a job has planning, assembling and the command itself in it, too.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ class Rankflow:
 
     async def _phases(self, run_id: str) -> dict[str, float]:
         """Seconds of each phase of a finished run, from the times of its workflows."""
-        client = await Client.connect(
-            self._target["address"], namespace=self._target["namespace"]
-        )
+        client = await Client.connect(self._target["address"], namespace=self._target["namespace"])
         run = await client.get_workflow_handle(f"run/{run_id}").describe()
         # As many ranks as engines, the default.
         handles = (

@@ -1,7 +1,7 @@
 """Ray Data LLM: `ray.data.llm`, with the settings that run on a small machine.
 
-Engines are loaded by each execution, so a job's seconds have the load in them; `generating` is from the
-first request that an engine took to the last answer, as the rows tell.
+Engines are loaded by each execution, so a job's seconds have the load in them; `generating` is from
+the first request that an engine took to the last answer, as the rows tell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vllm.entrypoints.openai.run_batch`: vLLM's own reader of OpenAI Batch files, one file after the other."""
+"""`vllm.entrypoints.openai.run_batch`: vLLM's own reader of OpenAI Batch files."""
 
 from __future__ import annotations
 

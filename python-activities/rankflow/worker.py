@@ -200,7 +200,7 @@ async def serve() -> None:
         log.info("polling %s in namespace %s", PYTHON_QUEUE, client.namespace)
         await stop.wait()
         log.info("shutting down")
-    _spare.end()
+    await _spare.close()
 
 
 def main() -> None:

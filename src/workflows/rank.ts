@@ -123,10 +123,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   };
   const window = new CancellationScope();
   const places = window.run(async () =>
-    Array.from(
-      { length: windowSize(input.fleet, input.ranks, input.rows / input.batches) },
-      place,
-    ),
+    Array.from({ length: windowSize(input.fleet, input.ranks, input.rows / input.batches) }, place),
   );
   await settle(window, await places);
 

@@ -1,11 +1,11 @@
 """A child process that has imported vLLM already and waits for its task.
 
-The import takes 13 to 30 seconds, as long as everything else that a run does before its first row. So
-after one task that needed it the next child is started ahead; one that nobody uses for
+The import takes 13 to 30 seconds, longer than all else that a warm run does before its first row.
+So after one task that needed it the next child is started ahead; one that nobody uses for
 ``IDLE_SECONDS`` ends, as it holds about 0.8 GB.
 
-``python -m rankflow.control.spare`` imports, then reads one line, the arguments of ``python -m`` as a
-JSON array, and becomes that; the rest of its stdin is the task's own.
+``python -m rankflow.control.spare`` imports, says so with a line, then reads one line, the
+arguments of ``python -m`` as a JSON array, and becomes that; the rest of stdin is the task's own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
+_READY = b"\nready\n"
 _NICENESS = 5
 """Importing ahead must not slow down engines of the same host, which load or generate now."""
 
@@ -45,12 +46,22 @@ class Spare:
         """``module`` is what the child runs until it gets its task; another one in tests."""
         self._module = module
         self._child: asyncio.subprocess.Process | None = None
+        self._imported: asyncio.Task[bytes] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     def take(self) -> asyncio.subprocess.Process | None:
-        """The child, now the caller's own, or None; its first line of input is its arguments."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        """The child, now the caller's own; its first line of input is its arguments.
+
+        None while it still imports: not every task needs vLLM, and one that does is as fast alone.
+        """
+        if self._child is None or self._imported is None or not self._imported.done():
+            return None
+        return self._let_go()
+
+    def _let_go(self) -> asyncio.subprocess.Process | None:
+        for one in (self._expiry, self._imported):
+            if one is not None:
+                one.cancel()
         child, self._child = self._child, None
         return child if child is not None and child.returncode is None else None
 
@@ -68,11 +79,19 @@ class Spare:
             env=_ENVIRONMENT | os.environ,
             start_new_session=True,
         )
-        self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.end)
+        assert self._child.stdout is not None
+        self._imported = asyncio.create_task(self._child.stdout.readuntil(_READY))
+        self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
 
-    def end(self) -> None:
-        """End the child that waits, if there is one."""
-        child = self.take()
+    async def close(self) -> None:
+        """End the child that waits, if there is one, and wait until it has."""
+        child = self._child
+        self._end()
+        if child is not None:
+            await child.wait()
+
+    def _end(self) -> None:
+        child = self._let_go()
         if child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -80,6 +99,8 @@ class Spare:
 
 def wait_and_become() -> None:
     """Wait for a task and become it. Returns when stdin ends: the worker is gone."""
+    sys.stdout.buffer.write(_READY)
+    sys.stdout.buffer.flush()
     line = sys.stdin.buffer.readline()
     if line:
         module, *sys.argv[1:] = json.loads(line)

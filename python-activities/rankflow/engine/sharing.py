@@ -1,7 +1,7 @@
-"""Several engines on one GPU: each takes its share of the memory, and they load one after the other.
+"""Several engines on one GPU: each has its share of the memory, and they load one by one.
 
-vLLM measures a card's free memory before and after a trial run and takes the difference for its own,
-so engines that start beside each other count each other's memory and fail.
+vLLM measures a card's free memory before and after a trial run and takes the difference for its
+own, so engines that start beside each other count each other's memory and fail.
 """
 
 from __future__ import annotations

@@ -115,9 +115,7 @@ class SimulatedBackend:
         await asyncio.sleep(self._args.load_seconds)
         if self._args.load_error is not None:
             raise RuntimeError(self._args.load_error)
-        return ModelFacts(
-            self.max_model_len, FINGERPRINT, self._spec.revision, len(self._free_at)
-        )
+        return ModelFacts(self.max_model_len, FINGERPRINT, self._spec.revision, len(self._free_at))
 
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Answer deterministically after the time the rate asks for."""

@@ -32,35 +32,53 @@ async def ask(spare: Spare) -> spared.Who:
     )
 
 
+async def imported(spare: Spare) -> None:
+    """Wait until the child ahead could take a task."""
+    for _ in range(200):
+        task = spare._imported  # pyright: ignore[reportPrivateUsage]
+        if task is not None and task.done():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("the child ahead never said that it is ready")
+
+
 async def test_the_second_task_runs_in_the_child_that_was_started_ahead() -> None:
     spare = Spare(SPARED)
     try:
-        first, second, third = await ask(spare), await ask(spare), await ask(spare)
+        first = await ask(spare)
+        await imported(spare)
+        second = await ask(spare)
+        await imported(spare)
+        third = await ask(spare)
         assert not first.ahead
         assert second.ahead and third.ahead
         assert second.pid != third.pid
         assert second.argument == "answer" and second.model == "m"
     finally:
-        spare.end()
+        await spare.close()
 
 
-async def test_a_spare_child_that_died_is_not_missed() -> None:
+async def test_no_task_waits_for_the_import_of_the_child_ahead() -> None:
+    spare = Spare("tests.control.never_ready")
+    try:
+        await spare.prepare()
+        assert not (await ask(spare)).ahead
+    finally:
+        await spare.close()
+
+
+async def test_a_child_ahead_that_died_is_not_missed() -> None:
     spare = Spare(SPARED)
     try:
         await spare.prepare()
-        child = spare.take()
+        await imported(spare)
+        child = spare._child  # pyright: ignore[reportPrivateUsage]
         assert child is not None
-        spare = Spare(SPARED)
-        await spare.prepare()
-        taken = spare._child  # pyright: ignore[reportPrivateUsage]
-        assert taken is not None
-        taken.kill()
-        await taken.wait()
-        assert not (await ask(spare)).ahead
         child.kill()
         await child.wait()
+        assert not (await ask(spare)).ahead
     finally:
-        spare.end()
+        await spare.close()
 
 
 async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
@@ -71,7 +89,7 @@ async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
         "async def main():\n"
         f"    spare = Spare({SPARED!r})\n"
         "    await spare.prepare()\n"
-        "    print(spare.take().pid, flush=True)\n"
+        "    print(spare._child.pid, flush=True)\n"
         "    os._exit(0)\n"
         "asyncio.run(main())\n"
     )

@@ -50,6 +50,19 @@ def test_every_row_is_in_exactly_one_batch_in_input_order(
     assert estimate_bytes(summary) > summary.input_bytes
 
 
+@pytest.mark.parametrize(
+    ("count", "ranks", "largest"),
+    [(10, 1, 10), (160, 2, 16), (1600, 2, 50), (20_000, 1, 256)],
+)
+def test_a_rank_has_enough_batches_to_share_out_if_they_are_not_too_small(
+    tmp_path: Path, count: int, ranks: int, largest: int
+) -> None:
+    asked = spec(tmp_path, rows(count), ranks=ranks)
+    plan_run(asked)
+    plan = load_plan(open_store(asked.store), "run-1")
+    assert max(part.rows for part in plan.batches(0)) == largest
+
+
 def test_validating_says_the_same_as_planning_and_writes_nothing(tmp_path: Path) -> None:
     asked = spec(tmp_path, rows(20), ranks=2)
     assert validate_run(asked) == plan_run(asked)

@@ -25,15 +25,28 @@ describe('the window of a rank', () => {
         fc.integer({ min: 1, max: 8 }),
         fc.integer({ min: 1, max: 512 }),
         (engines, maxConcurrentBatches, ranks) => {
-          const size = windowSize({ engines, maxConcurrentBatches }, ranks);
+          const size = windowSize({ engines, maxConcurrentBatches }, ranks, 256);
           expect(size).toBeGreaterThanOrEqual(2);
-          expect(size * ranks).toBeGreaterThanOrEqual(engines * maxConcurrentBatches * 1.5);
+          const wanted = Math.min(1500 * ranks, engines * maxConcurrentBatches * 1.5);
+          expect(size * ranks).toBeGreaterThanOrEqual(wanted);
           // No rank hoards: without the least size, taking one away would leave engines idle.
           if (size > 2)
             expect((size - 1) * ranks).toBeLessThan(engines * maxConcurrentBatches * 1.5);
         },
       ),
     );
+  });
+
+  it('is longer where batches are smaller, so that an engine finds the rows it wants', () => {
+    const fleet = { engines: 2, maxConcurrentBatches: 2, rowsPerEngine: 384 };
+    expect(windowSize(fleet, 2, 256)).toBe(3);
+    expect(windowSize(fleet, 2, 32)).toBe(18);
+    expect(windowSize(fleet, 1, 32)).toBe(36);
+  });
+
+  it('stays below what a workflow may have pending, however many engines there are', () => {
+    const fleet = { engines: 1000, maxConcurrentBatches: 2, rowsPerEngine: 1536 };
+    expect(windowSize(fleet, 1, 16)).toBe(1500);
   });
 
   it('lets neighbouring ranks drain at different times, long before the limits of a history', () => {
