@@ -1,4 +1,4 @@
-"""The classic script: an engine in each Ray actor, a rank's batches to `rank % engines`, and wait."""
+"""The classic script: an engine in each Ray actor, batches of rank r to `r % engines`, and wait."""
 
 from __future__ import annotations
 
