@@ -85,6 +85,26 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'Read the node log named in the message, then run `rankflow cluster up` again.',
   },
+  HostUnreachable: {
+    retryable: true,
+    wayOut: 'Check that the machine is up, its address and port, and the firewall in between.',
+  },
+  HostTimedOut: {
+    retryable: true,
+    wayOut: 'See whether the host is overloaded, or its disk or network hangs.',
+  },
+  HostKeyRefused: {
+    retryable: false,
+    wayOut: "Compare the fingerprint of the host's key, then add it to the cluster's known hosts.",
+  },
+  HostAccessDenied: {
+    retryable: false,
+    wayOut: 'Add the public key to ~/.ssh/authorized_keys of the user on that host.',
+  },
+  HostRefused: {
+    retryable: false,
+    wayOut: 'Mend on the host what the message names, then run `rankflow cluster up` again.',
+  },
 } as const satisfies Record<string, ErrorKind>;
 
 export type ErrorType = keyof typeof ERRORS;

@@ -33,6 +33,11 @@ class ErrorType(StrEnum):
     UNSUPPORTED_STORE = "UnsupportedStore"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     CLUSTER_START_FAILED = "ClusterStartFailed"
+    HOST_UNREACHABLE = "HostUnreachable"
+    HOST_TIMED_OUT = "HostTimedOut"
+    HOST_KEY_REFUSED = "HostKeyRefused"
+    HOST_ACCESS_DENIED = "HostAccessDenied"
+    HOST_REFUSED = "HostRefused"
 
 
 RETRYABLE: frozenset[ErrorType] = frozenset(
@@ -41,6 +46,8 @@ RETRYABLE: frozenset[ErrorType] = frozenset(
         ErrorType.LEASE_LOST,
         ErrorType.STORE_UNAVAILABLE,
         ErrorType.CLUSTER_UNAVAILABLE,
+        ErrorType.HOST_UNREACHABLE,
+        ErrorType.HOST_TIMED_OUT,
     }
 )
 
