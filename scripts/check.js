@@ -35,6 +35,12 @@ const checks = [
     ['scripts/generate-contracts.js', ...(fix ? [] : ['--check'])],
     root,
   ],
+  [
+    'cluster schema',
+    process.execPath,
+    ['scripts/generate-cluster-schema.js', ...(fix ? [] : ['--check'])],
+    root,
+  ],
   ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix'], inPython]] : []),
   ['ruff format', tool('ruff'), ['format', '--quiet', ...(fix ? [] : ['--check'])], inPython],
   ['ruff check', tool('ruff'), ['check', '--quiet'], inPython],

@@ -10,6 +10,17 @@ import {
   startLocalNode,
 } from './local-cluster.js';
 import { observeCluster, observeFleet } from './observe.js';
+import { checkNodes, drainNode, endNode, removeNodes, startNode } from './ssh-cluster.js';
+
+/** Waits in an activity: heartbeats, and ends with the activity's cancellation. */
+const pause = async (ms: number): Promise<void> => {
+  const context = Context.current();
+  context.heartbeat();
+  await context.sleep(ms);
+};
+
+/** Well within the 30 s after which a start is thought to be lost. */
+const HEARTBEAT_MS = 5_000;
 
 /** What the control worker serves. */
 export const controlActivities: ControlActivities = {
@@ -17,11 +28,6 @@ export const controlActivities: ControlActivities = {
   observeFleet: async (input) => observeFleet(input, clusterStatus),
   startLocalNode: async (input) => {
     const database = await databaseId(Context.current().client);
-    const pause = async (ms: number): Promise<void> => {
-      const context = Context.current();
-      context.heartbeat();
-      await context.sleep(ms);
-    };
     await startLocalNode(input, pause, database);
   },
   endLostCluster: async ({ name }) => ({
@@ -29,6 +35,20 @@ export const controlActivities: ControlActivities = {
   }),
   endLocalNode,
   removeLocalCluster,
+  checkNodes,
+  startNode: async (input) => {
+    const context = Context.current();
+    // Steps on a host may take long and say nothing.
+    const timer = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
+    try {
+      await startNode(input, pause, context.cancellationSignal);
+    } finally {
+      clearInterval(timer);
+    }
+  },
+  endNode,
+  removeNodes,
+  drainNode,
   ensureCluster,
   ensureFleet,
   stopCluster,

@@ -85,22 +85,51 @@ export async function listActors(cluster: ClusterAddress): Promise<ActorState[]>
   });
 }
 
+const JobState = z.object({ type: z.string().nullish(), status: z.string() });
+
+/**
+ * How many jobs that were submitted to the cluster wait or run. Drivers that connect by themselves do not count.
+ *
+ * @throws Error like {@link listNodes}
+ */
+export async function countJobs(cluster: ClusterAddress): Promise<number> {
+  const jobs = z.array(JobState).parse(await request(cluster, '/api/jobs/', {}));
+  return jobs.filter(
+    ({ type, status }) => type === 'SUBMISSION' && (status === 'PENDING' || status === 'RUNNING'),
+  ).length;
+}
+
 async function get<T extends z.ZodType>(
   cluster: ClusterAddress,
   what: string,
   item: T,
   query: Record<string, string>,
 ): Promise<z.infer<T>[]> {
-  const url = new URL(`/api/v0/${what}`, cluster.dashboardUrl);
-  url.search = String(new URLSearchParams({ limit: String(LIMIT), detail: '1', ...query }));
+  const parameters = { limit: String(LIMIT), detail: '1', ...query };
+  const answer = await request(cluster, `/api/v0/${what}`, parameters);
+  const { result, msg, data } = answerOf(item).parse(answer);
+  if (!result || !data) throw new Error(`Ray cannot list ${what}: ${msg ?? 'no reason given'}`);
+  return data.result.result;
+}
+
+async function request(
+  cluster: ClusterAddress,
+  what: string,
+  query: Record<string, string>,
+): Promise<unknown> {
+  const url = new URL(what, cluster.dashboardUrl);
+  url.search = String(new URLSearchParams(query));
   const response = await fetch(url, {
     headers: await authorization(cluster.tokenFile),
     signal: AbortSignal.timeout(ANSWER_MS),
   });
+  if (response.status === 401 || response.status === 403) {
+    const given =
+      cluster.tokenFile === undefined ? 'no token' : `the token in ${cluster.tokenFile}`;
+    throw new Error(`${url.origin} refuses ${given}: it is not that of this cluster`);
+  }
   if (!response.ok) throw new Error(`${url.origin} answers ${response.status} to ${what}`);
-  const { result, msg, data } = answerOf(item).parse(await response.json());
-  if (!result || !data) throw new Error(`Ray cannot list ${what}: ${msg ?? 'no reason given'}`);
-  return data.result.result;
+  return response.json();
 }
 
 /** The header that Ray's dashboard expects when token authentication is on. */

@@ -159,9 +159,15 @@ async function defaultResources(
   const given = model.gpusPerEngine !== undefined && model.cpusPerEngine !== undefined;
   if (spec === undefined || given || model.backend === 'simulated') return {};
   const gpusPerReplica = count(model.tensorParallelSize) * count(model.pipelineParallelSize);
-  const nodes = spec.nodes.provider === 'local' ? spec.nodes.workers : 0;
+  const nodes = nodeCount(spec.nodes);
   const shares = Math.max(count(engines), nodes);
   return engineResources(await hardwareOf(spec.nodes), shares, gpusPerReplica);
+}
+
+/** Nodes that share what there is; 0 where nobody knows. */
+function nodeCount(nodes: ClusterSpec['nodes']): number {
+  if (nodes.provider === 'existing') return 0;
+  return nodes.provider === 'local' ? nodes.workers : nodes.count;
 }
 
 const count = (value: unknown): number =>

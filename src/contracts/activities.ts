@@ -31,6 +31,7 @@ import type {
   EnsuredCluster,
   EnsuredFleet,
   EnsureFleetRequest,
+  Problem,
   StopResult,
 } from './workflows.js';
 
@@ -64,13 +65,15 @@ export interface RayNode {
   readonly gpus: number;
 }
 
-/** A node of a local cluster as this host sees it. */
+/** A node as its host sees it: of a local cluster this one, else one behind ssh. */
 export interface LocalProcess {
   readonly name: string;
   /** Whether anything of it runs. */
   readonly running: boolean;
   /** Seconds since it was started; 0 when it never was. */
   readonly ageSeconds: number;
+  /** Why its host cannot be asked; the other fields then say nothing. */
+  readonly unreachable?: string;
 }
 
 export interface ClusterObservation {
@@ -78,16 +81,46 @@ export interface ClusterObservation {
   readonly reachable: boolean;
   readonly address?: ClusterAddress;
   readonly nodes: readonly RayNode[];
-  /** Nodes that were started on this host, also those that have ended. Empty for an existing cluster. */
+  /** Nodes that were started, also those that have ended. Empty for an existing cluster. */
   readonly processes: readonly LocalProcess[];
+  /** Engines on each node, by node id; absent when nobody asked. */
+  readonly engines?: Readonly<Record<string, number>>;
+  /** Ray jobs that wait or run; absent when nobody asked. */
+  readonly jobs?: number;
   /** Why the state API did not answer. */
   readonly problem?: string;
+}
+
+export interface ObserveClusterInput {
+  readonly spec: ClusterSpec;
+  /** Of a cluster over ssh: the nodes whose hosts are asked. */
+  readonly nodes?: readonly string[];
+  /** Of a cluster over ssh: where the head was seen last, should its host not answer. */
+  readonly address?: ClusterAddress;
 }
 
 export interface LocalNodeInput {
   readonly spec: ClusterSpec;
   /** `head`, `worker-1`, ... */
   readonly node: string;
+}
+
+/** A node over ssh. */
+export interface NodeInput extends LocalNodeInput {
+  /** Where the head is; absent for the head itself. */
+  readonly address?: ClusterAddress;
+}
+
+/** What is wrong with one node. */
+export interface NodeProblem {
+  readonly node: string;
+  readonly problem: Problem;
+}
+
+export interface DrainNodeInput {
+  readonly address: ClusterAddress;
+  readonly nodeId: string;
+  readonly seconds: number;
 }
 
 export interface FleetObservation {
@@ -108,12 +141,26 @@ export interface ReleaseInput {
 
 /** TypeScript control worker, `CONTROL_QUEUE`. All are safe to repeat. */
 export interface ControlActivities {
-  observeCluster(input: { readonly spec: ClusterSpec }): Promise<ClusterObservation>;
+  observeCluster(input: ObserveClusterInput): Promise<ClusterObservation>;
   startLocalNode(input: LocalNodeInput): Promise<void>;
   endLocalNode(input: LocalNodeInput): Promise<void>;
   removeLocalCluster(input: { readonly name: string }): Promise<void>;
   /** Ends a local cluster whose Temporal database is lost: nobody knows what its engines are for. */
   endLostCluster(input: { readonly name: string }): Promise<{ readonly ended: boolean }>;
+  /** What keeps nodes over ssh from starting, of all of them at once. Never fails for that. */
+  checkNodes(input: {
+    readonly spec: ClusterSpec;
+    readonly nodes: readonly string[];
+  }): Promise<readonly NodeProblem[]>;
+  startNode(input: NodeInput): Promise<void>;
+  endNode(input: LocalNodeInput): Promise<void>;
+  /** Ends all nodes over ssh that can be reached; returns those that cannot. */
+  removeNodes(input: {
+    readonly spec: ClusterSpec;
+    readonly nodes: readonly string[];
+  }): Promise<readonly NodeProblem[]>;
+  /** Has Ray place nothing more on a node, and tells its engines to be done in time. */
+  drainNode(input: DrainNodeInput): Promise<void>;
   observeFleet(input: { readonly spec: FleetSpec }): Promise<FleetObservation>;
   ensureCluster(input: EnsureClusterRequest): Promise<EnsuredCluster>;
   ensureFleet(input: EnsureFleetRequest): Promise<EnsuredFleet>;

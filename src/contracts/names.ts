@@ -43,6 +43,10 @@ export function engineActorName(fleet: string, specHash: string, slot: number): 
   return `${fleetQueue(fleet, specHash)}-slot-${slot}`;
 }
 
+/** Whether an actor of this name is an engine. */
+export const isEngineActor = (name: string): boolean =>
+  /^fleet-.+-[0-9a-f]{12}-slot-\d+$/u.test(name);
+
 export const clusterWorkflowId = (name: string): string => `cluster/${name}`;
 export const fleetWorkflowId = (name: string): string => `fleet/${name}`;
 export const runWorkflowId = (runId: string): string => `run/${runId}`;
@@ -79,6 +83,7 @@ export const ENGINE_ACTIVITY = {
 export const UPDATE = {
   ensureCluster: 'ensureCluster',
   stopCluster: 'stopCluster',
+  changeNodes: 'changeNodes',
   ensureFleet: 'ensureFleet',
   stopFleet: 'stopFleet',
 } as const;

@@ -2,7 +2,7 @@
  * What goes into workflows, updates and queries and what comes out of them. Interfaces only: workflow code
  * imports this file, and no zod may reach a workflow bundle.
  */
-import type { ClusterAddress, ClusterSpec } from './cluster.js';
+import type { ClusterAddress, ClusterSpec, SshNode, SshProvider } from './cluster.js';
 import type { ErrorType } from './errors.js';
 import type { FleetSpec } from './fleet.js';
 import type { PreemptionNotice } from './preemption.js';
@@ -35,6 +35,8 @@ export interface StopRequest {
 export interface StopResult {
   /** False when others still use it, or when it is meant to stay. */
   readonly stopped: boolean;
+  /** Nodes over ssh that could not be ended, as their hosts do not answer. */
+  readonly left?: readonly { readonly node: string; readonly problem: Problem }[];
 }
 
 // Cluster: workflow id cluster/<name>
@@ -52,6 +54,69 @@ export interface ClusterCarried {
   readonly everReady: boolean;
   /** Nodes that are going to be taken away. */
   readonly notices?: readonly PreemptionNotice[];
+  /** Of a cluster over ssh. */
+  readonly members?: MembersState;
+  readonly history?: ClusterHistoryState;
+  /** Where the head was seen last. */
+  readonly address?: ClusterAddress;
+}
+
+/** How often a node over ssh has failed, and why it did last. */
+export interface NodeTrouble {
+  readonly failures: number;
+  /** Milliseconds since the epoch. */
+  readonly lastAt: number;
+  readonly problem: Problem;
+}
+
+/** Which of its hosts a cluster over ssh uses. */
+export interface MembersState {
+  /** The nodes of the cluster as updates have changed them. */
+  readonly nodes: SshProvider;
+  /** Worker nodes that are wanted, by name. */
+  readonly active: readonly string[];
+  /** No longer wanted, and still to be ended. */
+  readonly leaving: readonly string[];
+  /** Draining nodes, and when they are to go (milliseconds since the epoch). */
+  readonly drains: readonly (readonly [name: string, deadline: number])[];
+  readonly troubles: readonly (readonly [name: string, trouble: NodeTrouble])[];
+  /** Drained nodes, which are left out until they are added again. */
+  readonly cordoned?: readonly string[];
+  /** Removed nodes that are still to be ended. */
+  readonly gone?: readonly SshNode[];
+}
+
+export interface ClusterEvent {
+  /** ISO 8601. */
+  readonly at: string;
+  readonly node?: string;
+  readonly what: string;
+}
+
+export interface ClusterHistoryState {
+  readonly events: readonly ClusterEvent[];
+  /** State of each node, and since when (ISO 8601). */
+  readonly states: readonly (readonly [name: string, state: string, since: string])[];
+}
+
+/** Argument of the update `changeNodes`: what is to be different. Only for clusters over ssh, but for `count`. */
+export interface ChangeNodesRequest {
+  /** Nodes to add; each new one is wanted besides those that are. One that is there is tried again. */
+  readonly add?: readonly SshNode[];
+  /** What is added is a spare. */
+  readonly spare?: boolean;
+  /** Names of nodes to end and forget. */
+  readonly remove?: readonly string[];
+  /** Nodes whose engines are to be done in so many seconds; then they are ended. */
+  readonly drain?: { readonly nodes: readonly string[]; readonly seconds: number };
+  /** How many worker nodes are wanted. */
+  readonly count?: number;
+}
+
+export interface ChangeNodesResult {
+  /** Names of the worker nodes that are wanted now. */
+  readonly active: readonly string[];
+  readonly spares: readonly string[];
 }
 
 /** Argument of the update `ensureCluster`. */
@@ -70,8 +135,21 @@ export interface ClusterNodeStatus {
   /** `head`, `worker-1`, ...; Ray's node name on a cluster of somebody else. */
   readonly name: string;
   readonly role: 'head' | 'worker';
-  /** `draining`: it has notice of preemption. */
-  readonly state: 'missing' | 'starting' | 'alive' | 'draining' | 'dead';
+  /**
+   * `draining`: it has notice of preemption, or is being drained; `unreachable`: its host does not answer; `failed`:
+   * it has failed too often; `spare`: it is not wanted while others are well; `drained`: it is left out until it is added
+   * again.
+   */
+  readonly state:
+    | 'missing'
+    | 'starting'
+    | 'alive'
+    | 'draining'
+    | 'dead'
+    | 'unreachable'
+    | 'failed'
+    | 'spare'
+    | 'drained';
   /** ISO 8601 time at which a node with notice goes, also when it has gone before. */
   readonly deadline?: string;
   readonly nodeId?: string;
@@ -79,18 +157,29 @@ export interface ClusterNodeStatus {
   /** Logical CPUs and GPUs that Ray may place on it. */
   readonly cpus: number;
   readonly gpus: number;
+  /** What ssh calls its host. */
+  readonly host?: string;
+  /** Engines on it; absent when nobody asked. */
+  readonly engines?: number;
+  /** ISO 8601 time of the last change of `state`. */
+  readonly since?: string;
+  readonly problem?: Problem;
 }
 
 /** Result of the query `status` of a cluster. */
 export interface ClusterStatus {
   readonly name: string;
-  readonly provider: 'local' | 'existing';
+  readonly provider: 'local' | 'existing' | 'ssh';
   readonly state: 'starting' | 'ready' | 'degraded' | 'stopping' | 'stopped' | 'failed';
   readonly address?: ClusterAddress;
   readonly nodes: readonly ClusterNodeStatus[];
   readonly users: readonly string[];
   /** The last trouble met, also when it is over. */
   readonly problem?: Problem;
+  /** What happened last, oldest first. */
+  readonly events?: readonly ClusterEvent[];
+  /** Of a cluster over ssh: what it was asked for. */
+  readonly asked?: SshProvider;
 }
 
 // Fleet: workflow id fleet/<name>

@@ -60,7 +60,7 @@ export function sshProblem(target: SshTarget, stderr: string): HostError {
   const said = stderr
     .split('\n')
     .map((line) => line.trim())
-    .filter((line) => line !== '' && !/^@+$|^@ .*@$/u.test(line))
+    .filter((line) => line !== '' && !/^@+$|^@ .*@$|^(?:ssh-keygen|remove with)/u.test(line))
     .slice(-SHOWN_LINES)
     .join('; ');
   const quoted = said === '' ? '' : ` (${said})`;

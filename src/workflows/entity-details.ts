@@ -3,16 +3,23 @@ import { table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each node. */
 export function clusterDetails(status: ClusterStatus): string {
-  const rows = status.nodes.map(({ name, state, deadline, ip, cpus, gpus }) => [
-    name,
-    untilOf(state, deadline),
-    ip ?? '',
-    `${cpus} CPU, ${gpus} GPU`,
+  const rows = status.nodes.map((node) => [
+    node.name,
+    untilOf(node.state, node.deadline),
+    node.ip ?? node.host ?? '',
+    `${node.cpus} CPU, ${node.gpus} GPU`,
+    node.engines ?? '',
+    node.since ?? '',
+    node.problem?.message ?? '',
   ]);
+  const events = (status.events ?? [])
+    .toReversed()
+    .map(({ at, node = '', what }) => [at, node, what]);
   return [
     `**${status.state}** at ${status.address?.address ?? 'no address yet'}`,
-    table(['Node', 'State', 'Address', 'Resources'], rows),
+    table(['Node', 'State', 'Address', 'Resources', 'Engines', 'Since', 'Last problem'], rows),
     ...problemLine(status.problem),
+    ...(events.length === 0 ? [] : [table(['When', 'Node', 'What'], events)]),
   ].join('\n\n');
 }
 

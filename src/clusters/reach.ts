@@ -1,0 +1,14 @@
+import { configuredServer } from '../workers/stack/config.js';
+import { stackAddress } from '../workers/stack/index.js';
+import type { ClusterSpec } from '../contracts/cluster.js';
+
+const LOOPBACK = /^(?:localhost|127\.|\[?::1\]?)/u;
+
+/** Engines on other hosts cannot reach a Temporal server on the loopback of this one. */
+export function farServerWarning({ nodes }: ClusterSpec): string | undefined {
+  if (nodes.provider !== 'ssh') return undefined;
+  const server = configuredServer().address ?? stackAddress() ?? '';
+  const hosts = [nodes.head, ...nodes.workers].map(({ host }) => host);
+  if (!LOOPBACK.test(server) || hosts.every((host) => LOOPBACK.test(host))) return undefined;
+  return `Temporal is at ${server}, which engines on other hosts do not reach: set TEMPORAL_ADDRESS to one that they do.`;
+}
