@@ -48,6 +48,7 @@ import {
 } from './cluster-plan.js';
 import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
+import { Idle } from './idle.js';
 import { HEAD } from './names.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -103,6 +104,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     spec.nodes.provider === 'ssh'
       ? new SshNodes(spec.name, spec.nodes, history, input.carried)
       : undefined;
+  const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
   let stopping = false;
@@ -113,7 +115,6 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   let problem: Problem | undefined;
   let state: ClusterStatus['state'] = 'starting';
   let left: readonly NodeProblem[] = [];
-  let idleSince: number | undefined;
 
   const rows = (): ClusterNodeStatus[] =>
     describeNodes(spec, observation, notices.byNode, hosts?.members, Date.now()).map((row) => {
@@ -266,23 +267,13 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     if (ended) log.warn('ended nodes that another Temporal database had started');
   };
 
-  /** Whether nobody has used the cluster for as long as its file says. */
-  const isIdle = (): boolean => {
-    const { nodes } = spec;
-    if (nodes.provider !== 'ssh' || nodes.idleMinutes === undefined) return false;
-    const engines = Object.values(observation.engines ?? {}).reduce((sum, count) => sum + count, 0);
-    const used = state !== 'ready' || engines > 0 || observation.jobs !== 0;
-    idleSince = used || claims.users.length > 0 ? undefined : (idleSince ?? Date.now());
-    return idleSince !== undefined && Date.now() - idleSince >= nodes.idleMinutes * 60_000;
-  };
-
   const watch = async (): Promise<void> => {
     await endLost();
     if (hosts !== undefined && input.carried === undefined) failure = await hosts.check();
     while (!stopping && failure === undefined) {
       await look();
       const blind = unreachableSince === undefined ? 0 : (Date.now() - unreachableSince) / 1000;
-      if (isIdle()) {
+      if (idle.see(observation, claims.users.length, Date.now())) {
         history.note('goes, as nobody has used it', Date.now());
         stopping = true;
         return;
@@ -295,8 +286,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
           message: `cluster ${spec.name} does not answer: ${observation.problem ?? 'it has no nodes'}`,
         };
       }
-      const idle = plan.end.length + plan.start.length === 0;
-      const progressed = !idle && (await execute(plan));
+      const settledPlan = plan.end.length + plan.start.length === 0;
+      const progressed = !settledPlan && (await execute(plan));
       if (!progressed && failure === undefined) {
         const settled = state === 'ready' || hosts?.blocked !== undefined;
         await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON);

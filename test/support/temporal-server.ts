@@ -26,6 +26,7 @@ export const NAMESPACES = [
   'run',
   'fleet',
   'cluster',
+  'cluster-ssh',
   'inference',
   'record',
   'client',

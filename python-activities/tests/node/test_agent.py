@@ -213,7 +213,7 @@ def test_what_ignores_sigterm_is_killed(
         [
             sys.executable,
             "-c",
-            "import signal as s,time; s.signal(15, lambda *_: 0); print(flush=True); time.sleep(99)",
+            "import signal as s,time; s.signal(15, lambda *_: 0); print(flush=True); time.sleep(9)",
         ],
         env={**os.environ, agent.MARKER: node["marker"]},
         stdout=subprocess.PIPE,
