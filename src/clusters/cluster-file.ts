@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
-import { isMap, LineCounter, parseDocument, type Document, type Node } from 'yaml';
+import { isMap, isNode, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
 import type { z } from 'zod';
 
 import { ClientError } from '../client/errors.js';
@@ -72,19 +72,17 @@ function refused(file: string, problems: readonly InputProblem[]): ClientError {
 const nameOf = (where: readonly PropertyKey[]): string =>
   where.length === 0 ? 'the file' : where.map(String).join('.');
 
-/** Where a value is in the text; what is not there is where its parent is. */
+/** Where a value is in the text: its key, or itself in a list; what is not there is where its parent is. */
 function offsetOf(document: Document, where: readonly PropertyKey[], key?: string): number {
   for (let depth = where.length; depth >= 0; depth -= 1) {
+    const name = depth < where.length ? where[depth] : key;
     const parent = depth === 0 ? document.contents : document.getIn(where.slice(0, depth), true);
-    const wanted = key ?? (depth < where.length ? String(where[depth]) : undefined);
-    // The key itself, rather than the value that follows it, maybe lines below.
-    const pair = isMap(parent)
-      ? parent.items.find((item) => String(item.key) === wanted)
-      : undefined;
-    const range = ((pair?.key ?? parent) as Node | undefined)?.range;
-    if (range) return range[0];
+    const found = isMap(parent)
+      ? parent.items.find((item) => String(item.key) === String(name))?.key
+      : isSeq(parent) && typeof name === 'number' && parent.items[name];
+    if (isNode(found) && found.range) return found.range[0];
   }
-  return 0;
+  return document.contents?.range?.[0] ?? 0;
 }
 
 type Issue = z.core.$ZodIssue;
