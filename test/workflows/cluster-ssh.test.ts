@@ -143,6 +143,7 @@ describe('a cluster over ssh', () => {
     const cause = await refusal(ensure(specOf('unfit', ['a', 'b', 'c'])));
     expect(cause.type).toBe('ClusterStartFailed');
     expect(cause.message).toMatch(/a: has no Ray\n {2}b: port 1 is taken/u);
+    await eventually(() => calls.some((call) => call.startsWith('remove')));
     expect(calls.filter((call) => call.startsWith('start'))).toEqual([]);
   });
 

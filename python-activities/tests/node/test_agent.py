@@ -173,7 +173,10 @@ def test_a_folder_that_somebody_else_prepared_is_refused(tmp_path: Path) -> None
 
 
 def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "_free_bytes", lambda folder: 5 << 20)
+    def nearly_full(_: Path) -> int:
+        return 5 << 20
+
+    monkeypatch.setattr(agent, "_free_bytes", nearly_full)
     problems = agent.check({"folder": str(tmp_path / "rf" / "w"), "address": "127.0.0.1"})
     assert any("has 5 MiB left" in problem for problem in problems["problems"])
 
