@@ -161,7 +161,7 @@ async function joined(place: Place, head: ClusterAddress, pause: Pause): Promise
     if (!status.running) {
       throw startFailed(place, `ended; its log ends with:\n${status.tail ?? ''}`);
     }
-    if (await isListed(head, node, status.ageSeconds)) break;
+    if (await isListed(head, node, status.startedAtMs ?? 0)) break;
     if (Date.now() > deadline) {
       const { tail } = await end(place, true);
       throw startFailed(
@@ -174,18 +174,17 @@ async function joined(place: Place, head: ClusterAddress, pause: Pause): Promise
   log('joined the cluster');
 }
 
-/** Clocks of hosts differ by less, or Ray has other troubles. */
-const SKEW_MS = 5_000;
-
+/** Both times are by the clock of the node's host: its raylet tells Ray when it started. */
 async function isListed(
   head: ClusterAddress,
   { name }: SshNode,
-  ageSeconds: number,
+  startedAtMs: number,
 ): Promise<boolean> {
   try {
-    const since = Date.now() - ageSeconds * 1000 - SKEW_MS;
     const nodes = await listNodes(head);
-    return nodes.some((node) => node.name === name && node.alive && node.startedAtMs >= since);
+    return nodes.some(
+      (node) => node.name === name && node.alive && node.startedAtMs >= startedAtMs,
+    );
   } catch {
     return false;
   }

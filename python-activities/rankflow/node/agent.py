@@ -255,6 +255,7 @@ def start(given: dict[str, Any]) -> dict[str, Any]:
         return record
     # What was killed between its start and its record, and what a lost node left.
     kill_marked(given["marker"])
+    _prepare_state(given["environment"].get("RAY_gcs_storage_path"), new=record is None)
     ray_folder = folder / RAY_FOLDER
     shutil.rmtree(ray_folder, ignore_errors=True)
     ray_folder.mkdir(mode=0o700)
@@ -291,6 +292,15 @@ def start(given: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def _prepare_state(path: str | None, *, new: bool) -> None:
+    """Make the folder of the GCS's state; without a record it is that of a cluster long gone."""
+    if path is None:
+        return
+    if new:
+        shutil.rmtree(path, ignore_errors=True)
+    Path(path).mkdir(mode=0o700, exist_ok=True)
+
+
 def tail(folder: Path, lines: int = TAIL_LINES) -> str:
     """The end of the node's log; empty when there is none."""
     try:
@@ -311,7 +321,8 @@ def status(given: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"running": running, "ageSeconds": 0.0}
     if record is not None:
         answer["ageSeconds"] = max(0.0, time.time() - record["startedAtMs"] / 1000)
-        answer |= {k: record[k] for k in ("address", "gcs", "dashboard") if k in record}
+        known = ("startedAtMs", "address", "gcs", "dashboard")
+        answer |= {name: record[name] for name in known if name in record}
     if not running:
         answer["tail"] = tail(folder)
     return answer

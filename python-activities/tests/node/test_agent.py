@@ -101,6 +101,20 @@ def test_keeps_what_the_next_start_needs(node: dict[str, Any]) -> None:
     assert agent.marked(node["marker"]) == []
 
 
+def test_the_state_of_a_head_outlives_it_but_not_its_cluster(node: dict[str, Any]) -> None:
+    state = Path(node["folder"]) / "gcs"
+    variables = {**node["environment"], "RAY_gcs_storage_path": str(state)}
+    head = {**node, "environment": variables}
+    call("start", head)
+    (state / "log").touch()
+    call("end", {**head, "keep": ["gcs", agent.RECORD]})
+    call("start", head)
+    assert (state / "log").exists()
+    call("end", {**head, "keep": ["gcs"]})
+    call("start", head)
+    assert list(state.iterdir()) == []
+
+
 def test_tells_why_a_node_has_ended(node: dict[str, Any]) -> None:
     call("start", {**node, "arguments": ["--fail"]})
     deadline = time.monotonic() + 20

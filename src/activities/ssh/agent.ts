@@ -11,6 +11,8 @@ export const CheckAnswer = z.object({ problems: z.array(z.string()), address: z.
 export const StatusAnswer = z.object({
   running: z.boolean(),
   ageSeconds: z.number(),
+  /** By the clock of the host. */
+  startedAtMs: z.number().optional(),
   address: z.string().optional(),
   gcs: z.int().optional(),
   dashboard: z.int().optional(),

@@ -46,8 +46,8 @@ const shortName = (node: string): string =>
 export const nodeMarker = (cluster: string, node: string): string =>
   `${clusterHash(cluster)}/${shortName(node)}`;
 
-/** What of a node stays when it is started again on its host. */
-export const KEPT_FILES = ['token', 'package', 'gcs'] as const;
+/** What of a node stays when it is started again on its host; with its record, its state is known as its own. */
+export const KEPT_FILES = ['token', 'package', 'gcs', 'node.json'] as const;
 
 export interface NodePlace {
   readonly cluster: string;

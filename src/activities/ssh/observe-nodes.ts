@@ -46,7 +46,7 @@ async function lookAt(
   node: SshNode,
 ): Promise<{ process: LocalProcess; answer?: StatusAnswer }> {
   const { folder } = nodeFolder(cluster, nodes, node.name);
-  const { python } = installPlan(nodes.environment);
+  const { python, steps } = installPlan(nodes.environment);
   try {
     const host = hostOf(cluster, nodes, node);
     const answer = await callAgent(host, python, 'status', { folder }, StatusAnswer, {
@@ -57,8 +57,8 @@ async function lookAt(
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
     const process = { name: node.name, running: false, ageSeconds: 0 };
-    // It answers, only not with the agent: then nothing of the node runs there that could be seen.
-    if (error.type === 'HostRefused') return { process };
+    // A Python that is still to be installed has started nothing. In any other case the node may be well.
+    if (error.type === 'HostRefused' && steps.length > 0) return { process };
     return { process: { ...process, unreachable: error.message } };
   }
 }
