@@ -97,7 +97,8 @@ const nodeFolders = (): string[] =>
 
 /** Switches a machine off: SIGKILL for every process of the node, whatever group it is in. */
 function killNode(name: string): void {
-  const place = `/${createHash('sha256').update(name).digest('hex').slice(0, 8)}`;
+  const hash = createHash('sha256').update(name).digest('hex').slice(0, 8);
+  const place = `/${name === 'head' ? 'h' : hash}`;
   const pids = nodeProcesses(place);
   expect(pids.length).toBeGreaterThan(0);
   for (const pid of pids) {
@@ -323,6 +324,17 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 240_000 }
     const wrong = await folder.rankflow(['cluster', 'remove', 'lab', 'nobody']);
     expect(wrong.exitCode).toBe(2);
     expect(wrong.stderr).toMatch(/there is no node nobody; there are b, c/u);
+  });
+
+  it('is rebuilt when its head is lost', async () => {
+    const before = (await statusOf('lab')).nodes[0]?.nodeId;
+    killNode('head');
+    await eventually(async () => {
+      const { state, nodes } = await statusOf('lab');
+      return state === 'ready' && nodes[0]?.nodeId !== before;
+    }, 150);
+    const alive = (await statusOf('lab')).nodes.filter(({ state }) => state === 'alive');
+    expect(alive.map(({ name }) => name)).toEqual(['head', 'b']);
   });
 
   it('goes down and leaves nothing: no process, no file, no token', async () => {
