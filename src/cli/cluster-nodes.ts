@@ -17,6 +17,7 @@ interface DrainFlags {
 
 interface LogFlags {
   readonly lines: unknown;
+  readonly json?: boolean;
 }
 
 /** `rankflow cluster add|drain|remove|scale|logs`: the nodes of a cluster over ssh. */
@@ -66,6 +67,7 @@ export function registerNodeCommands(cluster: Command): void {
     .argument('<file-or-name>', 'cluster')
     .argument('[nodes...]', 'names of nodes (default: all)')
     .option('--lines <n>', 'lines of each node', numeric, 50)
+    .option('--json', 'print each line as JSON')
     .action(logs);
 }
 
@@ -132,7 +134,7 @@ async function logs(target: string, nodes: string[], flags: LogFlags): Promise<v
   const { clusterLogs } = await import('../clusters/logs.js');
   const { clusterStatus } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
-  const { print } = await import('./output.js');
+  const { print, printJson } = await import('./output.js');
 
   const lines = await wholeNumber(flags.lines, '--lines');
   const { name, spec } = await clusterTarget(target);
@@ -141,5 +143,8 @@ async function logs(target: string, nodes: string[], flags: LogFlags): Promise<v
   );
   const asked = status?.asked;
   const shown = spec ?? (asked && { name, nodes: asked });
-  for await (const line of clusterLogs(name, shown, nodes, lines)) print(line);
+  for await (const found of clusterLogs(name, shown, nodes, lines)) {
+    if (flags.json) printJson(found);
+    else print(found.source === 'ray' ? `${found.node} ray | ${found.line}` : found.line);
+  }
 }

@@ -5,6 +5,13 @@ import { ClientError } from '../client/errors.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
 import { HostError } from '../hosts/host.js';
 
+export interface LogLine {
+  readonly node: string;
+  /** `ray`: what Ray said on the node; `rankflow`: what was done to it. */
+  readonly source: 'rankflow' | 'ray';
+  readonly line: string;
+}
+
 /**
  * The last lines about nodes of a cluster: what this machine has, and of nodes over ssh what Ray says on their hosts.
  *
@@ -15,7 +22,7 @@ export async function* clusterLogs(
   spec: ClusterSpec | undefined,
   nodes: readonly string[],
   lines: number,
-): AsyncGenerator<string> {
+): AsyncGenerator<LogLine> {
   const overSsh = spec?.nodes.provider === 'ssh' ? spec.nodes : undefined;
   const members = overSsh ? [overSsh.head, ...overSsh.workers].map(({ name }) => name) : [];
   const known = [...new Set([...members, ...loggedNodes(cluster)])];
@@ -31,9 +38,13 @@ export async function* clusterLogs(
     );
   }
   for (const node of nodes.length > 0 ? nodes : known) {
-    yield* lastLines(readIfExists(logFile(cluster, node)) ?? '', lines);
+    for (const line of lastLines(readIfExists(logFile(cluster, node)) ?? '', lines)) {
+      yield { node, source: 'rankflow', line };
+    }
     if (spec === undefined || !members.includes(node)) continue;
-    for (const line of await tailOf(spec, node, lines)) yield `${node} ray | ${line}`;
+    for (const line of await tailOf(spec, node, lines)) {
+      yield { node, source: 'ray', line };
+    }
   }
 }
 
