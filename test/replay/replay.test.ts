@@ -1,7 +1,6 @@
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { gunzipSync } from 'node:zlib';
 
 import { ApplicationFailure } from '@temporalio/common';
 import { temporal } from '@temporalio/proto';
@@ -21,20 +20,10 @@ import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
+import { HISTORIES as folder, keepHistory, type KeptHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
 
 const { History } = temporal.api.history.v1;
-const folder = fileURLToPath(new URL('histories', import.meta.url));
-
-/**
- * `history` is the protobuf message, compressed, in base64: the SDK's reader of JSON histories wants the same
- * copy of protobufjs below `@temporalio/common` and `@temporalio/proto`, which npm does not give it.
- */
-interface KeptHistory {
-  readonly workflowId: string;
-  readonly events: number;
-  readonly history: string;
-}
 
 /**
  * Workflows that run while a new version is deployed go on with it: what they did before must come out of the
@@ -64,7 +53,10 @@ describe('histories that were kept', () => {
   });
 });
 
-/** `RECORD_HISTORIES=1 npx vitest run test/replay` writes those that do not exist. */
+/**
+ * `RECORD_HISTORIES=1 npx vitest run test/replay test/workflows/cluster-ssh.test.ts` writes those that do not
+ * exist.
+ */
 describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 }, () => {
   let harness: Harness;
   let world: World;
@@ -77,23 +69,8 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await harness.close();
   });
 
-  /** Keeps the first run of a workflow. */
-  const keep = async (name: string, workflowId: string): Promise<void> => {
-    const file = path.join(folder, `${name}.json`);
-    if (existsSync(file)) return;
-    const handle = harness.client.workflow.getHandle(workflowId);
-    await handle.result().catch(() => undefined);
-    const { raw } = await handle.describe();
-    const runId = raw.workflowExecutionInfo?.firstRunId;
-    const history = await harness.client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
-    const bytes = History.encode(withoutHost(history)).finish();
-    const kept: KeptHistory = {
-      workflowId,
-      events: history.events?.length ?? 0,
-      history: gzipSync(bytes).toString('base64'),
-    };
-    writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
-  };
+  const keep = async (name: string, workflowId: string): Promise<void> =>
+    keepHistory(harness.client, name, workflowId);
 
   it('a run with a retry', async () => {
     world.run = new FakeRun([2, 3]);
@@ -199,16 +176,3 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await keep('cluster-notice', clusterWorkflowId('ray'));
   });
 });
-
-/** Names of hosts, processes and folders are of no use in a kept history. Changes `value` in place. */
-function withoutHost<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
-  const fields = value as Record<string, unknown>;
-  for (const [key, field] of Object.entries(fields)) {
-    if (key === 'identity') fields[key] = 'worker';
-    else if (key === 'stackTrace') fields[key] = '';
-    else if (typeof field === 'string' && field.includes('@')) fields[key] = 'queue';
-    else withoutHost(field);
-  }
-  return value;
-}
