@@ -86,16 +86,29 @@ def write_privately(path: Path, text: str) -> None:
 
 def own_folder(folder: Path) -> None:
     """Make the node's folder. Raises Refused when somebody else may have made it."""
-    for path in (folder.parent, folder):
+    for _ in range(10):
         try:
-            path.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise Refused(f"{path} cannot be made: {error.strerror}") from error
-        found = path.lstat()
-        if path.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise Refused(f"{path} is not a private folder of this user: remove it")
+            _own(folder.parent, parents=True)
+            _own(folder, parents=False)
+        except FileNotFoundError:
+            # Hosts that share a file system share the parent, and the last to leave removes it.
+            continue
+        return
+    raise Refused(f"{folder} cannot be made: {folder.parent} is removed again and again")
+
+
+def _own(path: Path, *, parents: bool) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=parents)
+    except FileNotFoundError:
+        raise
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Refused(f"{path} cannot be made: {error.strerror}") from error
+    found = path.lstat()
+    if path.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise Refused(f"{path} is not a private folder of this user: remove it")
 
 
 def marked(marker: str) -> list[int]:
@@ -198,14 +211,22 @@ def _port_problems(given: dict[str, Any], address: str) -> list[str]:
 
 
 def check(given: dict[str, Any]) -> dict[str, Any]:
-    """Everything that keeps a node from starting here, all at once. Makes the node's folder."""
+    """Everything that keeps a node from starting here, all at once.
+
+    The node's folder is made, and stays only with ``make``: a look leaves nothing behind.
+    """
     folder = Path(given["folder"])
     address = address_of(given)
     problems = _python_problems(given)
+    there = folder.exists()
     try:
         own_folder(folder)
     except Refused as error:
         problems.append(str(error))
+    if not there and not given.get("make"):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
     free = _free_bytes(folder)
     if free < DISK_LEAST:
         problems.append(f"{folder} has {free >> 20} MiB left, and a node needs {DISK_LEAST >> 20}")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,27 @@ def test_the_address_is_the_one_that_ssh_came_to(tmp_path: Path) -> None:
     connection = {"SSH_CONNECTION": "10.1.1.1 5000 127.0.0.1 22"}
     answer = call("check", {"folder": str(tmp_path / "rf" / "w")}, connection)
     assert answer["address"] == "127.0.0.1"
+
+
+def test_a_look_leaves_nothing_behind_unless_the_node_is_about_to_start(tmp_path: Path) -> None:
+    given = {"folder": str(tmp_path / "rf" / "w"), "address": "127.0.0.1"}
+    call("check", given)
+    assert not (tmp_path / "rf").exists()
+    call("check", {**given, "make": True})
+    assert (tmp_path / "rf" / "w").stat().st_mode & 0o777 == 0o700
+
+
+def test_looks_that_share_a_file_system_do_not_disturb_one_another(tmp_path: Path) -> None:
+    def look(number: int) -> list[str]:
+        folder = tmp_path / "rf" / str(number)
+        return [
+            problem
+            for _ in range(50)
+            for problem in agent.check({"folder": str(folder), "address": "127.0.0.1"})["problems"]
+        ]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [problem for found in pool.map(look, range(8)) for problem in found] == []
 
 
 def test_a_folder_that_somebody_else_prepared_is_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ export async function prepareNode(preparation: Preparation): Promise<string> {
     timeoutMs: nodes.stepTimeoutSeconds * 1000,
   }));
   for (const step of [...steps, ...setup]) await runStep(preparation, step);
-  const address = await checkNode(preparation);
+  const address = await checkNode(preparation, true);
   const files = nodeFolder(cluster, nodes, node.name);
   if (nodes.tokenAuth) {
     await host.put(files.token, readFileSync(ensureToken(cluster), 'utf8'), 0o600);
@@ -80,21 +80,20 @@ const SHOWN_LINES = 5;
 /**
  * Looks at everything that a node needs on its host.
  *
+ * @param make also makes the node's folder there
  * @returns the address that the other nodes reach it at
  * @throws HostError `HostRefused` with all that is missing
  */
-export async function checkNode({
-  cluster,
-  nodes,
-  node,
-  host,
-  signal,
-}: Omit<Preparation, 'log'>): Promise<string> {
+export async function checkNode(
+  { cluster, nodes, node, host, signal }: Omit<Preparation, 'log'>,
+  make = false,
+): Promise<string> {
   const { python } = installPlan(nodes.environment);
   const { gcs, dashboard, client } = nodes.ports;
   const gpus = node.resources?.num_gpus;
   const given = {
     folder: nodeFolder(cluster, nodes, node.name).folder,
+    make,
     expected: await ownVersions(),
     ports: node.name === HEAD ? { gcs, dashboard, client } : {},
     ...(node.address !== undefined && { address: node.address }),
