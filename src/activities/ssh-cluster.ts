@@ -18,7 +18,7 @@ import type { Pause } from './local-cluster.js';
 import { forgetCluster } from './local/node-state.js';
 import { listNodes, rayAuthEnvironment } from './ray-state.js';
 import { callAgent, StartAnswer, StatusAnswer, TailAnswer } from './ssh/agent.js';
-import { installPlan } from './ssh/environment.js';
+import { installPlan, isInstalled } from './ssh/environment.js';
 import { hostOf } from './ssh/hosts.js';
 import { nodeLog } from './ssh/node-log.js';
 import {
@@ -68,7 +68,7 @@ export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes 
   const checks = nodes.map(async (name): Promise<NodeProblem[]> => {
     const place = placeOf(spec, name);
     try {
-      if (installPlan(place.nodes.environment).steps.length > 0) await place.host.run(['true']);
+      if (isInstalled(place.python)) await place.host.run(['true']);
       else await checkNode(place);
       return [];
     } catch (error) {

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { isMap, isNode, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
 import type { z } from 'zod';
 
+import { installPlan } from '../activities/ssh/environment.js';
 import { ClientError } from '../client/errors.js';
 import { ClusterFile, type SshFile } from '../contracts/cluster-file.js';
 import { ClusterSpec, type NodeEnvironment, type SshNode } from '../contracts/cluster.js';
@@ -245,9 +246,13 @@ function environmentOf(
     }
   };
   const [locked, environmentYml] = [text('requirements', requirements), text('conda', conda)];
-  return {
+  const environment = {
     ...rest,
     ...(locked !== undefined && { requirements: locked }),
     ...(environmentYml !== undefined && { conda: environmentYml }),
   };
+  // Where it is going to be: the workflow sends the text, which may be long, only where something is installed.
+  return rest.image === undefined
+    ? { ...environment, python: installPlan(environment).python }
+    : environment;
 }

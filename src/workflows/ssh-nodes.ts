@@ -67,8 +67,15 @@ export class SshNodes {
   }
 
   /** The cluster with its nodes as updates have changed them. */
-  get spec(): ClusterSpec {
+  private get whole(): ClusterSpec {
     return { name: this.cluster, nodes: this.members.everyNode };
+  }
+
+  /** Without what only an installation needs: a lock file in every look would fill the history. */
+  private get spec(): ClusterSpec {
+    const { everyNode } = this.members;
+    const { requirements: _text, conda: _yaml, ...environment } = everyNode.environment;
+    return { name: this.cluster, nodes: { ...everyNode, environment } };
   }
 
   get observeInput(): ObserveClusterInput {
@@ -153,7 +160,7 @@ export class SshNodes {
 
   /** Returns the last problem met, or undefined when all of it worked. */
   async execute(plan: ClusterPlan): Promise<Problem | undefined> {
-    const { spec } = this;
+    const { spec, whole } = this;
     const ending = await Promise.allSettled(
       plan.end.map(async (node) => {
         await control.endNode.executeWithOptions({ summary: `End node ${node}` }, [{ spec, node }]);
@@ -167,7 +174,7 @@ export class SshNodes {
     const starts = await Promise.allSettled(
       nodes.map(async (node) =>
         starting.startNode.executeWithOptions({ summary: `Start node ${node}` }, [
-          { spec, node, ...(node !== HEAD && address && { address }) },
+          { spec: whole, node, ...(node !== HEAD && address && { address }) },
         ]),
       ),
     );

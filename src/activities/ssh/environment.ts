@@ -22,6 +22,9 @@ export interface InstallPlan {
   readonly steps: readonly InstallStep[];
 }
 
+/** Whether a Python is one that is installed on the node when it starts. */
+export const isInstalled = (python: string): boolean => python.startsWith('~/');
+
 /**
  * How the environment of a cluster file comes to be on a node. What is installed lies in a folder that its content
  * names, so it is there once for each content and stays when the cluster goes.

@@ -4,7 +4,7 @@ import { HostError } from '../../hosts/host.js';
 import { HEAD } from '../../workflows/cluster-plan.js';
 import { tokenFile } from '../local/node-state.js';
 import { callAgent, StatusAnswer } from './agent.js';
-import { installPlan } from './environment.js';
+import { installPlan, isInstalled } from './environment.js';
 import { hostOf } from './hosts.js';
 import { hostPort, nodeFolder } from './node-settings.js';
 
@@ -46,7 +46,7 @@ async function lookAt(
   node: SshNode,
 ): Promise<{ process: LocalProcess; answer?: StatusAnswer }> {
   const { folder } = nodeFolder(cluster, nodes, node.name);
-  const { python, steps } = installPlan(nodes.environment);
+  const { python } = installPlan(nodes.environment);
   try {
     const host = hostOf(cluster, nodes, node);
     const answer = await callAgent(host, python, 'status', { folder }, StatusAnswer, {
@@ -58,7 +58,7 @@ async function lookAt(
     if (!(error instanceof HostError)) throw error;
     const process = { name: node.name, running: false, ageSeconds: 0 };
     // A Python that is still to be installed has started nothing. In any other case the node may be well.
-    if (error.type === 'HostRefused' && steps.length > 0) return { process };
+    if (error.type === 'HostRefused' && isInstalled(python)) return { process };
     return { process: { ...process, unreachable: error.message } };
   }
 }

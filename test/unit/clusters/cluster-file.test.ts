@@ -3,6 +3,7 @@ import path from 'node:path';
 
 import { describe, expect, it } from 'vitest';
 
+import { installPlan } from '../../../src/activities/ssh/environment.js';
 import { ClientError } from '../../../src/client/errors.js';
 import {
   isClusterFile,
@@ -84,6 +85,18 @@ spares: [last]
       ['sh', '-c', 'a && b'],
       ['mkdir', '-p', 'x y'],
     ]);
+  });
+
+  it('names the Python that is going to be installed by what is installed', () => {
+    const { nodes } = readClusterFile(path.join(EXAMPLES, 'spot-group.yaml'));
+    if (nodes.provider !== 'ssh') throw new Error(nodes.provider);
+    const { requirements, python = '' } = nodes.environment;
+    expect(requirements).toContain('ray[default]');
+    expect(python).toMatch(/^~\/\.cache\/rankflow\/environments\/[0-9a-f]{16}\/bin\/python$/u);
+    const [step] = installPlan(nodes.environment).steps;
+    expect(step?.input).toBe(requirements);
+    expect(step?.command.join(' ')).toContain(path.dirname(path.dirname(python.slice(2))));
+    expect(installPlan({ ...nodes.environment, requirements: 'ray\n' }).python).not.toBe(python);
   });
 
   it('is refused with all of its problems at once, each with its line', () => {
