@@ -1,22 +1,18 @@
-import { randomBytes } from 'node:crypto';
-
-import type { StoreTrip } from '../contracts/hosts.js';
 import { examineConditions } from './alike/condition.js';
-import type { HostFinding, HostReport, HostRole, PortToReach, StoreFacts } from './alike/facts.js';
+import type { HostFinding, HostReport, HostRole, PortToReach } from './alike/facts.js';
 import { judgeReach } from './alike/reach.js';
 import { judgeStore } from './alike/store.js';
 import { compareVersions, type VersionRules } from './alike/versions.js';
-import { HostError } from './host.js';
 import { exploreReach } from './matrix.js';
-import { ProbeError, storeTrip } from './probe.js';
 import { askHost, type Able, type InspectedHost } from './respondent.js';
+import { tripStore } from './trip.js';
 
 export type { InspectedHost } from './respondent.js';
 
 export interface InspectOptions {
   readonly ports: readonly PortToReach[];
-  /** Nodes run already: their ports are taken. */
-  readonly running?: boolean;
+  /** Whether nodes run already, so that their ports are taken. */
+  readonly running?: boolean | 'maybe';
   /** Address of the Temporal service, as the nodes get it. */
   readonly temporal?: string | undefined;
   readonly store?: string | undefined;
@@ -43,7 +39,9 @@ export async function inspectHosts(
   // One after the other: what loads the hosts would spoil the time-outs of the other.
   const matrix = await exploreReach(able, options);
   const store =
-    options.store === undefined ? undefined : await tripStore(able, options.store, options);
+    options.store === undefined
+      ? undefined
+      : await tripStore(able, options.store, options.storeEnvironment);
   const rules = { engine: 'vllm', pythonMatch: 'patch', ...options.rules } as const;
   const findings: HostFinding[] = [
     ...examineConditions(facts),
@@ -64,35 +62,3 @@ export async function inspectHosts(
 const ROLES: readonly HostRole[] = ['head', 'worker', 'control'];
 const rank = (role: HostRole): number => ROLES.indexOf(role);
 const weight = ({ severity }: HostFinding): number => (severity === 'refuses' ? 0 : 1);
-
-/** Every host writes, then every host reads, then each removes its own: those without the environment cannot. */
-async function tripStore(
-  able: readonly Able[],
-  store: string,
-  { storeEnvironment }: InspectOptions,
-): Promise<StoreFacts> {
-  const hosts = able.filter(({ environment, facts }) => environment && facts.role !== 'control');
-  const trip = randomBytes(8).toString('hex');
-  const ask = async (action: 'write' | 'read' | 'remove', written: readonly string[]) =>
-    Promise.all(
-      hosts.map(async ({ python, facts: { name } }) => {
-        const environment = storeEnvironment && { environment: storeEnvironment };
-        const request = { action, store, trip, host: name, hosts: written, ...environment };
-        const answer = await storeTrip(python, request).catch((error: unknown): StoreTrip => {
-          if (error instanceof ProbeError || error instanceof HostError)
-            return { problem: error.message };
-          throw error;
-        });
-        return [name, answer] as const;
-      }),
-    );
-  const wrote = await ask('write', []);
-  const writers = wrote.filter(([, answer]) => answer.written).map(([name]) => name);
-  try {
-    const read = new Map(writers.length === 0 ? [] : await ask('read', writers));
-    const trips = wrote.map(([name, answer]) => [name, { ...read.get(name), ...answer }] as const);
-    return { store, trips: Object.fromEntries(trips) };
-  } finally {
-    await ask('remove', []);
-  }
-}

@@ -14,7 +14,8 @@ export interface Matrix {
 
 export interface ReachOptions {
   readonly ports: readonly PortToReach[];
-  readonly running?: boolean;
+  /** Whether nodes run already, so that ports are taken. */
+  readonly running?: boolean | 'maybe';
   readonly temporal?: string | undefined;
 }
 
@@ -44,7 +45,8 @@ export async function exploreReach(able: readonly Able[], options: ReachOptions)
   const noting = async <T>({ facts: { name } }: Able, work: Promise<T>): Promise<T | undefined> =>
     work.catch((error: unknown) => {
       const { message, mend } = problemOf(error, name);
-      problems.push({ what: 'host', severity: 'refuses', found: { [name]: message }, mend });
+      const finding = { what: 'host', severity: 'refuses', hosts: [name], mend } as const;
+      problems.push({ ...finding, found: { [name]: message } });
       return undefined;
     });
   try {
@@ -61,8 +63,9 @@ export async function exploreReach(able: readonly Able[], options: ReachOptions)
     );
     const closed = [...listeners].flatMap(([host, { listener, wanted }]) =>
       listener.ports.flatMap(({ port, problem }, index): ClosedPort[] => {
-        if (problem === undefined || (problem === 'taken' && options.running)) return [];
-        return [{ host, what: wanted[index]?.what ?? '', port, problem }];
+        if (problem === undefined || (problem === 'taken' && options.running === true)) return [];
+        const own = options.running === 'maybe' ? { maybeOwn: true } : {};
+        return [{ host, what: wanted[index]?.what ?? '', port, problem, ...own }];
       }),
     );
     const cells = await Promise.all(

@@ -12,14 +12,18 @@ export interface InspectedHost {
   readonly role: HostRole;
   /** Whether engines may be placed there. */
   readonly engines: boolean;
-  /** Where the other nodes reach it. */
-  readonly address: string;
+  /** Where the other nodes reach it; default the address that ssh comes to. */
+  readonly address?: string | undefined;
   /** Its environment's Python: a path, or a command such as `docker run --rm -i --network host IMAGE python`. */
   readonly python: readonly string[];
   /** What a node there gets, such as PYTHONPATH. */
   readonly env?: Readonly<Record<string, string>>;
   /** The environment is made when the cluster is brought up: it is no fault that it is missing. */
   readonly environmentLater?: boolean;
+  /** A node runs in this image, so its environment is the same everywhere. */
+  readonly image?: string | undefined;
+  /** Rankflow's Python files are copied when the node is made. */
+  readonly packageLater?: boolean;
   /** Folders of a node, by what they are for: how much room is there. */
   readonly folders: Readonly<Record<string, string>>;
 }
@@ -39,8 +43,11 @@ const SYSTEM_PYTHON = ['python3'];
 
 /** Asks the Python of a host's environment what the host is, or the one of its system. Never fails for the host's sake. */
 export async function askHost(inspected: InspectedHost, signal?: AbortSignal): Promise<Answer> {
-  const { host, role, engines, address, folders, env } = inspected;
-  const about = { name: host.name, role, engines, address };
+  const { host, role, engines, address, folders, env, image, packageLater } = inspected;
+  const known = { name: host.name, role, engines, ...(packageLater && { packageLater }) };
+  const about = { ...known, address: address ?? host.name };
+  // An image is looked into by nobody here: it is the same on every host, or else pulled.
+  const inImage = image === undefined ? {} : { noEnvironment: { reason: image, later: true } };
   const asked = { requirements: requirementNames(), folders };
   const on = (python: readonly string[]): PythonOnHost => ({
     host,
@@ -51,7 +58,9 @@ export async function askHost(inspected: InspectedHost, signal?: AbortSignal): P
   const own = on(inspected.python);
   try {
     const found = await takeFingerprint(own, asked);
-    return { facts: { ...about, ...found }, python: own, environment: true };
+    const where = address ?? found.fingerprint.reachedAt ?? host.name;
+    const facts = { ...about, ...found, address: where, ...inImage };
+    return { facts, python: own, environment: image === undefined };
   } catch (error) {
     if (!(error instanceof ProbeError)) return { facts: silent(about, error), environment: false };
     const system = on(SYSTEM_PYTHON);
@@ -59,7 +68,9 @@ export async function askHost(inspected: InspectedHost, signal?: AbortSignal): P
       const found = await takeFingerprint(system, asked);
       const reason = `${inspected.python.join(' ')}: ${error.message}`;
       const noEnvironment = { reason, later: inspected.environmentLater ?? false };
-      return { facts: { ...about, ...found, noEnvironment }, python: system, environment: false };
+      const where = address ?? found.fingerprint.reachedAt ?? host.name;
+      const facts = { ...about, ...found, address: where, noEnvironment };
+      return { facts, python: system, environment: false };
     } catch (second) {
       return { facts: silent(about, second), environment: false };
     }

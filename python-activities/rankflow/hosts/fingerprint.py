@@ -193,6 +193,12 @@ def addresses_of() -> list[str] | None:
         return None
 
 
+def reached_at() -> str | None:
+    """The address of this host that ssh came to; None without ssh."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    return connection[2] if len(connection) == 4 else None
+
+
 def fingerprint(request: dict[str, Any]) -> dict[str, Any]:
     """The fingerprint; see the module."""
     packages = versions_of(sorted(request["requirements"]))
@@ -217,6 +223,7 @@ def fingerprint(request: dict[str, Any]) -> dict[str, Any]:
         "container": container_of(),
         "wsl": wsl_of(),
         "addresses": addresses_of(),
+        "reachedAt": reached_at(),
     }
 
 

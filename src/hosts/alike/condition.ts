@@ -63,6 +63,7 @@ function silent(hosts: readonly HostFacts[]): HostFinding[] {
           {
             what: 'host',
             severity: 'refuses',
+            hosts: [name],
             found: { [name]: problem.message },
             mend: problem.mend,
           },
@@ -79,6 +80,7 @@ function withoutEnvironment(hosts: readonly HostFacts[]): HostFinding[] {
     {
       what: 'environment',
       severity: 'refuses',
+      hosts: found.map(([name]) => String(name)),
       found: Object.fromEntries(found) as Record<string, string>,
       mend: 'Install it there, or correct the path of its Python.',
     },
@@ -102,6 +104,7 @@ function clocks(nodes: readonly HostFacts[]): HostFinding[] {
     {
       what: 'clock',
       severity: worst > SKEW_REFUSES_S ? 'refuses' : 'warns',
+      hosts: skews.map(({ name }) => name),
       found: Object.fromEntries(
         skews.map(({ name, skew }) => [
           name,
@@ -124,8 +127,11 @@ function low(
     return value === undefined ? [] : [[name, value] as const];
   });
   if (found.length === 0) return [];
-  const names = found.map(([name]) => name).join(', ');
-  return [{ what, severity: 'warns', found: Object.fromEntries(found), mend: mend(names) }];
+  const names = found.map(([name]) => name);
+  const mended = mend(names.join(', '));
+  return [
+    { what, severity: 'warns', hosts: names, found: Object.fromEntries(found), mend: mended },
+  ];
 }
 
 const gib = (bytes: number): string => `${(bytes / GIB).toFixed(1)} GiB`;

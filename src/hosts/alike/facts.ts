@@ -19,8 +19,10 @@ export interface HostFacts {
   readonly address: string;
   readonly fingerprint?: Fingerprint;
   readonly clock?: ClockBounds;
-  /** The environment was not there: another Python answered. `later`: it is made with the cluster. */
+  /** Another Python than the environment's answered. `later`: the environment is made with the cluster. */
   readonly noEnvironment?: { readonly reason: string; readonly later: boolean };
+  /** Rankflow's Python files are copied when the node is made. */
+  readonly packageLater?: boolean;
   /** Why nothing could be found out. */
   readonly problem?: { readonly message: string; readonly mend: string };
 }
@@ -56,12 +58,16 @@ export interface ClosedPort {
   readonly what: string;
   readonly port: number;
   readonly problem: NonNullable<Listening['problem']>;
+  /** It may be the cluster itself that has it. */
+  readonly maybeOwn?: boolean;
 }
 
 /** What hosts found of the tokens in the store. */
 export interface StoreFacts {
   readonly store: string;
   readonly trips: Readonly<Record<string, StoreTrip>>;
+  /** Hosts whose environment is still to be made: without it nobody can look. */
+  readonly notAsked: readonly string[];
 }
 
 /** Something that is not well, with the way to mend it. */
@@ -70,6 +76,8 @@ export interface HostFinding {
   readonly what: string;
   /** `refuses`: a cluster would not come up, or would answer wrongly. */
   readonly severity: 'refuses' | 'warns';
+  /** Hosts to be mended, the one that it is most likely first. */
+  readonly hosts: readonly string[];
   /** What was found, by host or by `from → to`. */
   readonly found: Readonly<Record<string, string>>;
   readonly mend: string;

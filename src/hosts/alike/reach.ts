@@ -86,6 +86,7 @@ function finding(group: Group, all: readonly ReachCell[]): HostFinding {
   return {
     what: 'reach',
     severity: optional ? 'warns' : 'refuses',
+    hosts: [to, from],
     found: {
       [`${from} → ${to}`]: `${OUTCOMES[outcome]} at ${first.address}, ${described(group)}`,
     },
@@ -110,19 +111,21 @@ function closedPorts(hosts: readonly HostFacts[], closed: readonly ClosedPort[])
       closed.filter((one) => one.host === host.name && one.problem === problem);
     const elsewhere = of('not-here');
     if (elsewhere.length > 0) findings.push(notHere(host));
-    for (const { what, port } of of('taken')) {
+    for (const { what, port, maybeOwn } of of('taken')) {
       findings.push({
         what: 'port',
         // Ray passes over a port of its workers' range that is taken.
-        severity: what === 'workers' ? 'warns' : 'refuses',
+        severity: what === 'workers' || maybeOwn ? 'warns' : 'refuses',
+        hosts: [host.name],
         found: { [host.name]: `${port} (${what}) is taken` },
-        mend: `End what listens there (ss -ltnp 'sport = :${port}' on ${host.name}), or choose another port.`,
+        mend: `${maybeOwn ? 'Nothing to do when that is this cluster, which is up. ' : ''}End what listens there (ss -ltnp 'sport = :${port}' on ${host.name}), or choose another port.`,
       });
     }
     for (const { what, port } of of('denied')) {
       findings.push({
         what: 'port',
         severity: 'refuses',
+        hosts: [host.name],
         found: { [host.name]: `${port} (${what}) may not be opened` },
         mend: 'Choose a port above 1023.',
       });
@@ -137,6 +140,7 @@ function notHere({ name, address, fingerprint }: HostFacts): HostFinding {
   return {
     what: 'address',
     severity: 'refuses',
+    hosts: [name],
     found: { [name]: `${address} is on no interface of it${has}` },
     mend: `Give the address that ${name} itself has in the network of the cluster. A cloud's public address is on its router, not on the machine: use the private one, or a VPN between the sites.`,
   };
@@ -148,6 +152,7 @@ function unreachableTemporal(cells: readonly ReachCell[]): HostFinding {
   return {
     what: 'Temporal',
     severity: cells.every(({ optional }) => optional) ? 'warns' : 'refuses',
+    hosts: cells.map(({ from }) => from),
     found: Object.fromEntries(
       cells.map((cell) => [cell.from, `${OUTCOMES[cell.outcome]} at ${address}:${port}`]),
     ),

