@@ -80,6 +80,8 @@ export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes 
     }
   });
   const unfit = (await Promise.all(checks)).flat();
+  // Without a head there is nothing to compare with.
+  if (unfit.some(({ node }) => node === HEAD)) return unfit;
   const fit = nodes.filter((name) => !unfit.some(({ node }) => node === name));
   return [...unfit, ...(await compareNodes(spec, fit))];
 };

@@ -34,6 +34,7 @@ export const Fingerprint = z.object({
   container: z.string().nullable(),
   wsl: z.string().nullable().describe('Networking mode'),
   addresses: z.array(z.string()).nullable(),
+  processes: z.string().nullable().describe('Names the list of processes that it sees'),
   reachedAt: z.string().nullable().describe('Address that ssh came to'),
 });
 export type Fingerprint = z.infer<typeof Fingerprint>;

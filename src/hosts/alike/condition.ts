@@ -23,6 +23,7 @@ export function examineConditions(hosts: readonly HostFacts[]): HostFinding[] {
   return [
     ...silent(hosts),
     ...withoutEnvironment(hosts),
+    ...drivers(hosts),
     ...clocks(nodes),
     ...low(
       nodes,
@@ -53,6 +54,23 @@ export function examineConditions(hosts: readonly HostFacts[]): HostFinding[] {
         `Other machines cannot reach ${host}: set networkingMode=mirrored below [wsl2] in .wslconfig and run wsl --shutdown.`,
     ),
   ];
+}
+
+/** A driver of Ray finds the node of its own machine among the processes there; without one it does not connect. */
+function drivers(hosts: readonly HostFacts[]): HostFinding[] {
+  const known = hosts.filter(isKnown);
+  const nodes = known.filter(({ role }) => role !== 'control');
+  const seen = new Set(nodes.map(({ fingerprint }) => fingerprint.processes));
+  return known
+    .filter(({ role, fingerprint }) => role === 'control' && fingerprint.processes !== null)
+    .filter(({ fingerprint }) => nodes.length > 0 && !seen.has(fingerprint.processes))
+    .map(({ name }) => ({
+      what: 'Ray driver',
+      severity: 'refuses',
+      hosts: [name],
+      found: { [name]: 'is no node of the cluster' },
+      mend: 'Run Rankflow (`rankflow up`) on the head or on another node: its Python worker places engines as a driver of Ray, which connects only through a node of its own machine.',
+    }));
 }
 
 function silent(hosts: readonly HostFacts[]): HostFinding[] {

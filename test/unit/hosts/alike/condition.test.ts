@@ -54,6 +54,20 @@ describe('a host for itself', () => {
     expect(finding?.found).toEqual({ a: 'at least 7.0 s behind' });
   });
 
+  it('that runs the workers has to be a node itself, for the sake of drivers', () => {
+    const control = (processes: string | null): HostFacts => ({
+      ...host('here', { processes }),
+      role: 'control',
+      engines: false,
+    });
+    const nodes = [host('head'), host('a', { processes: 'boot-2 pid:[1]' })];
+    expect(told([...nodes, control('boot-2 pid:[1]')])).toEqual([]);
+    expect(told([...nodes, control(null)])).toEqual([]);
+    expect(told([...nodes, control('boot-3 pid:[1]')])).toEqual(['Ray driver refuses']);
+    // In a container on the same machine it does not see the node either.
+    expect(told([...nodes, control('boot-2 pid:[2]')])).toEqual(['Ray driver refuses']);
+  });
+
   it('that does not answer refuses, with the way out that fits', () => {
     const problem = {
       message: 'a: 10.0.0.9 does not answer on port 22',

@@ -32,6 +32,7 @@ export function fingerprint(changes: Partial<Fingerprint> = {}): Fingerprint {
     container: null,
     wsl: null,
     addresses: ['10.0.0.1'],
+    processes: 'boot-1 pid:[1]',
     reachedAt: null,
     ...changes,
   };
