@@ -2,7 +2,13 @@ import Table from 'cli-table3';
 import pc from 'picocolors';
 
 import { leastSkew } from '../hosts/alike/condition.js';
-import type { HostFacts, HostFinding, HostReport, ReachCell } from '../hosts/alike/facts.js';
+import type {
+  HostFacts,
+  HostFinding,
+  HostReport,
+  ReachCell,
+  StoreFacts,
+} from '../hosts/alike/facts.js';
 import { OUTCOMES } from '../hosts/alike/reach.js';
 import { vllmOf } from '../hosts/alike/versions.js';
 
@@ -74,16 +80,17 @@ function reachTable({ hosts, reach, store }: HostReport): string {
     const cells = columns.map((to) =>
       from === to ? '·' : cellText(reach.filter((cell) => cell.from === from && cell.to === to)),
     );
-    const trip = store?.trips[from];
-    const found = Object.values(trip?.found ?? {});
-    const shared = trip?.written && found.every(Boolean) ? 'ok' : pc.red('no');
-    table.push([
-      from,
-      ...cells,
-      ...(store === undefined ? [] : [trip === undefined ? '-' : shared]),
-    ]);
+    table.push([from, ...cells, ...(store === undefined ? [] : [storeCell(store, from)])]);
   }
   return table.toString();
+}
+
+function storeCell({ trips }: StoreFacts, host: string): string {
+  const trip = trips[host];
+  // The folder of the only host is made when it is needed.
+  if (trip === undefined || (trip.missing && Object.keys(trips).length === 1)) return '-';
+  const shared = trip.written && Object.values(trip.found ?? {}).every(Boolean);
+  return shared ? 'ok' : pc.red('no');
 }
 
 /** `ok, 0.2 ms`, or which ports fail: `6379 no answer`. */
