@@ -1,7 +1,18 @@
-import type { Host as NamespaceOf } from '../../chaos/network/network.js';
+import { Network, type Host as NamespaceOf } from '../../chaos/network/network.js';
 import { runHere } from '../../src/hosts/command.js';
 import { putFile } from '../../src/hosts/files.js';
 import type { Host } from '../../src/hosts/host.js';
+
+/** Why there can be no namespaces here; undefined where there can. */
+export function whyNoNamespaces(): string | undefined {
+  if (process.getuid?.() !== 0) return 'network namespaces need root';
+  try {
+    Network.create([]).remove();
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 
 /**
  * A host that is a network namespace of this machine.
