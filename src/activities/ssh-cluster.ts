@@ -11,6 +11,8 @@ import type {
 } from '../contracts/activities.js';
 import type { ClusterAddress, ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
 import type { Problem } from '../contracts/workflows.js';
+import { inspectCluster } from '../clusters/inspect.js';
+import { findingText, unfitHosts } from '../hosts/alike/refusal.js';
 import { HostError } from '../hosts/host.js';
 import { paths } from '../setup/paths.js';
 import { HEAD, START_PATIENCE_S } from '../workflows/cluster-plan.js';
@@ -77,8 +79,25 @@ export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes 
       return [{ node: name, problem }];
     }
   });
-  return (await Promise.all(checks)).flat();
+  const unfit = (await Promise.all(checks)).flat();
+  // Without a head there is nothing to compare with.
+  if (unfit.some(({ node }) => node === HEAD)) return unfit;
+  const fit = nodes.filter((name) => !unfit.some(({ node }) => node === name));
+  return [...unfit, ...(await compareNodes(spec, fit))];
 };
+
+/** What of these nodes is not as the head, or not reached. Whether a port is free is told by {@link checkNode}. */
+async function compareNodes(spec: ClusterSpec, nodes: readonly string[]): Promise<NodeProblem[]> {
+  const workers = nodes.filter((name) => name !== HEAD);
+  if (workers.length === 0) return [];
+  const { findings } = await inspectCluster(spec, { nodes, running: true, engine: 'any' });
+  return [...unfitHosts(findings, HEAD)].flatMap(([node, [first, ...others]]) => {
+    if (first === undefined || !nodes.includes(node)) return [];
+    const message = [first, ...others].map((one) => `${node}: ${findingText(one)}`).join('\n');
+    nodeLog(spec.name, node)(message);
+    return [{ node, problem: { type: 'HostRefused' as const, message, wayOut: first.mend } }];
+  });
+}
 
 /** What went wrong on a host, with the way out for this very one; a bug is thrown again. */
 function hostProblem(error: unknown): Problem {

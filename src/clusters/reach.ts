@@ -4,6 +4,12 @@ import type { ClusterSpec } from '../contracts/cluster.js';
 
 const LOOPBACK = /^(?:localhost|127\.|\[?::1\]?)/u;
 
+/** Address of the Temporal server, as the engines of a cluster get it; undefined when none is known yet. */
+export function temporalFor({ nodes }: ClusterSpec): string | undefined {
+  const { variables } = nodes.provider === 'ssh' ? nodes.environment : {};
+  return variables?.['TEMPORAL_ADDRESS'] ?? configuredServer().address ?? stackAddress();
+}
+
 /** Engines on other hosts cannot reach a Temporal server on the loopback of this one. */
 export function farServerWarning({ nodes }: ClusterSpec): string | undefined {
   if (nodes.provider !== 'ssh') return undefined;

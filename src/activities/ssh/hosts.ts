@@ -2,7 +2,7 @@ import pLimit, { type LimitFunction } from 'p-limit';
 
 import type { SshNode, SshProvider } from '../../contracts/cluster.js';
 import type { Host } from '../../hosts/host.js';
-import { sshHost } from '../../hosts/ssh.js';
+import { sshHost, type SshTarget } from '../../hosts/ssh.js';
 
 /** One bound for each cluster, whatever activities work on it at the same time. */
 const limits = new Map<string, LimitFunction>();
@@ -18,10 +18,10 @@ function limitOf(cluster: string, parallelism: number): LimitFunction {
   return limit;
 }
 
-/** The host of a node: no more commands run at once on the cluster's hosts than its file says. */
-export function hostOf(cluster: string, nodes: SshProvider, node: SshNode): Host {
+/** How to log in on the host of a node. */
+export function targetOf(nodes: SshProvider, node: SshNode): SshTarget {
   const login = { ...nodes.ssh, ...node.ssh };
-  const host = sshHost({
+  return {
     name: node.name,
     host: node.host,
     user: login.user,
@@ -30,7 +30,12 @@ export function hostOf(cluster: string, nodes: SshProvider, node: SshNode): Host
     knownHostsFile: login.knownHosts,
     jump: login.jump,
     configFile: login.config,
-  });
+  };
+}
+
+/** The host of a node: no more commands run at once on the cluster's hosts than its file says. */
+export function hostOf(cluster: string, nodes: SshProvider, node: SshNode): Host {
+  const host = sshHost(targetOf(nodes, node));
   const limit = limitOf(cluster, nodes.parallelism);
   return {
     name: host.name,
