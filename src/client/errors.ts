@@ -23,6 +23,7 @@ export const EXIT = {
 } as const;
 
 const EXIT_CODES: Readonly<Record<FailureType, number>> = {
+  InvalidRequest: EXIT.usage,
   InvalidInput: EXIT.usage,
   RunMismatch: EXIT.usage,
   ClusterMismatch: EXIT.usage,

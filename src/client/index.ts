@@ -41,4 +41,5 @@ export {
   listClusters,
   stopCluster,
 } from './clusters.js';
-export { fleetStatus, listFleets, stopFleet } from './fleets.js';
+export { drainFleet, fleetStatus, listFleets, scaleFleet, stopFleet } from './fleets.js';
+export { steerRun } from './steering.js';

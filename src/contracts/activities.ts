@@ -97,6 +97,8 @@ export interface FleetObservation {
   readonly engines: readonly ObservedEngine[];
   /** Nodes that the cluster's workflow wants and Ray does not have just now. */
   readonly missingNodes?: number;
+  /** Batches that wait for an engine; absent unless the fleet scales or stops by itself. */
+  readonly backlog?: number;
   readonly problem?: string;
 }
 

@@ -10,6 +10,10 @@ export interface ErrorKind {
 }
 
 export const ERRORS = {
+  InvalidRequest: {
+    retryable: false,
+    wayOut: 'Correct the value that the message names.',
+  },
   InvalidInput: {
     retryable: false,
     wayOut: 'Mend the lines listed, or run with --on-invalid record to write them as error lines.',

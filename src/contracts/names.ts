@@ -81,10 +81,23 @@ export const UPDATE = {
   stopCluster: 'stopCluster',
   ensureFleet: 'ensureFleet',
   stopFleet: 'stopFleet',
+  scaleFleet: 'scaleFleet',
+  drainFleet: 'drainFleet',
+  steerRun: 'steerRun',
 } as const;
 export const QUERY = { status: 'status', progress: 'progress' } as const;
 export const SIGNAL = {
   cancelRun: 'cancelRun',
   rankPaused: 'rankPaused',
   preemptionNotice: 'preemptionNotice',
+  /** To a fleet, by hand: a number of engines. */
+  scale: 'scale',
+  /** To a run, by hand. */
+  pause: 'pause',
+  resume: 'resume',
+  drain: 'drain',
+  /** From a run to its ranks, and from an inference to its run. */
+  hold: 'hold',
+  /** From a fleet to those that use it, and on to the ranks. */
+  fleetSize: 'fleetSize',
 } as const;

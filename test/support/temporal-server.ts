@@ -42,7 +42,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     temporal.command,
     [
       ...['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', String(port)],
-      ...['--log-level', 'error'],
+      ...['--log-level', 'error', '--dynamic-config-value', 'matching.enableFairness=true'],
       ...NAMESPACES.flatMap((name) => ['--namespace', name]),
     ],
     { stdio: ['ignore', 'ignore', 'inherit'], reject: false },

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 class ErrorType(StrEnum):
     """Name of an error as workflows and users see it."""
 
+    INVALID_REQUEST = "InvalidRequest"
     INVALID_INPUT = "InvalidInput"
     RUN_MISMATCH = "RunMismatch"
     CLUSTER_MISMATCH = "ClusterMismatch"

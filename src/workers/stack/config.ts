@@ -111,6 +111,8 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
     args: [
       ...['server', 'start-dev', '--ip', HOST, '--port', String(ports.port)],
       ...['--ui-ip', HOST, '--ui-port', String(ports.uiPort), '--log-level', 'warn'],
+      // Off by default in a server of one's own: runs share engines by their weights.
+      ...['--dynamic-config-value', 'matching.enableFairness=true'],
       ...['--db-filename', path.join(paths.stack, 'temporal.db')],
       ...(namespace === 'default' ? [] : ['--namespace', namespace]),
     ],
