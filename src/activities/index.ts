@@ -9,6 +9,15 @@ import {
   removeLocalCluster,
   startLocalNode,
 } from './local-cluster.js';
+import { runNotifyCommand, sendWebhook } from './notify.js';
+import {
+  awaitRun,
+  findInput,
+  planOccurrence,
+  prepareScheduledRun,
+  pruneScheduled,
+  publishResults,
+} from './scheduled.js';
 import { observeCluster, observeFleet } from './observe.js';
 
 /** What the control worker serves. */
@@ -33,4 +42,12 @@ export const controlActivities: ControlActivities = {
   ensureFleet,
   stopCluster,
   stopFleet,
+  planOccurrence,
+  findInput,
+  prepareScheduledRun,
+  awaitRun,
+  publishResults,
+  pruneScheduled,
+  sendWebhook,
+  runNotifyCommand,
 };

@@ -42,6 +42,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   Unreachable: EXIT.unreachable,
   EngineLoadFailed: EXIT.failed,
   PlanCorrupt: EXIT.failed,
+  InputMissing: EXIT.usage,
   EngineGone: EXIT.failed,
   LeaseLost: EXIT.failed,
   SuspectBatch: EXIT.failed,

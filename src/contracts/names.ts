@@ -49,6 +49,12 @@ export const runWorkflowId = (runId: string): string => `run/${runId}`;
 export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
 export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
 
+export const scheduleId = (name: string): string => `schedule/${name}`;
+/** Temporal adds the time that each start is for. */
+export const scheduledWorkflowId = (schedule: string): string => `scheduled/${schedule}`;
+export const notifyWorkflowId = (schedule: string, runId: string, start: string): string =>
+  `notify/${schedule}/${runId}/${start.slice(0, 8)}`;
+
 /** Workflow types, as registered by the control worker. */
 export const WORKFLOW = {
   cluster: 'clusterWorkflow',
@@ -56,6 +62,8 @@ export const WORKFLOW = {
   run: 'runWorkflow',
   rank: 'rankWorkflow',
   inference: 'inferenceWorkflow',
+  scheduledRun: 'scheduledRunWorkflow',
+  notify: 'notifyWorkflow',
 } as const;
 
 /** Activities of the Python control worker, on `PYTHON_QUEUE`. */

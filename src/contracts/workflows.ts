@@ -6,6 +6,7 @@ import type { ClusterAddress, ClusterSpec } from './cluster.js';
 import type { ErrorType } from './errors.js';
 import type { FleetScaling, FleetSpec } from './fleet.js';
 import type { PreemptionNotice } from './preemption.js';
+import type { Notification } from './schedule.js';
 import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } from './run.js';
 
 /** What went wrong, as a person reads it. `type` is of the closed set when it is known. */
@@ -352,4 +353,58 @@ export interface InferenceStatus {
   /** Why planning pauses; a run that generates tells its own pauses. */
   readonly paused?: Problem;
   readonly problem?: Problem;
+}
+
+// Scheduled run: workflow id scheduled/<schedule>-<time>; notifications: notify/<schedule>/<runId>/<start>
+
+/** Result of the query `status` of a scheduled run. */
+export interface ScheduledStatus {
+  readonly schedule: string;
+  readonly phase: 'planning' | 'waiting for input' | 'running' | 'publishing' | 'done';
+  readonly runId?: string;
+  readonly date?: string;
+  /** ISO 8601 time that it is for. */
+  readonly nominal?: string;
+  readonly state?: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+}
+
+/** Where results were copied to; absent when nobody asked for it. */
+export interface PublishedResults {
+  readonly publishedUri?: string;
+  /** Only when rows failed. */
+  readonly publishedErrorsUri?: string;
+}
+
+/** Result of `scheduledRunWorkflow`. One that failed throws instead. */
+export interface ScheduledResult extends PublishedResults {
+  readonly runId: string;
+  readonly date: string;
+  readonly nominal: string;
+  readonly state: RunResult['state'] | 'skipped';
+  readonly output?: FinalizeRunResult;
+  /** Runs whose outputs were removed because they were too old. */
+  readonly removed?: readonly string[];
+}
+
+/** How a scheduled run ended, as others are told. */
+export type EndedRun = Omit<ScheduledResult, 'state'> & {
+  readonly state: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+};
+
+export interface NotifyInput {
+  readonly schedule: string;
+  /** The same for each try, so that a receiver knows one that it had already. */
+  readonly delivery: string;
+  readonly notify: readonly Notification[];
+  readonly result: EndedRun;
+}
+
+export interface NotifyResult {
+  readonly outcomes: readonly {
+    readonly where: string;
+    readonly delivered: boolean;
+    readonly problem?: Problem;
+  }[];
 }

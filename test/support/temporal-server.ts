@@ -30,6 +30,10 @@ export const NAMESPACES = [
   'record',
   'client',
   'store-full',
+  'fleet-size',
+  'hold',
+  'priority',
+  'schedule',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */

@@ -25,6 +25,7 @@ class ErrorType(StrEnum):
     PLAN_CORRUPT = "PlanCorrupt"
     NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
+    INPUT_MISSING = "InputMissing"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
     SUSPECT_BATCH = "SuspectBatch"
@@ -38,6 +39,7 @@ class ErrorType(StrEnum):
 
 RETRYABLE: frozenset[ErrorType] = frozenset(
     {
+        ErrorType.INPUT_MISSING,
         ErrorType.ENGINE_GONE,
         ErrorType.LEASE_LOST,
         ErrorType.STORE_UNAVAILABLE,
