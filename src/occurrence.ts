@@ -75,3 +75,27 @@ export function occurrenceOf(run: Patterns, nominal: Date): Occurrence {
     ...(output !== undefined && { output: fillPattern(output, all) }),
   };
 }
+
+/**
+ * The moment that a person means by a day (`2026-01-31`, in the time zone) or a time with its zone.
+ *
+ * @param end which moment of a day
+ * @returns undefined when it is neither
+ */
+export function momentIn(text: string, timeZone: string, end: 'start' | 'end'): Date | undefined {
+  if (!/^\d{4}-\d\d-\d\d$/u.test(text)) {
+    const moment = /(?:Z|[+-]\d\d:?\d\d)$/u.test(text) ? new Date(text) : new Date(Number.NaN);
+    return Number.isNaN(moment.getTime()) ? undefined : moment;
+  }
+  const utc = Date.parse(`${text}T${end === 'start' ? '00:00:00.000' : '23:59:59.999'}Z`);
+  // The offset of the zone at about that moment; asked twice, as it may change in between.
+  const guess = utc - offsetMs(new Date(utc), timeZone);
+  return new Date(utc - offsetMs(new Date(guess), timeZone));
+}
+
+/** By how many milliseconds clocks of a zone are ahead of UTC. */
+function offsetMs(moment: Date, timeZone: string): number {
+  const { date, hour, minute, second } = fieldsOf(moment, timeZone);
+  const local = Date.parse(`${date}T${hour}:${minute}:${second}Z`);
+  return local - Math.floor(moment.getTime() / 1000) * 1000;
+}

@@ -61,7 +61,10 @@ function readSecret({ env, file }: Secret): string {
   const secret = env === undefined ? file && readFileSync(file, 'utf8') : process.env[env];
   const key = secret?.replace(/\r?\n$/u, '');
   if (!key) {
-    throw ApplicationFailure.retryable(`the key of the signature is not in ${env ?? file}`, 'Webhook');
+    throw ApplicationFailure.retryable(
+      `the key of the signature is not in ${env ?? file}`,
+      'Webhook',
+    );
   }
   return key;
 }
@@ -90,7 +93,13 @@ export async function runNotifyCommand({
   }
 }
 
-function variablesOf({ schedule, runId, date, state, ...rest }: DeliveryInput<'command'>['message']) {
+function variablesOf({
+  schedule,
+  runId,
+  date,
+  state,
+  ...rest
+}: DeliveryInput<'command'>['message']) {
   const { output, publishedUri = '' } = rest;
   return {
     RANKFLOW_SCHEDULE: schedule,

@@ -94,7 +94,10 @@ export async function awaitRun({ runId }: { readonly runId: string }): Promise<R
 }
 
 /** Copies the results to where the schedule wants them, and notes the run for retention. Safe to repeat. */
-export async function publishResults({ store, occurrence }: PublishInput): Promise<PublishedResults> {
+export async function publishResults({
+  store,
+  occurrence,
+}: PublishInput): Promise<PublishedResults> {
   return told(async () => {
     const input = JSON.stringify({ store, ...occurrence });
     return python<PublishedResults>(['publish'], input);

@@ -133,15 +133,19 @@ export function addEngineOptions(command: Command): Command {
     .option('--backend <name>', 'vllm, or simulated: made-up answers, for tests of scale');
 }
 
-/** Options of the input, the sampling defaults and the cut into batches. */
-export function addRequestOptions(command: Command): Command {
-  const input = command
+/** Options of how an input is read and where its run is kept. */
+export function addInputOptions(command: Command): Command {
+  return command
     .option('--store <root>', 'folder or s3://bucket/prefix that holds plans and results')
     .option('--input-format <format>', 'auto, openai, jsonl, csv or parquet')
     .option('--prompt-column <name>', 'column that holds the prompt')
     .option('--template <text>', 'prompt with {column} placeholders')
     .option('--limit <n>', 'only the first requests', numeric);
-  return addGenerationOptions(input)
+}
+
+/** Options of the input, the sampling defaults and the cut into batches. */
+export function addRequestOptions(command: Command): Command {
+  return addGenerationOptions(addInputOptions(command))
     .option('--deadline <when>', 'expire after 8h, or at 2026-01-31T06:00Z; what is done is kept')
     .option('--run-id <id>', 'default: derived from input, model and sampling')
     .option('--new', 'repeat the run under a fresh id');

@@ -42,5 +42,8 @@ function requestOf(engines: unknown, flags: Flags): ScaleRequest {
   const { minEngines, maxEngines, scaleDownAfter: idleSeconds } = flags;
   const limits = { minEngines, maxEngines, idleSeconds: idleSeconds ?? 120 };
   const scaling = minEngines !== undefined || maxEngines !== undefined;
-  return { ...(engines !== undefined && { engines }), ...(scaling && { scaling: limits }) } as ScaleRequest;
+  return {
+    ...(engines !== undefined && { engines }),
+    ...(scaling && { scaling: limits }),
+  } as ScaleRequest;
 }

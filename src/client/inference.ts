@@ -69,6 +69,8 @@ export interface PreparedRun {
   readonly inputBytes?: number;
   /** Whether the user chose the run id. */
   readonly named: boolean;
+  /** The run whose failed rows this one generates. */
+  readonly retryOf?: string;
 }
 
 /** Names an option in a message: gets the path in {@link InferenceInput}, e.g. `run.model.dtype`. */
@@ -118,6 +120,30 @@ export async function prepareRun(
     ...(inputSha256 !== undefined && { inputSha256 }),
     ...(inputBytes !== undefined && { inputBytes }),
   };
+}
+
+/**
+ * Like {@link prepareRun}, for runs whose input and id are known later: both are left as they are.
+ *
+ * @throws ClientError `Usage` with all problems at once
+ */
+export async function prepareTemplate(
+  options: RunOptions,
+  nameOf: OptionName = (name) => name,
+  hardwareOf: (nodes: ClusterSpec['nodes']) => Promise<Hardware> = clusterHardware,
+): Promise<InferenceInput> {
+  const model = resolveModel(options.model.model);
+  const candidate = await candidateOf(options, model, hardwareOf);
+  candidate.run.input.uri = options.input.uri || 'pattern';
+  const { data, error } = InferenceInput.safeParse(candidate);
+  const problems = [
+    ...(error?.issues ?? []).map((issue) => explain(issue, nameOf)),
+    ...(data === undefined ? [] : contradictions(data)),
+  ];
+  if (data === undefined || problems.length > 0) throw usage(problems);
+  data.specHash = specHash(data.run.model);
+  data.fleet.name = options.fleet ?? defaultFleetName(data.run.model);
+  return data;
 }
 
 /** A run is named by its content, so an input in a bucket is read, too, unless the user named the run. */

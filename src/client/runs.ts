@@ -122,6 +122,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
     store,
     fleet: run.inference.fleet.name,
     cluster: run.inference.cluster.name,
+    ...(run.retryOf !== undefined && { retryOf: run.retryOf }),
   };
   try {
     await client.workflow.start(WORKFLOW.inference, {

@@ -9,11 +9,7 @@ import {
 import type { ScheduleOverlapPolicy } from '@temporalio/client';
 
 import { CONTROL_QUEUE, WORKFLOW, scheduleId, scheduledWorkflowId } from '../contracts/names.js';
-import {
-  ScheduledRun,
-  SchedulePolicies,
-  type ScheduleTiming,
-} from '../contracts/schedule.js';
+import { ScheduledRun, SchedulePolicies, type ScheduleTiming } from '../contracts/schedule.js';
 import { occurrenceOf, unknownPlaceholders } from '../occurrence.js';
 import { shortName } from '../text.js';
 import { ClientError } from './errors.js';
@@ -160,9 +156,13 @@ function clashOf({ run, next }: ScheduleView): ClientError | undefined {
   const ids = next.map((time) => occurrenceOf(run, new Date(time)).runId);
   const twice = ids.find((id, index) => ids.indexOf(id) !== index);
   if (twice === undefined) return undefined;
-  return new ClientError('Usage', `Two of its next runs would both be ${twice}, that is, one run.`, {
-    wayOut: 'Add {hour} (and {minute}) to the run id.',
-  });
+  return new ClientError(
+    'Usage',
+    `Two of its next runs would both be ${twice}, that is, one run.`,
+    {
+      wayOut: 'Add {hour} (and {minute}) to the run id.',
+    },
+  );
 }
 
 /** gRPC code 3: what was asked for is not valid, for example a cron line. */
@@ -261,9 +261,7 @@ export async function listSchedules(client: Client): Promise<ScheduleView[]> {
     // Lists lag behind: one that was just deleted may be among them.
     names.map((name) => describeSchedule(client, name).catch(() => undefined)),
   );
-  return views
-    .filter((view) => view !== undefined)
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return views.filter((view) => view !== undefined).toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 /**
@@ -313,7 +311,11 @@ export const resumeSchedule = async (client: Client, name: string, note?: string
 export async function backfillSchedule(
   client: Client,
   name: string,
-  { from, to, overlap = 'buffer-all' }: {
+  {
+    from,
+    to,
+    overlap = 'buffer-all',
+  }: {
     readonly from: Date;
     readonly to: Date;
     readonly overlap?: SchedulePolicies['overlap'];

@@ -29,7 +29,9 @@ export const FleetSpec = z
       .positive()
       .default(2)
       .describe('Batches one engine admits at once, so that decoding never runs dry'),
-    scaling: FleetScaling.optional().describe('Absent: the number of engines is what was asked for'),
+    scaling: FleetScaling.optional().describe(
+      'Absent: the number of engines is what was asked for',
+    ),
     idleTimeoutSeconds: z
       .int()
       .positive()

@@ -38,7 +38,9 @@ export const Notification = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('webhook'),
     url: z.url({ protocol: /^https?$/u }),
-    secret: SecretRef.optional().describe('Key of the signature, read where the control worker runs'),
+    secret: SecretRef.optional().describe(
+      'Key of the signature, read where the control worker runs',
+    ),
   }),
   z.strictObject({
     kind: z.literal('command'),

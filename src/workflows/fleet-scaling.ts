@@ -131,7 +131,8 @@ export function checkScaleRequest(request: unknown): Problem | undefined {
   }
   const { minEngines, maxEngines, idleSeconds } = (scaling ?? {}) as Partial<FleetScaling>;
   if (!isCount(minEngines)) return refuse('minEngines is not a number of 0 or more');
-  if (!isCount(maxEngines) || maxEngines < 1) return refuse('maxEngines is not a number of 1 or more');
+  if (!isCount(maxEngines) || maxEngines < 1)
+    return refuse('maxEngines is not a number of 1 or more');
   if (minEngines > maxEngines) {
     return refuse(`minEngines ${minEngines} is more than maxEngines ${maxEngines}`);
   }

@@ -182,7 +182,14 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       enter({ phase: 'starting-fleet', plan });
       claimed.fleet = true;
       const { name, engines, maxConcurrentBatches } = fleet;
-      const spec = { name, cluster: address, model: run.model, specHash, engines, ...elastic(fleet) };
+      const spec = {
+        name,
+        cluster: address,
+        model: run.model,
+        specHash,
+        engines,
+        ...elastic(fleet),
+      };
       const { desired = engines } = await entities.ensureFleet.executeWithOptions(
         { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
         [{ spec: { ...spec, maxConcurrentBatches }, user, keep }],
@@ -205,7 +212,8 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     try {
       return await scope.run(bringUp);
     } catch (error) {
-      if (!(expired as boolean) || work.consideredCancelled || status.plan === undefined) throw error;
+      if (!(expired as boolean) || work.consideredCancelled || status.plan === undefined)
+        throw error;
       return status.plan;
     } finally {
       timer.cancel();

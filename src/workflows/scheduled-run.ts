@@ -15,12 +15,7 @@ import {
 } from '@temporalio/workflow';
 
 import type { ControlActivities } from '../contracts/activities.js';
-import {
-  CONTROL_QUEUE,
-  QUERY,
-  inferenceWorkflowId,
-  notifyWorkflowId,
-} from '../contracts/names.js';
+import { CONTROL_QUEUE, QUERY, inferenceWorkflowId, notifyWorkflowId } from '../contracts/names.js';
 import type { Occurrence, ScheduledRun } from '../contracts/schedule.js';
 import type {
   EndedRun,
@@ -108,7 +103,13 @@ export async function scheduledRunWorkflow(run: ScheduledRun): Promise<Scheduled
     failure = error;
   }
   const problem = failure && problemOf(failure);
-  const told: EndedRun = ended ?? { runId, date, nominal, state: 'failed', ...(problem && { problem }) };
+  const told: EndedRun = ended ?? {
+    runId,
+    date,
+    nominal,
+    state: 'failed',
+    ...(problem && { problem }),
+  };
   enter({ phase: 'done', state: told.state, ...(problem && { problem }) });
   await CancellationScope.nonCancellable(() => tell(run, told));
   if (ended === undefined) throw workflowFailure(failure);

@@ -29,7 +29,8 @@ export class World {
     this.ray = new FakeRay(harness);
   }
 
-  static async start(harness: Harness): Promise<World> {
+  /** @param others more activities of the control worker */
+  static async start(harness: Harness, others: object = {}): Promise<World> {
     const world = new World(harness);
     await harness.serve(CONTROL_QUEUE, {
       ensureCluster,
@@ -37,6 +38,7 @@ export class World {
       stopCluster,
       stopFleet,
       ...world.host(),
+      ...others,
     });
     await harness.serve(PYTHON_QUEUE, world.python());
     await harness.serve(fleetQueue('models', SPEC_HASH), {

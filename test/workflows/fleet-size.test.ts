@@ -84,7 +84,10 @@ const refusal = async (update: Promise<unknown>): Promise<unknown> =>
 describe('scaling a fleet by hand', { timeout: 90_000 }, () => {
   it('starts more engines, and says why in its status', async () => {
     await ensure(specOf('up', 1));
-    expect(await scaleFleet(harness.client, 'up', { engines: 3 })).toEqual({ before: 1, engines: 3 });
+    expect(await scaleFleet(harness.client, 'up', { engines: 3 })).toEqual({
+      before: 1,
+      engines: 3,
+    });
     const status = await statusWhen('up', ({ ready }) => ready === 3);
     expect(status.steps).toMatchObject([{ from: 1, to: 3, reason: 'by hand' }]);
     await stop('up');
@@ -185,7 +188,10 @@ describe('a fleet that scales by itself', { timeout: 120_000 }, () => {
     ray.backlog = 5;
     await statusWhen('elastic', ({ ready }) => ready === 3);
     ray.backlog = 0;
-    const status = await statusWhen('elastic', ({ slots, desired }) => slots.length + desired === 0);
+    const status = await statusWhen(
+      'elastic',
+      ({ slots, desired }) => slots.length + desired === 0,
+    );
     expect(status.steps?.map(({ from, to }) => [from, to])).toEqual([
       [1, 3],
       [3, 0],

@@ -142,9 +142,7 @@ class EngineService:
         log.error("%s lost its backend", self.served.name)
         await asyncio.sleep(LAST_WORDS_SECONDS)
 
-    def _workers_for_batches(
-        self, client: Client, batches: BatchActivities
-    ) -> list[Worker]:
+    def _workers_for_batches(self, client: Client, batches: BatchActivities) -> list[Worker]:
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         queues: Sequence[str] = (
             fleet_queue(fleet, spec_hash),

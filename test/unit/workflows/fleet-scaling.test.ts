@@ -160,7 +160,11 @@ describe('the slots of a fleet that is made smaller', () => {
   });
 
   it('count as busy what their engines said, while they are ready', () => {
-    const slots = [slot(0, 'ready', { batches: 2 }), slot(1, 'ready'), slot(2, 'dead', { batches: 9 })];
+    const slots = [
+      slot(0, 'ready', { batches: 2 }),
+      slot(1, 'ready'),
+      slot(2, 'dead', { batches: 9 }),
+    ];
     expect(busyBatches(slots)).toBe(2);
   });
 });
