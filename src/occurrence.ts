@@ -88,6 +88,7 @@ export function momentIn(text: string, timeZone: string, end: 'start' | 'end'): 
     return Number.isNaN(moment.getTime()) ? undefined : moment;
   }
   const utc = Date.parse(`${text}T${end === 'start' ? '00:00:00.000' : '23:59:59.999'}Z`);
+  if (Number.isNaN(utc)) return undefined;
   // The offset of the zone at about that moment; asked twice, as it may change in between.
   const guess = utc - offsetMs(new Date(utc), timeZone);
   return new Date(utc - offsetMs(new Date(guess), timeZone));

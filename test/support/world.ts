@@ -55,7 +55,7 @@ export class World {
     this.headsStarted = 0;
   }
 
-  async infer(runId: string, keep = false) {
+  async infer(runId: string, keep = false, change: Partial<InferenceInput> = {}) {
     const input: InferenceInput = {
       run: fakeSpec(runId, this.run.batches.length),
       specHash: SPEC_HASH,
@@ -63,6 +63,7 @@ export class World {
       fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
       affinity: 'pull',
       keep,
+      ...change,
     };
     return this.harness.client.workflow.start(WORKFLOW.inference, {
       workflowId: inferenceWorkflowId(runId),

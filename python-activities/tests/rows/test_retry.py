@@ -19,9 +19,9 @@ from tests.rows.support import chat, finish, jsonl, spec
 
 
 def partly(folder: Path, batches: int) -> tuple[Store, RunSpec]:
-    """A cancelled run of 12 rows, two ranks and six batches; row 3 is invalid, row 5 has its id."""
+    """A cancelled run of 12 rows, two ranks and six batches; row 3 is invalid."""
     rows = [chat(f"id-{n}", f"Name colour {n}.") for n in range(12)]
-    rows[3] = chat("id-5") | {"url": "/nowhere"}
+    rows[3] = chat("id-3") | {"url": "/nowhere"}
     asked = spec(folder, jsonl(rows), ranks=2, batch={"maxRows": 2}, onInvalid="record")
     plan_run(asked)
     store = open_store(asked.store)
@@ -63,7 +63,7 @@ def test_only_failed_requests_are_run_again_under_their_ids(tmp_path: Path) -> N
     failed = ids(store, asked.run_id, errors=True)
     made = retried(store, asked.run_id, "again", 99)
     assert (made["rows"], made["invalid"]) == (len(failed) - 1, 1)
-    assert ids(store, "again") == [name for name in failed if name != "id-5"]
+    assert ids(store, "again") == [name for name in failed if name != "id-3"]
     assert ids(store, "again", errors=True) == []
 
 
@@ -73,7 +73,7 @@ def test_the_combined_output_is_in_the_order_of_the_first_input(tmp_path: Path) 
     retried(store, "again", "and-again", 99)
     names = [f"id-{n}" for n in range(12) if n != 3]
     assert ids(store, "and-again", combined=True) == names
-    assert ids(store, "and-again", combined=True, errors=True) == ["id-5"]
+    assert ids(store, "and-again", combined=True, errors=True) == ["id-3"]
     halfway = ids(store, "again", combined=True)
     assert halfway == [name for name in names if name in halfway]
     assert len(halfway) + len(ids(store, "again", combined=True, errors=True)) == 12
