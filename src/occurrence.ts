@@ -34,6 +34,15 @@ function fieldsOf(moment: Date, timeZone: string): Record<string, string> {
   return { ...fields, date: `${year}-${month}-${day}` };
 }
 
+/** Whether this machine knows a time zone of this name. */
+export function isTimeZone(name: string): boolean {
+  try {
+    return Intl.DateTimeFormat('en', { timeZone: name }).resolvedOptions().timeZone !== '';
+  } catch {
+    return false;
+  }
+}
+
 /** The date before `YYYY-MM-DD`, whatever the length of the day. */
 const dayBefore = (date: string): string =>
   new Date(Date.parse(`${date}T00:00:00Z`) - DAY_MS).toISOString().slice(0, 10);

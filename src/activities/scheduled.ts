@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 
 import { Context } from '@temporalio/activity';
+import { WorkflowFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 
 import { nodesOfRunningCluster } from '../client/clusters.js';
@@ -88,9 +89,17 @@ async function sha256Of(input: string): Promise<string> {
   return found.kind === 'remote' ? (await digestRemote(found.uri)).sha256 : sha256File(found.uri);
 }
 
-/** Waits for a run that was started before, whoever started it. */
+/** Waits for a run that was started before, whoever started it. That it failed is final. */
 export async function awaitRun({ runId }: { readonly runId: string }): Promise<RunResult> {
-  return told(async () => runResult(Context.current().client, runId));
+  return told(async () => {
+    try {
+      return await runResult(Context.current().client, runId);
+    } catch (error) {
+      if (!(error instanceof WorkflowFailedError)) throw error;
+      const { type, message } = describeFailure(error);
+      throw ApplicationFailure.nonRetryable(message, type);
+    }
+  });
 }
 
 /** Copies the results to where the schedule wants them, and notes the run for retention. Safe to repeat. */

@@ -58,7 +58,7 @@ async function stop(name: string, { json }: { readonly json?: boolean }): Promis
 }
 
 interface DrainFlags {
-  readonly grace?: unknown;
+  readonly grace?: number | string;
   readonly json?: boolean;
 }
 
@@ -68,8 +68,8 @@ async function drain(name: string, { grace, json }: DrainFlags): Promise<void> {
   const { withClient } = await import('../client/connection.js');
   const { print, printJson, say } = await import('./output.js');
 
-  if (grace !== undefined && typeof grace !== 'number') {
-    throw new ClientError('Usage', `--grace: ${String(grace)} is no length of time such as 15m`);
+  if (typeof grace === 'string') {
+    throw new ClientError('Usage', `--grace: ${grace} is no length of time such as 15m`);
   }
   say('Its engines finish what they have; runs that need it wait until it is up again.');
   await withClient(async (client) => drainFleet(client, name, grace));

@@ -10,7 +10,7 @@ import type { ScheduleOverlapPolicy } from '@temporalio/client';
 
 import { CONTROL_QUEUE, WORKFLOW, scheduleId, scheduledWorkflowId } from '../contracts/names.js';
 import { ScheduledRun, SchedulePolicies, type ScheduleTiming } from '../contracts/schedule.js';
-import { occurrenceOf, unknownPlaceholders } from '../occurrence.js';
+import { isTimeZone, occurrenceOf, unknownPlaceholders } from '../occurrence.js';
 import { shortName } from '../text.js';
 import { ClientError } from './errors.js';
 import type { OptionName } from './inference.js';
@@ -98,9 +98,7 @@ function contradictions(run: ScheduledRun, nameOf: OptionName): string[] {
   if (timing.on.length > 0 && timing.at.length === 0) {
     problems.push(`${nameOf('run.timing.on')}: days need a time of day`);
   }
-  try {
-    new Intl.DateTimeFormat('en', { timeZone: timing.timeZone });
-  } catch {
+  if (!isTimeZone(timing.timeZone)) {
     problems.push(`${nameOf('run.timing.timeZone')}: ${timing.timeZone} is no time zone`);
   }
   for (const [name, pattern] of Object.entries({ input, output, runId })) {

@@ -130,7 +130,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     async ({ action, now = false }: SteerRequest) => hold({ hold: HOLDS[action], now }),
     {
       validator: ({ action }: SteerRequest) => {
-        if (!Object.hasOwn(HOLDS, action)) throw refusal(`${String(action)} is not known`);
+        if (!Object.hasOwn(HOLDS, action)) throw refusal(`${action as string} is not known`);
         if (hasEnded()) throw refusal('the run has ended, or is about to');
         if (held.draining) throw refusal('the run drains already');
       },
@@ -212,8 +212,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     try {
       return await scope.run(bringUp);
     } catch (error) {
-      if (!(expired as boolean) || work.consideredCancelled || status.plan === undefined)
-        throw error;
+      if (!expired || work.consideredCancelled || status.plan === undefined) throw error;
       return status.plan;
     } finally {
       timer.cancel();
@@ -275,7 +274,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   } catch (error) {
     if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
     // Nobody knows yet which rows there are.
-    if (expired as boolean) return { runId: run.runId, state: 'expired' };
+    if (expired) return { runId: run.runId, state: 'expired' };
     enter({ problem: problemOf(error) });
     throw workflowFailure(error);
   } finally {

@@ -254,8 +254,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   // Only a user's cancellation and the deadline come here. What is done is kept; rows never generated become error
   // lines.
   return CancellationScope.nonCancellable(async () => {
-    // The compiler does not see that the timer changes it.
-    const end = (expired as boolean) ? 'expired' : 'cancelled';
+    const end = expired ? 'expired' : 'cancelled';
     enter(end === 'expired' ? 'finalizing' : 'cancelling');
     if (plan !== undefined) output = await assemble(`batch_${end}`);
     enter(end);

@@ -6,6 +6,7 @@ import {
   TemporalFailure,
   defineQuery,
   executeChild,
+  isCancellation,
   log,
   proxyActivities,
   setCurrentDetails,
@@ -102,18 +103,16 @@ export async function scheduledRunWorkflow(run: ScheduledRun): Promise<Scheduled
     if (!(error instanceof TemporalFailure)) throw error;
     failure = error;
   }
-  const problem = failure && problemOf(failure);
-  const told: EndedRun = ended ?? {
-    runId,
-    date,
-    nominal,
-    state: 'failed',
-    ...(problem && { problem }),
-  };
+  const cancelled = isCancellation(failure);
+  const problem = failure && !cancelled ? problemOf(failure) : undefined;
+  const state = cancelled ? 'cancelled' : 'failed';
+  const told: EndedRun = ended ?? { runId, date, nominal, state, ...(problem && { problem }) };
   enter({ phase: 'done', state: told.state, ...(problem && { problem }) });
   await CancellationScope.nonCancellable(() => tell(run, told));
-  if (ended === undefined) throw workflowFailure(failure);
-  return ended;
+  if (ended !== undefined) return ended;
+  // A start that was cancelled is no failure: it must not pause the schedule.
+  if (failure !== undefined && cancelled) throw failure;
+  throw workflowFailure(failure);
 }
 
 /** The time that this start is for, however late it is. */

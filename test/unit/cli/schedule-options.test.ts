@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { applyFlags, days, scheduleFlagOf } from '../../../src/cli/schedule-options.js';
 import { checkSchedule } from '../../../src/client/schedules.js';
-import { ClientError } from '../../../src/client/errors.js';
+import type { ClientError } from '../../../src/client/errors.js';
 import { SPEC_HASH, fakeSpec } from '../../support/fake-run.js';
 
 const inference = {
@@ -43,7 +43,7 @@ describe('the options of a schedule', () => {
 
   it('change what they name and leave the rest', () => {
     const before = check({ cron: ['0 2 * * *'], input: '/in/{date}', keepLast: 3, jitter: 60 });
-    const { run } = check({ at: ['03:30'], on: ['mon'], keepDays: 7 }, before as never);
+    const { run } = check({ at: ['03:30'], on: ['mon'], keepDays: 7 }, before);
     expect(run.timing).toEqual({
       cron: [],
       at: ['03:30'],
