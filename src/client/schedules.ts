@@ -128,20 +128,16 @@ export async function createSchedule(
   { paused = false, note }: { readonly paused?: boolean; readonly note?: string } = {},
 ): Promise<ScheduleView> {
   const name = definition.run.schedule;
-  const handle = await client.schedule
-    .create({
-      scheduleId: scheduleId(name),
-      ...optionsOf(definition),
-      state: { paused, ...(note !== undefined && { note }) },
-    })
-    .catch((error: unknown) => {
-      if (error instanceof ScheduleAlreadyRunning) {
-        throw new ClientError('Usage', `There is a schedule ${name} already.`, {
-          wayOut: 'Change it with `rankflow schedule update`, or give another name.',
-        });
-      }
-      throw refused(error);
-    });
+  const state = { paused, ...(note !== undefined && { note }) };
+  const options = { scheduleId: scheduleId(name), ...optionsOf(definition), state };
+  const handle = await client.schedule.create(options).catch((error: unknown) => {
+    if (error instanceof ScheduleAlreadyRunning) {
+      throw new ClientError('Usage', `There is a schedule ${name} already.`, {
+        wayOut: 'Change it with `rankflow schedule update`, or give another name.',
+      });
+    }
+    throw refused(error);
+  });
   const view = viewOf(name, await handle.describe());
   const clash = clashOf(view);
   if (clash === undefined) return view;
@@ -163,8 +159,11 @@ function clashOf({ run, next }: ScheduleView): ClientError | undefined {
   );
 }
 
-/** gRPC code 3: what was asked for is not valid, for example a cron line. */
+/** What was asked for is not valid, for example a cron line: the SDK's TypeError, or gRPC code 3. */
 function refused(error: unknown): unknown {
+  if (error instanceof TypeError) {
+    return new ClientError('Usage', `The schedule is refused: ${error.message}`, { cause: error });
+  }
   const cause = error instanceof Error ? (error.cause ?? error) : error;
   const { code, details } = (cause ?? {}) as { code?: unknown; details?: unknown };
   if (code !== 3) return error;

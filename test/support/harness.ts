@@ -18,12 +18,12 @@ export class Harness {
   ) {}
 
   static async start(namespace: (typeof NAMESPACES)[number]): Promise<Harness> {
+    Runtime.install({ logger: new DefaultLogger('ERROR') });
     return Harness.on(inject('temporalAddress'), namespace);
   }
 
-  /** On a server of the test's own. */
+  /** Another one, on a server of the test's own. */
   static async on(address: string, namespace: string): Promise<Harness> {
-    Runtime.install({ logger: new DefaultLogger('ERROR') });
     const connection = await Connection.connect({ address });
     const native = await NativeConnection.connect({ address });
     return new Harness(new Client({ connection, namespace }), native, namespace);

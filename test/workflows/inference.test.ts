@@ -3,18 +3,19 @@ import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { stopCluster } from '../../src/client/clusters.js';
-import { scaleFleet } from '../../src/client/fleets.js';
+import { fleetStatus, listFleets, scaleFleet } from '../../src/client/fleets.js';
 import { runSnapshot } from '../../src/client/progress.js';
 import { steerRun } from '../../src/client/steering.js';
 import {
   QUERY,
   SIGNAL,
   clusterWorkflowId,
+  fleetQueue,
   fleetWorkflowId,
   inferenceWorkflowId,
 } from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
-import { rayNode } from '../support/fake-cluster.js';
+import { FakeRay, rayNode } from '../support/fake-cluster.js';
 import { FakeRun } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
@@ -145,6 +146,40 @@ describe('inference', () => {
     const handle = await world.infer('expired', false, { deadline });
     expect(await handle.result()).toMatchObject({ state: 'expired', output: { failed: 20 } });
     expect(world.run.finalized).toEqual(['batch_expired']);
+    expect(world.headRuns).toBe(false);
+  });
+
+  it('shares a fleet with another run and the cluster with another model', async () => {
+    const other = new FakeRay(harness);
+    world.others.set('others', other);
+    world.run = new FakeRun([2]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const otherHash = 'ffff0123456789abcdef';
+    await harness.serve(fleetQueue('others', otherHash), {
+      generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
+        world.run.generateBatch(input),
+    });
+    const handles = [
+      await world.infer('one'),
+      await world.infer('two'),
+      await world.infer('third', false, {
+        specHash: otherHash,
+        fleet: { name: 'others', engines: 1, maxConcurrentBatches: 2 },
+      }),
+    ];
+    await eventually(() => world.run.inFlight === 6, 60);
+    expect((await listFleets(harness.client)).toSorted()).toEqual(['models', 'others']);
+    const users = (await fleetStatus(harness.client, 'models'))?.users;
+    expect(users?.toSorted()).toEqual(['inference/one', 'inference/two']);
+    expect([world.ray.actors.size, other.actors.size]).toEqual([1, 1]);
+    gate.open();
+    for (const handle of handles) {
+      expect(await handle.result()).toMatchObject({ state: 'completed' });
+    }
+    expect(world.headsStarted).toBe(1);
+    expect([world.ray.actors.size, other.actors.size]).toEqual([0, 0]);
     expect(world.headRuns).toBe(false);
   });
 });
