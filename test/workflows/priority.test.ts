@@ -1,3 +1,4 @@
+import type { WorkflowHandle } from '@temporalio/client';
 import type { Worker } from '@temporalio/worker';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
@@ -49,7 +50,7 @@ async function queued(
   runId: string,
   batches: number,
   priority?: InferenceInput['priority'],
-): Promise<Promise<unknown>> {
+): Promise<WorkflowHandle> {
   runs.set(runId, new FakeRun([batches]));
   const spec = fakeSpec(runId, 1);
   const input: RunWorkflowInput = {
@@ -69,7 +70,7 @@ async function queued(
     const description = await rank.describe().catch(() => undefined);
     return description?.raw.pendingActivities?.length === Math.min(batches, 60);
   });
-  return handle.result();
+  return handle;
 }
 
 /** One engine that takes one batch at a time. */
@@ -90,7 +91,7 @@ describe('runs that share a fleet', { timeout: 90_000 }, () => {
     const low = await queued('low', 10, { key: 5, weight: 1 });
     const high = await queued('high', 10, { key: 1, weight: 1 });
     await serve();
-    await Promise.all([low, high]);
+    await Promise.all([low.result(), high.result()]);
     expect(among('high', 10)).toBeGreaterThanOrEqual(9);
     expect(taken).toHaveLength(20);
   });
@@ -99,7 +100,7 @@ describe('runs that share a fleet', { timeout: 90_000 }, () => {
     const large = await queued('large', 40);
     const small = await queued('small', 5);
     await serve();
-    await Promise.all([large, small]);
+    await Promise.all([large.result(), small.result()]);
     expect(among('small', 15)).toBe(5);
   });
 
@@ -107,7 +108,7 @@ describe('runs that share a fleet', { timeout: 90_000 }, () => {
     const light = await queued('light', 30, { key: 3, weight: 1 });
     const heavy = await queued('heavy', 30, { key: 3, weight: 4 });
     await serve();
-    await Promise.all([light, heavy]);
+    await Promise.all([light.result(), heavy.result()]);
     expect(among('heavy', 20)).toBeGreaterThanOrEqual(13);
     expect(among('heavy', 20)).toBeLessThan(20);
   });
