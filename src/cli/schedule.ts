@@ -69,7 +69,7 @@ Patterns hold {date}, {yesterday}, {year}, {month}, {day}, {hour}, {minute}, {se
     .command('trigger')
     .description('start the run of today now; one that is there already is left as it is')
     .argument('<name>')
-    .option('--overlap <policy>', 'another policy for this start')
+    .option('--overlap <policy>', 'another policy for this start than the own one of the schedule')
     .option(...JSON_FLAG)
     .action(trigger);
   schedule

@@ -290,13 +290,20 @@ export async function updateSchedule(
   });
 }
 
-/** Starts a run now, for the present time. A run of the same id that is there already is left as it is. */
+/**
+ * Starts a run now, for the present time. A run of the same id that is there already is left as it is.
+ *
+ * @param overlap default: what the schedule itself does while a run goes on
+ */
 export const triggerSchedule = async (
   client: Client,
   name: string,
   overlap?: SchedulePolicies['overlap'],
 ): Promise<void> =>
-  onSchedule(client, name, async (handle) => handle.trigger(overlap && OVERLAP[overlap]));
+  onSchedule(client, name, async (handle) => {
+    const policy = overlap ?? viewOf(name, await handle.describe()).policies.overlap;
+    await handle.trigger(OVERLAP[policy]);
+  });
 
 export const pauseSchedule = async (client: Client, name: string, note?: string): Promise<void> =>
   onSchedule(client, name, async (handle) => handle.pause(note));

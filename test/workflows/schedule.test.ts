@@ -169,11 +169,7 @@ describe('a schedule', { timeout: 120_000 }, () => {
     await triggerSchedule(harness.client, 'busy');
     await eventually(() => world.run.inFlight === 1, 60);
     await triggerSchedule(harness.client, 'busy');
-    await eventually(async () => {
-      const view = await describeSchedule(harness.client, 'busy');
-      console.log(JSON.stringify({ ...view, run: 0 }));
-      return view.skipped === 1;
-    }, 10);
+    await seen('busy', ({ skipped }) => skipped === 1);
     await triggerSchedule(harness.client, 'busy', 'allow-all');
     const { recent } = await seen('busy', (view) => view.recent.length === 2);
     finish();
