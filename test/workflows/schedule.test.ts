@@ -242,7 +242,8 @@ describe('a schedule', { timeout: 120_000 }, () => {
       type: 'InputMissing',
       message: `there is no input at ${folder}/${today()}/requests.jsonl`,
     });
-    await seen('failing', ({ paused }) => paused);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect((await describeSchedule(harness.client, 'failing')).paused).toBe(true);
   });
 
   it('is refused when two of its own runs would be one', async () => {
