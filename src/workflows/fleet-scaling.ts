@@ -30,6 +30,8 @@ export interface Resize {
   readonly reason: string;
 }
 
+/** Milliseconds between two canaries of an engine that works: a hung one is found in minutes. */
+const CANARY_EVERY_MS = 60_000;
 /** Changes of size that a status shows. */
 const STEPS_SHOWN = 10;
 
@@ -140,4 +142,22 @@ export function checkScaleRequest(request: unknown): Problem | undefined {
     return refuse('idleSeconds is not a number of 1 or more');
   }
   return undefined;
+}
+
+type Elastic = Pick<FleetSpec, 'scaling' | 'idleTimeoutSeconds'>;
+
+/** Whether and how a fleet changes its size by itself, without what is not set. */
+export const elasticOf = ({ scaling, idleTimeoutSeconds }: Elastic): Elastic => ({
+  ...(scaling && { scaling }),
+  ...(idleTimeoutSeconds && { idleTimeoutSeconds }),
+});
+
+/** Whether its size, or whether it stays at all, depends on what it has to do. */
+export const isElastic = ({ scaling, idleTimeoutSeconds }: Elastic): boolean =>
+  scaling !== undefined || idleTimeoutSeconds !== undefined;
+
+/** What an engine has in work is known from its canary: asked twice before it is taken away for having nothing. */
+export function canaryEveryMs({ scaling, idleTimeoutSeconds }: Elastic): number {
+  const idle = Math.min(scaling?.idleSeconds ?? Infinity, idleTimeoutSeconds ?? Infinity);
+  return Math.min(CANARY_EVERY_MS, (idle * 1000) / 2);
 }

@@ -60,7 +60,14 @@ import {
   summaryOf,
   type FleetPlan,
 } from './fleet-plan.js';
-import { busyBatches, checkScaleRequest, type Resize } from './fleet-scaling.js';
+import {
+  busyBatches,
+  canaryEveryMs,
+  checkScaleRequest,
+  elasticOf,
+  isElastic,
+  type Resize,
+} from './fleet-scaling.js';
 import { FleetSize } from './fleet-size.js';
 import {
   explainWaiting,
@@ -103,8 +110,6 @@ const python = proxyActivities<Pick<PythonActivities, 'executeFleetPlan'>>({
   retry: A_FEW_TRIES,
 });
 
-/** Milliseconds between two canaries of an engine that works: a hung one is found in minutes. */
-const CANARY_EVERY_MS = 60_000;
 /** Engines that are not needed any more may finish what they have; what takes longer is finished elsewhere. */
 const LEAVE_MS = 600_000;
 /** A fleet that is drained by hand is in less of a hurry: long answers of a large model take this long. */
@@ -178,7 +183,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const admit = async (request: EnsureFleetRequest): Promise<number> => {
     const { engines } = request.spec;
     // What a person set stays until somebody sets it anew.
-    const policy = { ...keptOf(spec), ...keptOf(request.spec) };
+    const policy = { ...elasticOf(spec), ...elasticOf(request.spec) };
     const most = policy.scaling?.maxEngines ?? Infinity;
     const asked = request.user === undefined ? engines : Math.max(engines, spec.engines);
     const wanted = Math.min(asked, most);
@@ -482,22 +487,4 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     await condition(allHandlersFinished);
   });
   if (failure !== undefined) throw failureOf(failure);
-}
-
-/** What of a fleet stays as it is when somebody asks for it who says nothing about it. */
-function keptOf({
-  scaling,
-  idleTimeoutSeconds,
-}: FleetSpec): Pick<FleetSpec, 'scaling' | 'idleTimeoutSeconds'> {
-  return { ...(scaling && { scaling }), ...(idleTimeoutSeconds && { idleTimeoutSeconds }) };
-}
-
-/** Whether its size, or whether it stays at all, depends on what it has to do. */
-const isElastic = ({ scaling, idleTimeoutSeconds }: FleetSpec): boolean =>
-  scaling !== undefined || idleTimeoutSeconds !== undefined;
-
-/** What an engine has in work is known from its canary: asked twice before it is taken away for having nothing. */
-function canaryEveryMs({ scaling, idleTimeoutSeconds }: FleetSpec): number {
-  const idle = Math.min(scaling?.idleSeconds ?? Infinity, idleTimeoutSeconds ?? Infinity);
-  return Math.min(CANARY_EVERY_MS, (idle * 1000) / 2);
 }

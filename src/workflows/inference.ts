@@ -33,6 +33,7 @@ import type {
 import { counted, shortName } from '../text.js';
 import { table } from './details.js';
 import { failureOf, problemOf, workflowFailure } from './failures.js';
+import { elasticOf } from './fleet-scaling.js';
 import {
   HeldWork,
   drainSignal,
@@ -188,7 +189,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
         model: run.model,
         specHash,
         engines,
-        ...elastic(fleet),
+        ...elasticOf(fleet),
       };
       const { desired = engines } = await entities.ensureFleet.executeWithOptions(
         { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
@@ -289,14 +290,6 @@ const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {
 };
 
 const refusal = (message: string) => failureOf({ type: 'InvalidRequest', message });
-
-type Elastic = Pick<InferenceInput['fleet'], 'scaling' | 'idleTimeoutSeconds'>;
-
-/** Whether and how a fleet changes its size by itself. */
-const elastic = ({ scaling, idleTimeoutSeconds }: Elastic): Elastic => ({
-  ...(scaling && { scaling }),
-  ...(idleTimeoutSeconds && { idleTimeoutSeconds }),
-});
 
 function runFleetOf({ name, engines, maxConcurrentBatches, scaling }: InferenceInput['fleet']) {
   const maxEngines = scaling?.maxEngines;
