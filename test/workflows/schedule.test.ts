@@ -242,8 +242,8 @@ describe('a schedule', { timeout: 120_000 }, () => {
       type: 'InputMissing',
       message: `there is no input at ${folder}/${today()}/requests.jsonl`,
     });
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    expect((await describeSchedule(harness.client, 'failing')).paused).toBe(true);
+    const { note } = await seen('failing', ({ paused }) => paused, 40);
+    expect(note).toContain('there is no input');
   });
 
   it('is refused when two of its own runs would be one', async () => {
