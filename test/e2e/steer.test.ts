@@ -13,7 +13,7 @@ const ENGINES = [
   ...['--model', 'made-up', '--backend', 'simulated', '--engine-arg', 'tokens_per_second=60'],
   ...['--cpus-per-engine', '1', '--fleet', FLEET, '--keep', '--batch-rows', '4'],
 ];
-const ROWS = 160;
+const ROWS = 320;
 
 const data = new DataFolder();
 afterAll(async () => data.remove(FLEET));
