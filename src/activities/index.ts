@@ -9,6 +9,15 @@ import {
   removeLocalCluster,
   startLocalNode,
 } from './local-cluster.js';
+import { runNotifyCommand, sendWebhook } from './notify.js';
+import {
+  awaitRun,
+  findInput,
+  planOccurrence,
+  prepareScheduledRun,
+  pruneScheduled,
+  publishResults,
+} from './scheduled.js';
 import { observeCluster, observeFleet } from './observe.js';
 import { checkNodes, drainNode, endNode, removeNodes, startNode } from './ssh-cluster.js';
 
@@ -53,4 +62,12 @@ export const controlActivities: ControlActivities = {
   ensureFleet,
   stopCluster,
   stopFleet,
+  planOccurrence,
+  findInput,
+  prepareScheduledRun,
+  awaitRun,
+  publishResults,
+  pruneScheduled,
+  sendWebhook,
+  runNotifyCommand,
 };

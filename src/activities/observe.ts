@@ -1,3 +1,6 @@
+import { Context } from '@temporalio/activity';
+import proto from '@temporalio/proto';
+
 import type {
   ClusterObservation,
   FleetObservation,
@@ -6,7 +9,7 @@ import type {
 } from '../contracts/activities.js';
 import type { ClusterAddress } from '../contracts/cluster.js';
 import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
-import { engineActorName, isEngineActor } from '../contracts/names.js';
+import { engineActorName, fleetQueue, isEngineActor } from '../contracts/names.js';
 import type { ClusterStatus } from '../contracts/workflows.js';
 import { localAddress, localProcesses } from './local/node-state.js';
 import { type ActorState, countJobs, listActors, listNodes, reasonOf } from './ray-state.js';
@@ -71,17 +74,41 @@ export async function observeFleet(
   statusOf: (cluster: string) => Promise<ClusterStatus | undefined>,
 ): Promise<FleetObservation> {
   try {
-    const [nodes, actors, cluster] = await Promise.all([
+    const [nodes, actors, cluster, backlog] = await Promise.all([
       listNodes(spec.cluster),
       listActors(spec.cluster),
       statusOf(spec.cluster.name),
+      backlogOf(spec),
     ]);
     const alive = nodes.filter((node) => node.alive).length;
     const wanted = cluster?.nodes.filter(({ state }) => !LEFT_OUT.has(state)) ?? [];
     const missingNodes = Math.max(0, wanted.length - alive);
-    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes };
+    const waits = backlog !== undefined && { backlog };
+    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes, ...waits };
   } catch (error) {
     return { reachable: false, nodes: [], engines: [], problem: reasonOf(error) };
+  }
+}
+
+/**
+ * Batches that wait for an engine of the fleet, by Temporal's own count, which is approximate. Undefined when nobody
+ * asks, or when the server does not say.
+ */
+async function backlogOf(spec: FleetSpec): Promise<number | undefined> {
+  const { name, specHash, scaling, idleTimeoutSeconds } = spec;
+  if (scaling === undefined && idleTimeoutSeconds === undefined) return undefined;
+  const { client } = Context.current();
+  try {
+    const { stats } = await client.workflowService.describeTaskQueue({
+      namespace: client.options.namespace,
+      taskQueue: { name: fleetQueue(name, specHash) },
+      taskQueueType: proto.temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+      reportStats: true,
+    });
+    return stats ? Number(stats.approximateBacklogCount ?? 0) : undefined;
+  } catch {
+    // The next look asks again.
+    return undefined;
   }
 }
 

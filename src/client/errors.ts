@@ -23,6 +23,7 @@ export const EXIT = {
 } as const;
 
 const EXIT_CODES: Readonly<Record<FailureType, number>> = {
+  InvalidRequest: EXIT.usage,
   InvalidInput: EXIT.usage,
   RunMismatch: EXIT.usage,
   ClusterMismatch: EXIT.usage,
@@ -46,6 +47,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   Unreachable: EXIT.unreachable,
   EngineLoadFailed: EXIT.failed,
   PlanCorrupt: EXIT.failed,
+  InputMissing: EXIT.usage,
   EngineGone: EXIT.failed,
   LeaseLost: EXIT.failed,
   SuspectBatch: EXIT.failed,

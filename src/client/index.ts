@@ -41,4 +41,20 @@ export {
   listClusters,
   stopCluster,
 } from './clusters.js';
-export { fleetStatus, listFleets, stopFleet } from './fleets.js';
+export { drainFleet, fleetStatus, listFleets, scaleFleet, stopFleet } from './fleets.js';
+export { steerRun } from './steering.js';
+export {
+  backfillSchedule,
+  checkSchedule,
+  createSchedule,
+  deleteSchedule,
+  describeSchedule,
+  listSchedules,
+  pauseSchedule,
+  resumeSchedule,
+  type ScheduleDefinition,
+  type ScheduleView,
+  triggerSchedule,
+  updateSchedule,
+} from './schedules.js';
+export { prepareRetry, retryIdOf } from './retry.js';

@@ -2,6 +2,8 @@
  * Activities as workflows see them: one interface for each worker that serves them. Each takes one object, so
  * that fields can be added without breaking histories.
  */
+import type { Priority } from '@temporalio/common';
+
 import type { ClusterAddress, ClusterSpec } from './cluster.js';
 import type {
   CanaryInput,
@@ -13,6 +15,7 @@ import type {
   FleetSpec,
   ObservedEngine,
 } from './fleet.js';
+import type { InferenceInput } from './inference.js';
 import type { DrainInput, DrainResult } from './preemption.js';
 import type {
   CheckStoreRoomInput,
@@ -26,12 +29,16 @@ import type {
   RankProgressInput,
   StoreRoom,
 } from './run.js';
+import type { Notification, Occurrence, Retention, ScheduledRun } from './schedule.js';
 import type {
+  EndedRun,
   EnsureClusterRequest,
   EnsuredCluster,
   EnsuredFleet,
   EnsureFleetRequest,
   Problem,
+  PublishedResults,
+  RunResult,
   StopResult,
 } from './workflows.js';
 
@@ -130,6 +137,8 @@ export interface FleetObservation {
   readonly engines: readonly ObservedEngine[];
   /** Nodes that the cluster's workflow wants and Ray does not have just now. */
   readonly missingNodes?: number;
+  /** Batches that wait for an engine; absent unless the fleet scales or stops by itself. */
+  readonly backlog?: number;
   readonly problem?: string;
 }
 
@@ -137,6 +146,52 @@ export interface FleetObservation {
 export interface ReleaseInput {
   readonly name: string;
   readonly user: string;
+}
+
+export interface PlanOccurrenceInput {
+  readonly run: ScheduledRun;
+  /** ISO 8601. */
+  readonly nominal: string;
+}
+
+export interface FindInput {
+  readonly input: string;
+  /** Tries again while it is not there. */
+  readonly wait: boolean;
+  /** Fails when it is not there and nobody waits. */
+  readonly fail: boolean;
+}
+
+export interface PrepareScheduledRunInput {
+  readonly run: ScheduledRun;
+  readonly occurrence: Occurrence;
+  /** ISO 8601. */
+  readonly deadline?: string;
+}
+
+/** What there is of a run, and how to start it. */
+export interface PreparedScheduledRun {
+  readonly inference: InferenceInput;
+  /** Memo of the inference workflow. */
+  readonly memo: unknown;
+  readonly priority: Priority;
+  readonly running: boolean;
+  readonly finished?: RunResult;
+}
+
+export interface PublishInput {
+  readonly store: string;
+  readonly occurrence: Occurrence;
+}
+
+export interface PruneInput extends PublishInput {
+  readonly retention: Retention;
+}
+
+export interface DeliveryInput<Kind extends Notification['kind']> {
+  readonly notification: Extract<Notification, { readonly kind: Kind }>;
+  readonly delivery: string;
+  readonly message: EndedRun & { readonly schedule: string };
 }
 
 /** TypeScript control worker, `CONTROL_QUEUE`. All are safe to repeat. */
@@ -166,4 +221,13 @@ export interface ControlActivities {
   ensureFleet(input: EnsureFleetRequest): Promise<EnsuredFleet>;
   stopCluster(input: ReleaseInput): Promise<StopResult>;
   stopFleet(input: ReleaseInput): Promise<StopResult>;
+  planOccurrence(input: PlanOccurrenceInput): Promise<Occurrence>;
+  /** Fails with `InputMissing`, which is worth another try when it is to wait. */
+  findInput(input: FindInput): Promise<{ readonly found: boolean }>;
+  prepareScheduledRun(input: PrepareScheduledRunInput): Promise<PreparedScheduledRun>;
+  awaitRun(input: { readonly runId: string }): Promise<RunResult>;
+  publishResults(input: PublishInput): Promise<PublishedResults>;
+  pruneScheduled(input: PruneInput): Promise<{ readonly removed: readonly string[] }>;
+  sendWebhook(input: DeliveryInput<'webhook'>): Promise<void>;
+  runNotifyCommand(input: DeliveryInput<'command'>): Promise<void>;
 }

@@ -10,6 +10,10 @@ export interface ErrorKind {
 }
 
 export const ERRORS = {
+  InvalidRequest: {
+    retryable: false,
+    wayOut: 'Correct the value that the message names.',
+  },
   InvalidInput: {
     retryable: false,
     wayOut: 'Mend the lines listed, or run with --on-invalid record to write them as error lines.',
@@ -52,6 +56,11 @@ export const ERRORS = {
   UnsupportedInput: {
     retryable: false,
     wayOut: 'Use OpenAI Batch JSONL, simple JSONL, CSV or Parquet, on a file:// or s3:// address.',
+  },
+  InputMissing: {
+    // While a schedule waits for its input.
+    retryable: true,
+    wayOut: 'Put the input where the schedule looks for it, then trigger or backfill the schedule.',
   },
   EngineGone: { retryable: true, wayOut: 'Nothing to do: the batch is tried again elsewhere.' },
   LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },

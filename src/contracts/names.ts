@@ -53,6 +53,12 @@ export const runWorkflowId = (runId: string): string => `run/${runId}`;
 export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
 export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
 
+export const scheduleId = (name: string): string => `schedule/${name}`;
+/** Temporal adds the time that each start is for. */
+export const scheduledWorkflowId = (schedule: string): string => `scheduled/${schedule}`;
+export const notifyWorkflowId = (schedule: string, runId: string, start: string): string =>
+  `notify/${schedule}/${runId}/${start.slice(0, 8)}`;
+
 /** Workflow types, as registered by the control worker. */
 export const WORKFLOW = {
   cluster: 'clusterWorkflow',
@@ -60,6 +66,8 @@ export const WORKFLOW = {
   run: 'runWorkflow',
   rank: 'rankWorkflow',
   inference: 'inferenceWorkflow',
+  scheduledRun: 'scheduledRunWorkflow',
+  notify: 'notifyWorkflow',
 } as const;
 
 /** Activities of the Python control worker, on `PYTHON_QUEUE`. */
@@ -86,10 +94,23 @@ export const UPDATE = {
   changeNodes: 'changeNodes',
   ensureFleet: 'ensureFleet',
   stopFleet: 'stopFleet',
+  scaleFleet: 'scaleFleet',
+  drainFleet: 'drainFleet',
+  steerRun: 'steerRun',
 } as const;
 export const QUERY = { status: 'status', progress: 'progress' } as const;
 export const SIGNAL = {
   cancelRun: 'cancelRun',
   rankPaused: 'rankPaused',
   preemptionNotice: 'preemptionNotice',
+  /** To a fleet, by hand: a number of engines. */
+  scale: 'scale',
+  /** To a run, by hand. */
+  pause: 'pause',
+  resume: 'resume',
+  drain: 'drain',
+  /** From a run to its ranks, and from an inference to its run. */
+  hold: 'hold',
+  /** From a fleet to those that use it, and on to the ranks. */
+  fleetSize: 'fleetSize',
 } as const;

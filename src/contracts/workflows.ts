@@ -4,8 +4,9 @@
  */
 import type { ClusterAddress, ClusterSpec, SshNode, SshProvider } from './cluster.js';
 import type { ErrorType } from './errors.js';
-import type { FleetSpec } from './fleet.js';
+import type { FleetScaling, FleetSpec } from './fleet.js';
 import type { PreemptionNotice } from './preemption.js';
+import type { Notification } from './schedule.js';
 import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } from './run.js';
 
 /** What went wrong, as a person reads it. `type` is of the closed set when it is known. */
@@ -191,6 +192,43 @@ export interface FleetWorkflowInput {
 
 export interface FleetCarried extends ClusterCarried {
   readonly slots: readonly FleetSlotStatus[];
+  readonly steps?: readonly ScalingStep[];
+  readonly draining?: boolean;
+}
+
+/** Argument of the update `scaleFleet` and, beside a plain number, of the signal `scale`. One of the two. */
+export interface ScaleRequest {
+  /** So many engines from now on; ends scaling by itself. */
+  readonly engines?: number;
+  /** Lets the fleet scale by itself from now on. */
+  readonly scaling?: FleetScaling;
+}
+
+/** Argument of the update `drainFleet`. */
+export interface DrainRequest {
+  /** Seconds after which rows that are not finished go back. */
+  readonly graceSeconds?: number;
+}
+
+/** Result of the update `scaleFleet`: what is asked for from now on. */
+export interface ScaledFleet {
+  readonly before: number;
+  readonly engines: number;
+}
+
+/** One change of the desired number of engines. */
+export interface ScalingStep {
+  /** ISO 8601. */
+  readonly at: string;
+  readonly from: number;
+  readonly to: number;
+  /** As a person reads it. */
+  readonly reason: string;
+}
+
+/** Argument of the signal `fleetSize`: engines that a fleet is to have from now on. */
+export interface FleetSize {
+  readonly engines: number;
 }
 
 /** Argument of the update `ensureFleet`. With a user the fleet never shrinks; without, it gets exactly this size. */
@@ -202,6 +240,8 @@ export interface EnsureFleetRequest extends UserClaim {
 export interface EnsuredFleet {
   readonly startedHere: boolean;
   readonly engines: number;
+  /** Engines that the fleet is to have in all. */
+  readonly desired?: number;
 }
 
 export interface FleetSlotStatus {
@@ -225,6 +265,8 @@ export interface FleetSlotStatus {
   readonly restarts: number;
   readonly loadSeconds?: number;
   readonly maxModelLen?: number;
+  /** Batches in work when it was last asked; only of engines that say so. */
+  readonly batches?: number;
   readonly problem?: Problem;
 }
 
@@ -241,6 +283,13 @@ export interface FleetStatus {
   readonly ready: number;
   readonly slots: readonly FleetSlotStatus[];
   readonly users: readonly string[];
+  /** Present when it scales by itself. */
+  readonly scaling?: FleetScaling;
+  readonly idleTimeoutSeconds?: number;
+  /** Batches that wait for an engine, when somebody looks at them. */
+  readonly backlog?: number;
+  /** Its last changes of size, the newest last; absent when there were none. */
+  readonly steps?: readonly ScalingStep[];
   readonly problem?: Problem;
 }
 
@@ -251,6 +300,24 @@ export interface RunFleet {
   readonly name: string;
   readonly engines: number;
   readonly maxConcurrentBatches: number;
+  /** Of a fleet that scales by itself: as many may help. */
+  readonly maxEngines?: number;
+}
+
+/** What is asked of a run while it goes on: `pause` waits, `drain` ends it after the batches in flight. */
+export type Hold = 'none' | 'pause' | 'drain';
+
+/** Argument of the update `steerRun`. */
+export interface SteerRequest {
+  readonly action: 'pause' | 'resume' | 'drain';
+  /** With `pause`: gives up the rows in flight instead of letting their batches finish. */
+  readonly now?: boolean;
+}
+
+/** Argument of the signal `hold`. */
+export interface HoldRequest {
+  readonly hold: Hold;
+  readonly now?: boolean;
 }
 
 export interface RunWorkflowInput {
@@ -258,12 +325,16 @@ export interface RunWorkflowInput {
   readonly specHash: string;
   readonly fleet: RunFleet;
   readonly affinity: 'pull' | 'rank';
+  /** ISO 8601 time at which it expires. */
+  readonly deadline?: string;
+  /** What was asked of the run before it began. */
+  readonly hold?: Hold;
 }
 
 /** Result of `runWorkflow` and `inferenceWorkflow`. A failed one throws instead. */
 export interface RunResult {
   readonly runId: string;
-  readonly state: 'completed' | 'cancelled';
+  readonly state: 'completed' | 'cancelled' | 'expired';
   /** Absent when the run was cancelled before its plan was written: there is nothing to assemble. */
   readonly output?: FinalizeRunResult;
 }
@@ -315,6 +386,8 @@ export interface RankWorkflowInput {
   readonly batches: number;
   readonly fleet: RunFleet;
   readonly affinity: 'pull' | 'rank';
+  /** What was asked of the run before the rank began. */
+  readonly hold?: Hold;
   /** What an earlier run of this workflow hands on (continue-as-new). */
   readonly carried?: RankCarried;
 }
@@ -323,6 +396,7 @@ export interface RankCarried {
   readonly salvagedRows: number;
   readonly retries: number;
   readonly quarantined?: number;
+  readonly hold?: Hold;
 }
 
 export interface RankResult {
@@ -362,8 +436,64 @@ export interface InferenceStatus {
   readonly phase: 'preparing' | 'starting-fleet' | 'running' | 'stopping' | 'done';
   /** Whether somebody asked the run to stop; it may still be in any phase. */
   readonly cancelling?: boolean;
+  /** What was asked of the run; absent when nothing was. */
+  readonly hold?: Hold;
   readonly plan?: PlanSummary;
   /** Why planning pauses; a run that generates tells its own pauses. */
   readonly paused?: Problem;
   readonly problem?: Problem;
+}
+
+// Scheduled run: workflow id scheduled/<schedule>-<time>; notifications: notify/<schedule>/<runId>/<start>
+
+/** Result of the query `status` of a scheduled run. */
+export interface ScheduledStatus {
+  readonly schedule: string;
+  readonly phase: 'planning' | 'waiting for input' | 'running' | 'publishing' | 'done';
+  readonly runId?: string;
+  readonly date?: string;
+  /** ISO 8601 time that it is for. */
+  readonly nominal?: string;
+  readonly state?: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+}
+
+/** Where results were copied to; absent when nobody asked for it. */
+export interface PublishedResults {
+  readonly publishedUri?: string;
+  /** Only when rows failed. */
+  readonly publishedErrorsUri?: string;
+}
+
+/** Result of `scheduledRunWorkflow`. One that failed throws instead. */
+export interface ScheduledResult extends PublishedResults {
+  readonly runId: string;
+  readonly date: string;
+  readonly nominal: string;
+  readonly state: RunResult['state'] | 'skipped';
+  readonly output?: FinalizeRunResult;
+  /** Runs whose outputs were removed because they were too old. */
+  readonly removed?: readonly string[];
+}
+
+/** How a scheduled run ended, as others are told. */
+export type EndedRun = Omit<ScheduledResult, 'state'> & {
+  readonly state: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+};
+
+export interface NotifyInput {
+  readonly schedule: string;
+  /** The same for each try, so that a receiver knows one that it had already. */
+  readonly delivery: string;
+  readonly notify: readonly Notification[];
+  readonly result: EndedRun;
+}
+
+export interface NotifyResult {
+  readonly outcomes: readonly {
+    readonly where: string;
+    readonly delivered: boolean;
+    readonly problem?: Problem;
+  }[];
 }

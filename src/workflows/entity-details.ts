@@ -36,6 +36,7 @@ export function fleetDetails(status: FleetStatus): string {
   return [
     `**${status.state}**: ${status.ready} of ${status.desired} engines of ${status.model}`,
     table(['Slot', 'State', 'Incarnation', 'Since', 'Restarts', 'Problem'], rows),
+    ...sizeLines(status),
     ...problemLine(status.problem),
   ].join('\n\n');
 }
@@ -46,3 +47,17 @@ const untilOf = (state: string, deadline: string | undefined): string =>
 
 const problemLine = (problem: Problem | undefined): string[] =>
   problem === undefined ? [] : [`Last problem: ${problem.message}`];
+
+/** Why it has the size that it has. */
+function sizeLines({ scaling, idleTimeoutSeconds, backlog, steps = [] }: FleetStatus): string[] {
+  const limits =
+    scaling && `Scales by itself between ${scaling.minEngines} and ${scaling.maxEngines} engines`;
+  const idle = idleTimeoutSeconds && `Stops when nobody used it for ${idleTimeoutSeconds} s`;
+  const waits = backlog === undefined ? [] : [`Batches that wait: ${backlog}`];
+  const rows = steps.map(({ at, from, to, reason }) => [at, `${from} → ${to}`, reason]);
+  return [
+    ...[limits, idle].filter((line) => typeof line === 'string'),
+    ...waits,
+    ...(rows.length === 0 ? [] : [table(['At', 'Engines', 'Why'], rows)]),
+  ];
+}

@@ -8,6 +8,12 @@ export const beingStopped = (what: string): Problem => ({
   message: `${what} is being stopped`,
 });
 
+/** Retryable: it is there in a moment. */
+export const comingUp = (what: string): Problem => ({
+  type: 'ClusterUnavailable',
+  message: `${what} is coming up`,
+});
+
 export const otherNodes = ({ name, nodes }: ClusterSpec, asked: ClusterSpec): Problem => ({
   type: 'ClusterMismatch',
   message: `cluster ${name} is up as ${nodesText(nodes)}, and ${nodesText(asked.nodes)} is asked for`,

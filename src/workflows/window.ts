@@ -9,14 +9,19 @@ export function* batchNumbers(ranges: readonly BatchRange[]): Generator<number, 
 }
 
 /**
- * How many batches one rank keeps scheduled. All ranks together schedule half as many again as the engines
+ * How many batches one rank keeps scheduled: for the engines that may come, where a fleet scales by itself. All ranks together schedule half as many again as the engines
  * admit, so that an engine with room always finds a batch waiting; one rank never fewer than two, so that the
  * end of a batch is no barrier.
  */
 export function windowSize(
-  { engines, maxConcurrentBatches }: Pick<RunFleet, 'engines' | 'maxConcurrentBatches'>,
+  {
+    engines: there,
+    maxEngines = 0,
+    maxConcurrentBatches,
+  }: Pick<RunFleet, 'engines' | 'maxEngines' | 'maxConcurrentBatches'>,
   ranks: number,
 ): number {
+  const engines = Math.max(there, maxEngines);
   return Math.max(2, Math.ceil((engines * maxConcurrentBatches * 1.5) / ranks));
 }
 

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 class ErrorType(StrEnum):
     """Name of an error as workflows and users see it."""
 
+    INVALID_REQUEST = "InvalidRequest"
     INVALID_INPUT = "InvalidInput"
     RUN_MISMATCH = "RunMismatch"
     CLUSTER_MISMATCH = "ClusterMismatch"
@@ -24,6 +25,7 @@ class ErrorType(StrEnum):
     PLAN_CORRUPT = "PlanCorrupt"
     NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
+    INPUT_MISSING = "InputMissing"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
     SUSPECT_BATCH = "SuspectBatch"
@@ -42,6 +44,7 @@ class ErrorType(StrEnum):
 
 RETRYABLE: frozenset[ErrorType] = frozenset(
     {
+        ErrorType.INPUT_MISSING,
         ErrorType.ENGINE_GONE,
         ErrorType.LEASE_LOST,
         ErrorType.STORE_UNAVAILABLE,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 from typing import Annotated, Any, Literal
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+)
 from typing_extensions import TypeAliasType
 
 
@@ -62,6 +69,9 @@ class CanaryResult(BaseModel):
     load_seconds: Annotated[float, Field(alias="loadSeconds", ge=0.0)]
     max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
     vllm_version: Annotated[str, Field(alias="vllmVersion")]
+    batches: Annotated[
+        int | None, Field(description="Batches that the engine works on", ge=0)
+    ] = None
 
 
 class CheckEngineArgumentsResult(BaseModel):
@@ -236,6 +246,30 @@ class FinalizeRunResult(BaseModel):
     manifest_uri: Annotated[str, Field(alias="manifestUri")]
 
 
+class FleetScaling(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    min_engines: Annotated[
+        int,
+        Field(
+            alias="minEngines", description="Never fewer; 0 lets it go to none", ge=0
+        ),
+    ]
+    max_engines: Annotated[
+        int, Field(alias="maxEngines", description="Never more", gt=0)
+    ]
+    idle_seconds: Annotated[
+        int,
+        Field(
+            alias="idleSeconds",
+            description="For how long fewer engines must have sufficed before one is taken away",
+            gt=0,
+        ),
+    ] = 120
+
+
 class GenerateBatchInput(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -301,6 +335,10 @@ class Fleet(BaseModel):
     max_concurrent_batches: Annotated[
         int, Field(alias="maxConcurrentBatches", gt=0)
     ] = 2
+    scaling: FleetScaling | None = None
+    idle_timeout_seconds: Annotated[
+        int | None, Field(alias="idleTimeoutSeconds", gt=0)
+    ] = None
 
 
 class InputProblem(BaseModel):
@@ -533,6 +571,22 @@ class RowCounts(BaseModel):
     failed_rows: Annotated[int, Field(alias="failedRows", ge=0)]
     prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
     completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+
+
+class RunPriority(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    key: Annotated[int, Field(description="1 goes before 2, and so on", ge=1, le=5)] = 3
+    weight: Annotated[
+        float,
+        Field(
+            description="Share of the engines among runs of the same key",
+            ge=0.001,
+            le=1000.0,
+        ),
+    ] = 1
 
 
 class RunState(
@@ -879,6 +933,18 @@ class FleetSpec(BaseModel):
             gt=0,
         ),
     ] = 2
+    scaling: Annotated[
+        FleetScaling | None,
+        Field(description="Absent: the number of engines is what was asked for"),
+    ] = None
+    idle_timeout_seconds: Annotated[
+        int | None,
+        Field(
+            alias="idleTimeoutSeconds",
+            description="Stops the fleet when nobody has used it for so long; absent: it stays",
+            gt=0,
+        ),
+    ] = None
 
 
 class InferenceInput(BaseModel):
@@ -891,6 +957,13 @@ class InferenceInput(BaseModel):
     cluster: ClusterSpec
     fleet: Fleet
     affinity: Literal["pull", "rank"] = "pull"
+    deadline: Annotated[
+        AwareDatetime | None,
+        Field(
+            description="When the run expires: what is done is kept, the rest become batch_expired lines"
+        ),
+    ] = None
+    priority: RunPriority | None = None
     keep: Annotated[
         bool, Field(description="Leave the cluster and fleet this brought up running")
     ] = False
