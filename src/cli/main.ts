@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   cancel: () => import('./cancel.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),
+  job: () => import('./job.js'),
   serve: () => import('./serve.js'),
 };
 

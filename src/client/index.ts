@@ -42,3 +42,5 @@ export {
   stopCluster,
 } from './clusters.js';
 export { fleetStatus, listFleets, stopFleet } from './fleets.js';
+export { prepareJob, type JobOptions, type PreparedJob } from './job-spec.js';
+export { jobResult, type JobView, jobView, listJobs, startJob, stopJob } from './jobs.js';

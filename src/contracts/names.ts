@@ -48,6 +48,10 @@ export const fleetWorkflowId = (name: string): string => `fleet/${name}`;
 export const runWorkflowId = (runId: string): string => `run/${runId}`;
 export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
 export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
+export const jobWorkflowId = (jobId: string): string => `job/${jobId}`;
+
+/** Id of one attempt of a job in Ray, from 1: submitting it twice starts it once. */
+export const submissionIdOf = (jobId: string, attempt: number): string => `${jobId}-a${attempt}`;
 
 /** Workflow types, as registered by the control worker. */
 export const WORKFLOW = {
@@ -56,6 +60,7 @@ export const WORKFLOW = {
   run: 'runWorkflow',
   rank: 'rankWorkflow',
   inference: 'inferenceWorkflow',
+  job: 'jobWorkflow',
 } as const;
 
 /** Activities of the Python control worker, on `PYTHON_QUEUE`. */
@@ -87,4 +92,5 @@ export const SIGNAL = {
   cancelRun: 'cancelRun',
   rankPaused: 'rankPaused',
   preemptionNotice: 'preemptionNotice',
+  stopJob: 'stopJob',
 } as const;

@@ -30,6 +30,9 @@ export const NAMESPACES = [
   'record',
   'client',
   'store-full',
+  'job',
+  'job-cluster',
+  'job-examples',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */

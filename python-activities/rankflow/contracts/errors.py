@@ -32,6 +32,10 @@ class ErrorType(StrEnum):
     STORE_FULL = "StoreFull"
     UNSUPPORTED_STORE = "UnsupportedStore"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
+    JOB_FAILED = "JobFailed"
+    JOB_LOST = "JobLost"
+    JOB_TIMED_OUT = "JobTimedOut"
+    JOB_REFUSED = "JobRefused"
     CLUSTER_START_FAILED = "ClusterStartFailed"
 
 
