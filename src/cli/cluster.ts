@@ -5,6 +5,7 @@ import { clusterOf, flagOf, numeric } from './run-options.js';
 
 interface UpFlags {
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly address?: string;
   readonly dashboardUrl?: string;
@@ -26,6 +27,7 @@ export function register(program: Command): void {
     .description('bring a cluster up and keep it until it is taken down')
     .argument('[name]', 'name of the cluster', 'local')
     .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', numeric)
+    .option('--cpus-per-node <n>', 'logical CPUs of each (default: the cores, shared out)', numeric)
     .option('--gcs-storage <kind>', 'memory, or rocksdb: engines outlive a lost head')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')

@@ -24,6 +24,7 @@ export interface JobFlags {
   readonly keep?: boolean;
   readonly cluster: string;
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly address?: string;
   readonly dashboardUrl?: string;
@@ -86,6 +87,7 @@ export function addJobOptions(command: Command): Command {
     .option('--new', 'run it again under a fresh id')
     .option('--cluster <name>', 'name of the cluster', 'local')
     .option('--nodes <n>', 'local worker nodes (default: all runs on the head)', numeric)
+    .option('--cpus-per-node <n>', 'logical CPUs of each (default: the cores, shared out)', numeric)
     .option('--gcs-storage <kind>', 'memory, or rocksdb: local jobs outlive a lost head')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')

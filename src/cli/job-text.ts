@@ -16,10 +16,11 @@ const time = (text: string | Date): string => new Date(text).toISOString().slice
 /** A job and its attempts, for people. */
 export function jobText(view: JobView): string {
   const { jobId, state, attempts, metrics, checkpoint, failure, problem } = view;
-  const head = ['attempt', 'state', 'submitted', 'ended', 'problem'];
+  const head = ['attempt', 'state', 'node', 'submitted', 'ended', 'problem'];
   const rows = attempts.map((one) => [
     String(one.attempt),
     one.state,
+    one.node ?? '',
     time(one.startedAt),
     one.endedAt === undefined ? '' : time(one.endedAt),
     one.problem?.message ?? '',

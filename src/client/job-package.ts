@@ -11,6 +11,7 @@ import { packageFile } from '../activities/jobs/submit.js';
 import type { JobPackage, JobSpec } from '../contracts/job.js';
 import { counted } from '../text.js';
 import { ClientError } from './errors.js';
+import { formatBytes } from './input.js';
 
 /**
  * Most bytes of the files in a package. Ray keeps packages in the memory of its head, and takes 512 MiB at most.
@@ -102,14 +103,13 @@ async function collect(
 }
 
 const LARGEST_SHOWN = 5;
-const mib = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
 
 function tooLarge(folder: string, files: readonly PackagedFile[], bytes: number): ClientError {
   const largest = files.toSorted((a, b) => b.bytes - a.bytes).slice(0, LARGEST_SHOWN);
   return usage(
     [
-      `${folder} has ${mib(bytes)} in ${counted(files.length, 'file')}, and ${mib(MOST_PACKAGE_BYTES)} can be sent. The largest:`,
-      ...largest.map((file) => `  ${mib(file.bytes)}  ${file.name}`),
+      `${folder} has ${formatBytes(bytes)} in ${counted(files.length, 'file')}, and ${formatBytes(MOST_PACKAGE_BYTES)} can be sent. The largest:`,
+      ...largest.map((file) => `  ${formatBytes(file.bytes)}  ${file.name}`),
     ].join('\n'),
     'Name what is not needed in a .gitignore or .rayignore file or with --exclude, and keep data and models in a folder that the nodes share.',
   );

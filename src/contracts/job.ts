@@ -88,6 +88,8 @@ export interface AttemptOutcome {
   readonly networkTrouble?: boolean;
   /** Names of nodes that were lost while it ran. */
   readonly lostNodes?: readonly string[];
+  /** Of a running one: name of the node that the entrypoint runs on. */
+  readonly node?: string;
   /** Whether the dashboard answered at all meanwhile. */
   readonly answered?: boolean;
   readonly result?: JobResultFile;
@@ -151,6 +153,8 @@ export interface AttemptStatus {
   readonly submissionId: string;
   readonly state:
     'submitting' | 'pending' | 'running' | 'succeeded' | 'failed' | 'stopped' | 'lost';
+  /** Name of the node that the entrypoint runs on; its tasks and actors may be anywhere. */
+  readonly node?: string;
   /** ISO 8601 times. */
   readonly startedAt: string;
   readonly endedAt?: string;

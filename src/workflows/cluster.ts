@@ -98,6 +98,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const status = (): ClusterStatus => ({
     name: spec.name,
     provider: spec.nodes.provider,
+    spec,
     state,
     nodes: describeNodes(spec, observation, notices.byNode),
     users: claims.users,

@@ -4,19 +4,20 @@ import { table } from './details.js';
 /** Markdown for the Temporal UI: one line for each attempt. */
 export function jobDetails(status: JobStatus): string {
   const { jobId, state, result, problem } = status;
-  const rows = status.attempts.map(({ attempt, state: how, startedAt, endedAt, problem: why }) => [
-    attempt,
-    how,
-    startedAt,
-    endedAt ?? '',
-    why?.message ?? '',
+  const rows = status.attempts.map((one) => [
+    one.attempt,
+    one.state,
+    one.node ?? '',
+    one.startedAt,
+    one.endedAt ?? '',
+    one.problem?.message ?? '',
   ]);
   const metrics = Object.entries(result?.metrics ?? {}).map(([name, value]) => `${name} ${value}`);
   return [
     `**${state}**: job ${jobId} on cluster ${status.cluster}`,
     ...(rows.length === 0
       ? []
-      : [table(['Attempt', 'State', 'Submitted', 'Ended', 'Problem'], rows)]),
+      : [table(['Attempt', 'State', 'Node', 'Submitted', 'Ended', 'Problem'], rows)]),
     ...(metrics.length === 0 ? [] : [`Metrics: ${metrics.join(', ')}`]),
     ...(result?.checkpoint === undefined ? [] : [`Checkpoint: ${result.checkpoint}`]),
     ...(problem === undefined ? [] : [`Last problem: ${problem.message}`]),

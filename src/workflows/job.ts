@@ -201,7 +201,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
     enter('pending');
     const started = await follow({ spec, attempt, address, until: 'start' });
     if (started.status !== 'running') return started;
-    setAttempt({ state: 'running' });
+    setAttempt({ state: 'running', ...(started.node !== undefined && { node: started.node }) });
     enter('running');
     return follow({ spec, attempt, address, until: 'end' });
   };

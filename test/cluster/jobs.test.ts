@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -22,7 +22,6 @@ const { controlActivities } = await import('../../src/activities/index.js');
 const { jobInfo } = await import('../../src/activities/jobs/ray-jobs.js');
 const { removeLocalCluster } = await import('../../src/activities/local-cluster.js');
 const { readNode } = await import('../../src/activities/local/node-state.js');
-const { listNodes } = await import('../../src/activities/ray-state.js');
 const { ensureCluster, stopCluster } = await import('../../src/client/clusters.js');
 const { readAttemptLog } = await import('../../src/client/job-logs.js');
 const { prepareJob } = await import('../../src/client/job-spec.js');
@@ -33,7 +32,7 @@ const CLUSTER = {
   name: 'jobs',
   nodes: { provider: 'local', workers: 2, cpusPerNode: 1 },
 } as const;
-const workingDir = path.join(paths.packageRoot, 'test/cluster/jobs');
+const workingDir = path.join(home, 'work');
 
 /** Loses the answer of a submission that Ray has taken, as a killed worker does. */
 let loseAnswers = 0;
@@ -81,6 +80,8 @@ const kill = (node: string): void => {
 /** Real raylets and Ray's real job API; the scripts are small, so that most of the time is Ray's. */
 describe('a job on a real cluster', { timeout: 240_000 }, () => {
   beforeAll(async () => {
+    cpSync(path.join(paths.packageRoot, 'test/cluster/jobs'), workingDir, { recursive: true });
+    writeFileSync(path.join(workingDir, '.gitignore'), 'ignored.txt\n');
     writeFileSync(path.join(workingDir, 'ignored.txt'), 'not to be sent');
     harness = await Harness.start('job-cluster');
     await harness.serve(CONTROL_QUEUE, activities);
@@ -90,7 +91,6 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     await harness.close();
     await removeLocalCluster({ name: CLUSTER.name });
     rmSync(home, { recursive: true, force: true });
-    rmSync(path.join(workingDir, 'ignored.txt'), { force: true });
   }, 60_000);
 
   it('succeeds with what its script reports, and its whole log', async () => {
@@ -188,9 +188,9 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
       env: { STEPS: '40' },
     });
     await counted('moved', 8);
-    const nodeId = (await jobInfo(address, 'moved-a1'))?.driver_node_id;
-    const node = (await listNodes(address)).find((one) => one.nodeId === nodeId);
-    kill(node?.name ?? '');
+    const [attempt] = (await jobView(harness.client, 'moved')).attempts;
+    expect(attempt?.node).toMatch(/^worker-[12]$/u);
+    kill(attempt?.node ?? '');
     const result = await resultOf('moved');
     expect(result).toMatchObject({ state: 'succeeded', attempts: 2, metrics: { steps: 40 } });
     const first = Number(result.metrics?.['first']);

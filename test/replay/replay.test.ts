@@ -9,14 +9,19 @@ import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import {
+  CONTROL_QUEUE,
   SIGNAL,
+  WORKFLOW,
   clusterWorkflowId,
   fleetWorkflowId,
   inferenceWorkflowId,
+  jobWorkflowId,
   rankWorkflowId,
   runWorkflowId,
   slotQueue,
 } from '../../src/contracts/names.js';
+import { JobSpec } from '../../src/contracts/job.js';
+import { FakeJobs } from '../support/fake-job.js';
 import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
@@ -58,7 +63,7 @@ describe('histories that were kept', () => {
   );
 
   it('are there for every workflow', () => {
-    const types = ['cluster', 'fleet', 'inference', 'rank', 'run'];
+    const types = ['cluster', 'fleet', 'inference', 'job', 'rank', 'run'];
     const kept = readdirSync(folder).map((file) => file.split('-')[0]);
     expect(new Set(kept)).toEqual(new Set(types));
   });
@@ -77,23 +82,8 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     await harness.close();
   });
 
-  /** Keeps the first run of a workflow. */
-  const keep = async (name: string, workflowId: string): Promise<void> => {
-    const file = path.join(folder, `${name}.json`);
-    if (existsSync(file)) return;
-    const handle = harness.client.workflow.getHandle(workflowId);
-    await handle.result().catch(() => undefined);
-    const { raw } = await handle.describe();
-    const runId = raw.workflowExecutionInfo?.firstRunId;
-    const history = await harness.client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
-    const bytes = History.encode(withoutHost(history)).finish();
-    const kept: KeptHistory = {
-      workflowId,
-      events: history.events?.length ?? 0,
-      history: gzipSync(bytes).toString('base64'),
-    };
-    writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
-  };
+  const keep = async (name: string, workflowId: string): Promise<void> =>
+    keepHistory(harness, name, workflowId);
 
   it('a run with a retry', async () => {
     world.run = new FakeRun([2, 3]);
@@ -197,6 +187,73 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     }
     await keep('fleet-drained', fleetWorkflowId('models'));
     await keep('cluster-notice', clusterWorkflowId('ray'));
+  });
+});
+
+/** Keeps the first run of a workflow. */
+async function keepHistory(harness: Harness, name: string, workflowId: string): Promise<void> {
+  const file = path.join(folder, `${name}.json`);
+  if (existsSync(file)) return;
+  const handle = harness.client.workflow.getHandle(workflowId);
+  await handle.result().catch(() => undefined);
+  const { raw } = await handle.describe();
+  const runId = raw.workflowExecutionInfo?.firstRunId;
+  const history = await harness.client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
+  const bytes = History.encode(withoutHost(history)).finish();
+  const kept: KeptHistory = {
+    workflowId,
+    events: history.events?.length ?? 0,
+    history: gzipSync(bytes).toString('base64'),
+  };
+  writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
+}
+
+describe.runIf(process.env['RECORD_HISTORIES'])('recording of jobs', { timeout: 60_000 }, () => {
+  let harness: Harness;
+  const jobs = new FakeJobs();
+  beforeAll(async () => {
+    harness = await Harness.start('job');
+    await harness.serve(CONTROL_QUEUE, jobs.activities);
+  });
+  afterAll(async () => harness.close());
+
+  const start = async (jobId: string) =>
+    harness.client.workflow.start(WORKFLOW.job, {
+      workflowId: jobWorkflowId(jobId),
+      taskQueue: CONTROL_QUEUE,
+      args: [
+        {
+          spec: JobSpec.parse({
+            jobId,
+            entrypoint: 'python train.py',
+            store: '/store',
+            cluster: { name: 'ray', nodes: { provider: 'local' } },
+            timeoutSeconds: 3600,
+            retries: 1,
+          }),
+        },
+      ],
+    });
+
+  it('a job that is lost, out of sight, fails and succeeds', async () => {
+    jobs.ends = [
+      { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' },
+      { status: 'unreachable', reason: 'fetch failed' },
+      { status: 'failed', exitCode: 1 },
+      { status: 'succeeded', result: { metrics: { loss: 0.5 } } },
+    ];
+    await (await start('whole')).result();
+    await keepHistory(harness, 'job-whole', jobWorkflowId('whole'));
+  });
+
+  it('a job that is stopped', async () => {
+    const handle = await start('stopped');
+    await eventually(
+      async () => (await handle.query<{ state: string }>('status')).state === 'running',
+    );
+    await handle.signal(SIGNAL.stopJob);
+    await handle.result();
+    await keepHistory(harness, 'job-stopped', jobWorkflowId('stopped'));
   });
 });
 

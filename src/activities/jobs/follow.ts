@@ -57,7 +57,10 @@ export async function followJob(input: FollowJobInput): Promise<AttemptOutcome> 
           await tail.finish();
           return { ...(await outcomeOf(input, job, folder)), answered };
         }
-        if (until === 'start' && job.status === 'RUNNING') return { status: 'running', answered };
+        if (until === 'start' && job.status === 'RUNNING') {
+          const node = await nodeName(address, job.driver_node_id);
+          return { status: 'running', answered, ...(node !== undefined && { node }) };
+        }
         if (job.status === 'RUNNING') tail.keepUp();
       }
       const status = seen.job?.status ?? 'unreachable';
@@ -82,6 +85,15 @@ async function look(address: ClusterAddress, submissionId: string): Promise<Seen
     if (error instanceof CancelledFailure) throw error;
     return { reason: reasonOf(error) };
   }
+}
+
+/** For people only: an attempt goes on without it. */
+async function nodeName(
+  address: ClusterAddress,
+  nodeId: string | null | undefined,
+): Promise<string | undefined> {
+  const nodes = await listNodes(address).catch(() => []);
+  return nodes.find((node) => node.nodeId === nodeId)?.name;
 }
 
 async function outcomeOf(

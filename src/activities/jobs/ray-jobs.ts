@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { ClusterAddress } from '../../contracts/cluster.js';
 import { packageName, type Submission } from '../../workflows/job-plan.js';
 import { authorization, reasonOf } from '../ray-state.js';
+import { request, type Answer, type RequestOptions } from './request.js';
 
 /** The dashboard answers in well under a second, on a busy head in a few; its agent may still be coming up. */
 const ANSWER_MS = 30_000;
@@ -30,14 +31,13 @@ const unavailable = (message: string): ApplicationFailure =>
 async function call(
   { dashboardUrl, tokenFile }: ClusterAddress,
   path: string,
-  init: RequestInit & { readonly withinMs?: number } = {},
-): Promise<Response> {
-  const { withinMs = ANSWER_MS, headers, ...rest } = init;
+  { headers, signal = AbortSignal.timeout(ANSWER_MS), ...rest }: Partial<RequestOptions> = {},
+): Promise<Answer> {
   try {
-    return await fetch(new URL(path, dashboardUrl), {
-      signal: AbortSignal.timeout(withinMs),
+    return await request(new URL(path, dashboardUrl), {
       ...rest,
-      headers: { ...(await authorization(tokenFile)), ...(headers as Record<string, string>) },
+      signal,
+      headers: { ...(await authorization(tokenFile)), ...headers },
     });
   } catch (error) {
     throw unavailable(`the dashboard ${dashboardUrl} does not answer: ${reasonOf(error)}`);
@@ -45,12 +45,14 @@ async function call(
 }
 
 /** The last line of a Python traceback says what was wrong. */
-async function lastLine(response: Response): Promise<string> {
+async function lastLine(response: Answer): Promise<string> {
   const lines = (await response.text().catch(() => '')).trim().split('\n');
   return (lines.at(-1) ?? '').slice(0, 500);
 }
 
-const failed = async (what: string, response: Response): Promise<ApplicationFailure> =>
+const isOk = ({ status }: Answer): boolean => status >= 200 && status < 300;
+
+const failed = async (what: string, response: Answer): Promise<ApplicationFailure> =>
   unavailable(`Ray cannot ${what} (status ${response.status}): ${await lastLine(response)}`);
 
 /**
@@ -64,8 +66,8 @@ export async function jobInfo(
 ): Promise<JobInfo | undefined> {
   const response = await call(cluster, `/api/jobs/${submissionId}`);
   if (response.status === 404) return undefined;
-  if (!response.ok) throw await failed('show the job', response);
-  return JobInfo.parse(await response.json());
+  if (!isOk(response)) throw await failed('show the job', response);
+  return JobInfo.parse(JSON.parse(await response.text()));
 }
 
 /**
@@ -80,7 +82,7 @@ export async function submit(cluster: ClusterAddress, submission: Submission): P
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(submission),
   });
-  if (response.ok) return true;
+  if (isOk(response)) return true;
   const said = await lastLine(response);
   if (said.includes('already exists')) return false;
   // The dashboard passes on an agent's refusal of the request as an error of its own.
@@ -98,15 +100,15 @@ export async function submit(cluster: ClusterAddress, submission: Submission): P
 export async function askToStop(cluster: ClusterAddress, submissionId: string): Promise<boolean> {
   const response = await call(cluster, `/api/jobs/${submissionId}/stop`, { method: 'POST' });
   if (response.status === 404) return false;
-  if (!response.ok) throw await failed('stop the job', response);
-  return z.object({ stopped: z.boolean() }).parse(await response.json()).stopped;
+  if (!isOk(response)) throw await failed('stop the job', response);
+  return z.object({ stopped: z.boolean() }).parse(JSON.parse(await response.text())).stopped;
 }
 
 /** Whether the cluster has a package. It keeps it for some minutes longer because it was asked. */
 export async function hasPackage(cluster: ClusterAddress, sha256: string): Promise<boolean> {
   const response = await call(cluster, `/api/packages/gcs/${packageName(sha256)}`);
   if (response.status === 404) return false;
-  if (!response.ok) throw await failed('look for a package', response);
+  if (!isOk(response)) throw await failed('look for a package', response);
   return true;
 }
 
@@ -114,14 +116,14 @@ export async function hasPackage(cluster: ClusterAddress, sha256: string): Promi
 export async function putPackage(
   cluster: ClusterAddress,
   sha256: string,
-  zip: Uint8Array<ArrayBuffer>,
+  zip: Uint8Array,
 ): Promise<void> {
   const response = await call(cluster, `/api/packages/gcs/${packageName(sha256)}`, {
     method: 'PUT',
     body: zip,
-    withinMs: UPLOAD_MS,
+    signal: AbortSignal.timeout(UPLOAD_MS),
   });
-  if (!response.ok) throw await failed('take the package', response);
+  if (!isOk(response)) throw await failed('take the package', response);
 }
 
 /**
@@ -134,10 +136,10 @@ export async function openLog(
   submissionId: string,
   follow: boolean,
   signal: AbortSignal,
-): Promise<ReadableStream<Uint8Array>> {
+): Promise<AsyncIterable<Buffer>> {
   const query = new URLSearchParams({ submission_id: submissionId, lines: '-1', interval: '1' });
   const path = `/api/v0/logs/${follow ? 'stream' : 'file'}?${String(query)}`;
   const response = await call(cluster, path, { signal });
-  if (!response.ok || response.body === null) throw await failed('show the log', response);
+  if (!isOk(response)) throw await failed('show the log', response);
   return response.body;
 }

@@ -75,7 +75,7 @@ async function sendPackage(spec: JobSpec, address: ClusterAddress): Promise<void
     const message = `the package of the working directory is not there any more: ${file}`;
     throw ApplicationFailure.nonRetryable(message, 'JobRefused');
   });
-  await putPackage(address, content.sha256, new Uint8Array(zip));
+  await putPackage(address, content.sha256, zip);
 }
 
 /** Ends an attempt: it never starts any more, and what runs of it gets SIGTERM and then SIGKILL. */
