@@ -38,8 +38,15 @@ const checks = [
     ['scripts/generate-contracts.js', ...(fix ? [] : ['--check'])],
     root,
   ],
-  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix', ...scripts], inPython]] : []),
-  ['ruff format', tool('ruff'), ['format', '--quiet', ...(fix ? [] : ['--check']), ...scripts], inPython],
+  ...(fix
+    ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix', ...scripts], inPython]]
+    : []),
+  [
+    'ruff format',
+    tool('ruff'),
+    ['format', '--quiet', ...(fix ? [] : ['--check']), ...scripts],
+    inPython,
+  ],
   ['ruff check', tool('ruff'), ['check', '--quiet', ...scripts], inPython],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],

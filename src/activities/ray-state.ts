@@ -108,7 +108,9 @@ async function get<T extends z.ZodType>(
 }
 
 /** The header that Ray's dashboard expects when token authentication is on. */
-export async function authorization(tokenFile: string | undefined): Promise<Record<string, string>> {
+export async function authorization(
+  tokenFile: string | undefined,
+): Promise<Record<string, string>> {
   if (tokenFile === undefined) return {};
   return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
 }
