@@ -32,14 +32,15 @@ def scale(
 def train(config: dict) -> None:
     """Runs on every worker."""
     model = prepare_model(torch.nn.Linear(len(COLUMNS), 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    weights = getattr(model, "module", model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     shard = ray.train.get_dataset_shard("train")
     first = 0
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             saved = torch.load(Path(folder, "model.pt"), weights_only=True)
-            model.module.load_state_dict(saved["model"])
+            weights.load_state_dict(saved["model"])
             first = saved["epoch"] + 1
     for epoch in range(first, config["epochs"]):
         losses, rows = [], 0
@@ -55,7 +56,7 @@ def train(config: dict) -> None:
             saves = ray.train.get_context().get_world_rank() == 0
             if saves:
                 torch.save(
-                    {"model": model.module.state_dict(), "epoch": epoch}, Path(folder, "model.pt")
+                    {"model": weights.state_dict(), "epoch": epoch}, Path(folder, "model.pt")
                 )
             ray.train.report(
                 metrics, checkpoint=Checkpoint.from_directory(folder) if saves else None

@@ -6,6 +6,7 @@ rankflow run examples/requests.jsonl --model CHECKPOINT
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import datasets
@@ -48,11 +49,11 @@ def train(config: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(config["model"], dtype=torch.bfloat16)
     shard = ray.train.get_dataset_shard("train")
     checkpoint = ray.train.get_checkpoint()
-    output = Path(ray.train.get_context().get_trial_name() or "finetune").name
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=f"/tmp/{output}" if checkpoint is None else f"/tmp/{output}-again",
+            # Only for the moment until Ray Train has put it into the storage.
+            output_dir=tempfile.mkdtemp(prefix="finetune-"),
             # Ray Data counts no rows in advance, so steps are what is counted.
             max_steps=config["steps"],
             per_device_train_batch_size=BATCH,

@@ -39,6 +39,8 @@ def train(config: dict) -> None:
     model = prepare_model(
         torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
     )
+    # Without the wrapper, which a single worker does not have.
+    weights = getattr(model, "module", model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"])
     # Each worker gets its share of the rows.
     loader = prepare_data_loader(DataLoader(two_moons(512, seed=1), batch_size=32, shuffle=True))
@@ -53,7 +55,7 @@ def train(config: dict) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             saved = torch.load(Path(folder, "model.pt"), weights_only=True)
-            model.module.load_state_dict(saved["model"])
+            weights.load_state_dict(saved["model"])
             # Of the worker that had this rank: with more workers than before there is none.
             shard = Path(folder, f"optimizer-{rank}.pt")
             if shard.exists():
@@ -63,7 +65,8 @@ def train(config: dict) -> None:
         print(f"from epoch {first}", flush=True)
 
     for epoch in range(first, config["epochs"]):
-        loader.sampler.set_epoch(epoch)
+        if context.get_world_size() > 1:
+            loader.sampler.set_epoch(epoch)
         model.train()
         for points, labels in loader:
             loss = criterion(model(points), labels)
@@ -90,7 +93,7 @@ def train(config: dict) -> None:
             torch.save(optimizer.state_dict(), Path(folder, f"optimizer-{rank}.pt"))
             if rank == 0:
                 torch.save(
-                    {"model": model.module.state_dict(), "epoch": epoch}, Path(folder, "model.pt")
+                    {"model": weights.state_dict(), "epoch": epoch}, Path(folder, "model.pt")
                 )
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
         if rank == 0:

@@ -72,8 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = checkpoint_folder()
     path = str(Path(folder, NAME))
-    # A trainer holds the CPUs that it needs: a trial itself needs none.
-    trainable = ray.tune.with_resources(trial, {"CPU": 0})
+    # For the trial itself, which only waits: its trainer holds the CPUs of its workers.
+    trainable = ray.tune.with_resources(trial, {"CPU": 0.5})
     if ray.tune.Tuner.can_restore(path):
         tuner = ray.tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=True

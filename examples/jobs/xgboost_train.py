@@ -63,7 +63,7 @@ def main() -> None:
     best = result.get_best_checkpoint(SCORE, "min")
     if best is None:
         raise SystemExit("no checkpoint was reported")
-    booster = RayTrainReportCallback.get_model(best)
+    booster = RayTrainReportCallback.get_model(result.checkpoint)
     rmse = min(numbers[SCORE] for _, numbers in result.best_checkpoints or [])
     tell({"rounds": booster.num_boosted_rounds(), "rmse": round(rmse, 3)}, best.path)
 

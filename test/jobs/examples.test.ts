@@ -60,7 +60,7 @@ describe('the examples of jobs', { timeout: 360_000 }, () => {
     await logged('moons', /epoch 2 accuracy/u);
     nodes.kill('worker-1');
     const { job, log } = await running;
-    expect(job, log).toMatchObject({ state: 'succeeded', metrics: { epochs: 10, kept: 2 } });
+    expect(job, log).toMatchObject({ state: 'succeeded', metrics: { epochs: 10 } });
     // It began again after what was reported, and not from the start.
     expect(job.metrics?.['first_epoch']).toBeGreaterThanOrEqual(2);
     expect(job.metrics?.['accuracy']).toBeGreaterThan(0.9);
@@ -68,6 +68,7 @@ describe('the examples of jobs', { timeout: 360_000 }, () => {
     expect(filesIn(job.checkpoint ?? '')).toEqual(
       expect.arrayContaining(['model.pt', 'optimizer-0.pt', 'optimizer-1.pt']),
     );
+    expect(job.metrics?.['kept']).toBeLessThanOrEqual(3);
     const kept = filesIn(checkpoints('moons', 'moons')).filter((name) =>
       name.startsWith('checkpoint_'),
     );
@@ -85,7 +86,7 @@ describe('the examples of jobs', { timeout: 360_000 }, () => {
   it('feed a trainer with shards of a table', async () => {
     const { job, log } = await submit('houses', [], 'data_train.py');
     expect(job, log).toMatchObject({ state: 'succeeded', metrics: { epoch: 14 } });
-    expect(job.metrics?.['loss']).toBeLessThan(0.2);
+    expect(job.metrics?.['loss']).toBeLessThan(0.5);
     expect(job.metrics?.['rows_of_worker_0']).toBeGreaterThan(100);
     expect(job.metrics?.['rows_of_worker_0']).toBeLessThan(300);
   });
@@ -94,7 +95,7 @@ describe('the examples of jobs', { timeout: 360_000 }, () => {
     const command = ['tune_search.py', '--trials', '4'];
     const running = submit('search', ['--num-cpus', '1'], ...command);
     const results = async (): Promise<number> => filesIn(checkpoints('search', 'trials')).length;
-    await eventually(async () => (await results()) >= 2, 180);
+    await eventually(async () => (await results()) >= 3, 180);
     const { stdout } = await folder.rankflow(['job', 'status', 'search', '--json']);
     nodes.kill((JSON.parse(stdout) as JobView).attempts[0]?.node ?? '');
     const { job, log } = await running;
