@@ -54,14 +54,14 @@ export async function followJob(input: FollowJobInput): Promise<AttemptOutcome> 
         const over = job.status !== 'PENDING' && job.status !== 'RUNNING';
         if (over) {
           context.heartbeat({ status: job.status, logBytes: tail.size } satisfies JobHeartbeat);
-          await tail.finish();
+          if (job.driver_node_id) await tail.finish(job.driver_node_id);
           return { ...(await outcomeOf(input, job, folder)), answered };
         }
         if (until === 'start' && job.status === 'RUNNING') {
           const node = await nodeName(address, job.driver_node_id);
           return { status: 'running', answered, ...(node !== undefined && { node }) };
         }
-        if (job.status === 'RUNNING') tail.keepUp();
+        if (job.driver_node_id) tail.keepUp(job.driver_node_id);
       }
       const status = seen.job?.status ?? 'unreachable';
       context.heartbeat({ status, logBytes: tail.size } satisfies JobHeartbeat);

@@ -39,20 +39,20 @@ export class LogTail {
    *
    * @throws what the store says when it could not be written
    */
-  keepUp(): void {
+  keepUp(nodeId: string): void {
     if (this.#broken !== undefined) throw this.#broken;
     if (this.#stream !== undefined) return;
     const stream = new AbortController();
     this.#stream = stream;
-    this.#copying = this.#copy(true, stream.signal).finally(() => {
+    this.#copying = this.#copy(nodeId, true, stream.signal).finally(() => {
       if (this.#stream === stream) this.#stream = undefined;
     });
   }
 
   /** Copies what is missing when nothing more is written. A node that is gone has taken it along. */
-  async finish(): Promise<void> {
+  async finish(nodeId: string): Promise<void> {
     await this.stop();
-    await this.#copy(false, AbortSignal.timeout(FINISH_MS));
+    await this.#copy(nodeId, false, AbortSignal.timeout(FINISH_MS));
     if (this.#broken !== undefined) throw this.#broken;
   }
 
@@ -62,10 +62,10 @@ export class LogTail {
     await this.#copying;
   }
 
-  async #copy(follow: boolean, signal: AbortSignal): Promise<void> {
+  async #copy(nodeId: string, follow: boolean, signal: AbortSignal): Promise<void> {
     let skip = this.#size;
     try {
-      const stream = await openLog(this.cluster, this.submissionId, follow, signal);
+      const stream = await openLog(this.cluster, this.submissionId, nodeId, follow, signal);
       for await (const chunk of stream) {
         const rest = chunk.subarray(Math.min(skip, chunk.length));
         skip -= chunk.length - rest.length;

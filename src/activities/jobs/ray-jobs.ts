@@ -129,15 +129,23 @@ export async function putPackage(
 /**
  * The log of a job from its first byte. Ray's streams begin there whatever is asked for.
  *
+ * @param nodeId where the entrypoint runs or ran
  * @param follow whether it goes on when the end of the file is reached
  */
 export async function openLog(
   cluster: ClusterAddress,
   submissionId: string,
+  nodeId: string,
   follow: boolean,
   signal: AbortSignal,
 ): Promise<AsyncIterable<Buffer>> {
-  const query = new URLSearchParams({ submission_id: submissionId, lines: '-1', interval: '1' });
+  const query = new URLSearchParams({
+    node_id: nodeId,
+    filename: `job-driver-${submissionId}.log`,
+    lines: '-1',
+    // Ray refuses it for a log that is not followed.
+    ...(follow && { interval: '1' }),
+  });
   const path = `/api/v0/logs/${follow ? 'stream' : 'file'}?${String(query)}`;
   const response = await call(cluster, path, { signal });
   if (!isOk(response)) throw await failed('show the log', response);
