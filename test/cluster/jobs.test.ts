@@ -23,7 +23,7 @@ const { jobInfo } = await import('../../src/activities/jobs/ray-jobs.js');
 const { removeLocalCluster } = await import('../../src/activities/local-cluster.js');
 const { readNode } = await import('../../src/activities/local/node-state.js');
 const { ensureCluster, stopCluster } = await import('../../src/client/clusters.js');
-const { readAttemptLog } = await import('../../src/client/job-logs.js');
+const { rayMessage, readAttemptLog } = await import('../../src/client/job-logs.js');
 const { prepareJob } = await import('../../src/client/job-spec.js');
 const { jobResult, jobView, startJob, stopJob } = await import('../../src/client/jobs.js');
 const { checkpointFolder } = await import('../../src/workflows/job-plan.js');
@@ -173,13 +173,12 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     expect(checkpointOf('waiting', 'starts')).toBe('');
   });
 
-  it('tells an index that is away from a script that fails', async () => {
+  it('tells a server that is away from a script that fails', async () => {
     const file = path.join(home, 'runtime-env.json');
-    const options = ['--retries', '0', '--index-url', 'http://127.0.0.1:9/simple'];
-    const pip = { packages: ['nothing-like-it'], pip_install_options: options };
-    writeFileSync(file, JSON.stringify({ pip }));
-    await start('network', 'true', { runtimeEnv: file, restarts: 0 });
+    writeFileSync(file, JSON.stringify({ working_dir: 'https://127.0.0.1:9/code.zip' }));
+    await start('network', 'true', { runtimeEnv: file, workingDir: undefined, restarts: 0 });
     await expect(resultOf('network')).rejects.toMatchObject({ cause: { type: 'JobLost' } });
+    expect(await rayMessage(place('network'), 1)).toContain('127.0.0.1');
   });
 
   it('goes on from its checkpoint on another node when its node is killed', async () => {
