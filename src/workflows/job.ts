@@ -157,20 +157,24 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
   /** Follows an attempt. A job that is told to stop is followed to its last line. */
   const follow = async (input: FollowJobInput): Promise<AttemptOutcome> => {
     const scope = new CancellationScope({ cancellable: true });
-    const what = input.until === 'start' ? 'Wait for the start' : 'Follow state and log';
-    const options = { summary: `${what} of attempt ${input.attempt}` };
-    return CancellationScope.nonCancellable(async () => {
-      const outcome = scope.run(async () =>
-        following.followJob.executeWithOptions(options, [input]),
+    const watch = async (until: FollowJobInput['until']): Promise<AttemptOutcome> => {
+      const what = until === 'start' ? 'Wait for the start' : 'Follow state and log';
+      const options = { summary: `${what} of attempt ${input.attempt}` };
+      return scope.run(async () =>
+        following.followJob.executeWithOptions(options, [{ ...input, until }]),
       );
+    };
+    return CancellationScope.nonCancellable(async () => {
+      const outcome = watch(input.until);
       await Promise.race([outcome, condition(() => ending !== undefined)]);
       if (ending === undefined) return outcome;
       await endAttempt(input.attempt, input.address);
-      const last = await Promise.race([outcome, sleep(LAST_LINES)]);
+      // It may have started just when it was told to stop.
+      const rest = outcome.then(async (seen) => (seen.status === 'running' ? watch('end') : seen));
+      const last = await Promise.race([rest, sleep(LAST_LINES)]);
       scope.cancel();
-      await Promise.allSettled([outcome]);
-      // A wait for the start that sees it is answered by the stop that follows.
-      return last === undefined || last.status === 'running' ? { status: 'stopped' } : last;
+      await Promise.allSettled([rest]);
+      return last ?? { status: 'stopped' };
     });
   };
 

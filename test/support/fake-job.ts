@@ -15,6 +15,10 @@ export class FakeJobs {
   /** How the attempts end, the first one first; one that has no end runs until it is ended. */
   ends: Outcome[] = [];
   earlierAttempts = 0;
+  /** An attempt is seen to start only after it was told to end. */
+  startsOnlyWhenEnded = false;
+  /** What was waited for. */
+  readonly followed: string[] = [];
   readonly submitted: number[] = [];
   readonly ended: number[] = [];
   ensured = 0;
@@ -46,7 +50,14 @@ export class FakeJobs {
   };
 
   private async follow({ attempt, until }: FollowJobInput): Promise<AttemptOutcome> {
-    if (until === 'start') return { status: 'running' };
+    this.followed.push(until);
+    if (until === 'start') {
+      while (this.startsOnlyWhenEnded && !this.ended.includes(attempt)) {
+        Context.current().heartbeat();
+        await Context.current().sleep(50);
+      }
+      return { status: 'running' };
+    }
     const end = this.ends.shift();
     if (end !== undefined) return typeof end === 'function' ? end() : end;
     const context = Context.current();

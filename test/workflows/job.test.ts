@@ -136,6 +136,15 @@ describe('a job', () => {
     expect(jobs.released).toBe(1);
   });
 
+  it('is followed to its last line when it is stopped just as it starts', async () => {
+    jobs.startsOnlyWhenEnded = true;
+    const handle = await start('just-started');
+    await eventually(() => jobs.followed.length === 1);
+    await handle.signal(SIGNAL.stopJob);
+    expect(await handle.result()).toMatchObject({ state: 'stopped' });
+    expect(jobs.followed).toEqual(['start', 'end']);
+  });
+
   it('is stopped by a cancellation as well', async () => {
     const handle = await start('cancelled');
     await eventually(async () => (await handle.query<JobStatus>(QUERY.status)).state === 'running');
