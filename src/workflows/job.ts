@@ -156,8 +156,10 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
 
   /** Follows an attempt. A job that is told to stop is followed to its last line. */
   const follow = async (input: FollowJobInput): Promise<AttemptOutcome> => {
-    const scope = new CancellationScope({ cancellable: true });
-    const watch = async (until: FollowJobInput['until']): Promise<AttemptOutcome> => {
+    const watch = async (
+      scope: CancellationScope,
+      until: FollowJobInput['until'],
+    ): Promise<AttemptOutcome> => {
       const what = until === 'start' ? 'Wait for the start' : 'Follow state and log';
       const options = { summary: `${what} of attempt ${input.attempt}` };
       return scope.run(async () =>
@@ -165,12 +167,16 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
       );
     };
     return CancellationScope.nonCancellable(async () => {
-      const outcome = watch(input.until);
+      // Made here, so that the end of the work does not end it.
+      const scope = new CancellationScope();
+      const outcome = watch(scope, input.until);
       await Promise.race([outcome, condition(() => ending !== undefined)]);
       if (ending === undefined) return outcome;
       await endAttempt(input.attempt, input.address);
       // It may have started just when it was told to stop.
-      const rest = outcome.then(async (seen) => (seen.status === 'running' ? watch('end') : seen));
+      const rest = outcome.then(async (seen) =>
+        seen.status === 'running' ? watch(scope, 'end') : seen,
+      );
       const last = await Promise.race([rest, sleep(LAST_LINES)]);
       scope.cancel();
       await Promise.allSettled([rest]);
