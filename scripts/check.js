@@ -24,6 +24,9 @@ const FORMATTED = [
   '.oxlintrc.json',
 ];
 
+/** Python beside the project: scripts of jobs, which Ray runs. */
+const scripts = ['.', '../examples/jobs', '../test/cluster/jobs', '--config', 'pyproject.toml'];
+
 const prettier = ['--log-level', 'warn', '--no-error-on-unmatched-pattern', ...FORMATTED];
 const checks = [
   ['prettier', 'prettier', [fix ? '--write' : '--check', ...prettier], root],
@@ -41,9 +44,16 @@ const checks = [
     ['scripts/generate-cluster-schema.js', ...(fix ? [] : ['--check'])],
     root,
   ],
-  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix'], inPython]] : []),
-  ['ruff format', tool('ruff'), ['format', '--quiet', ...(fix ? [] : ['--check'])], inPython],
-  ['ruff check', tool('ruff'), ['check', '--quiet'], inPython],
+  ...(fix
+    ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix', ...scripts], inPython]]
+    : []),
+  [
+    'ruff format',
+    tool('ruff'),
+    ['format', '--quiet', ...(fix ? [] : ['--check']), ...scripts],
+    inPython,
+  ],
+  ['ruff check', tool('ruff'), ['check', '--quiet', ...scripts], inPython],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],
 ];

@@ -128,7 +128,7 @@ if (results[0].failed === 0) {
   results.push(
     await step('set-up', async () => {
       const { setUp } = await import('../dist/setup/index.js');
-      await setUp({ log: (line) => console.error(line) });
+      await setUp({ log: (line) => console.error(line), jobs: true });
     }),
   );
 }

@@ -1,8 +1,10 @@
 import { Context } from '@temporalio/activity';
 
 import type { ControlActivities } from '../contracts/activities.js';
+import type { JobActivities } from '../contracts/job.js';
 import { clusterStatus, ensureCluster, ensureFleet, stopCluster, stopFleet } from './entities.js';
 import { databaseId } from './database.js';
+import { jobActivities } from './jobs/index.js';
 import {
   endLocalNode,
   endLostCluster,
@@ -32,7 +34,8 @@ const pause = async (ms: number): Promise<void> => {
 const HEARTBEAT_MS = 5_000;
 
 /** What the control worker serves. */
-export const controlActivities: ControlActivities = {
+export const controlActivities: ControlActivities & JobActivities = {
+  ...jobActivities,
   observeCluster,
   observeFleet: async (input) => observeFleet(input, clusterStatus),
   startLocalNode: async (input) => {

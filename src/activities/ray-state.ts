@@ -27,6 +27,7 @@ const NodeState = z.object({
   state: z.string(),
   resources_total: z.record(z.string(), z.number()),
   start_time_ms: z.number().nullish(),
+  end_time_ms: z.number().nullish(),
 });
 
 const ActorState = z.object({
@@ -41,9 +42,11 @@ const ActorState = z.object({
 /** One actor as Ray's state API shows it, DEAD ones included. */
 export type ActorState = z.infer<typeof ActorState>;
 
-/** A node with the moment its raylet registered, in milliseconds since the epoch. */
+/** A node with the moments its raylet registered and was lost, in milliseconds since the epoch. */
 export interface TimedRayNode extends RayNode {
   readonly startedAtMs: number;
+  /** When Ray gave a lost one up; 0 while it is alive. */
+  readonly endedAtMs: number;
 }
 
 /** Environment with which Ray's own commands reach a cluster. Names the file of the token, never the token. */
@@ -69,6 +72,7 @@ export async function listNodes(cluster: ClusterAddress): Promise<TimedRayNode[]
     cpus: node.resources_total['CPU'] ?? 0,
     gpus: node.resources_total['GPU'] ?? 0,
     startedAtMs: node.start_time_ms ?? 0,
+    endedAtMs: node.end_time_ms ?? 0,
   }));
 }
 
@@ -133,7 +137,9 @@ async function request(
 }
 
 /** The header that Ray's dashboard expects when token authentication is on. */
-async function authorization(tokenFile: string | undefined): Promise<Record<string, string>> {
+export async function authorization(
+  tokenFile: string | undefined,
+): Promise<Record<string, string>> {
   if (tokenFile === undefined) return {};
   return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
 }

@@ -9,6 +9,7 @@ import { clusterOf, flagOf, numeric } from './run-options.js';
 
 interface UpFlags {
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly address?: string;
   readonly dashboardUrl?: string;
@@ -34,6 +35,7 @@ export function register(program: Command): void {
     .argument('[file-or-name]', 'cluster file, or name of the cluster', 'local')
     .option('--dry-run', 'print each step for each node, and do nothing')
     .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', numeric)
+    .option('--cpus-per-node <n>', 'logical CPUs of each (default: the cores, shared out)', numeric)
     .option('--gcs-storage <kind>', 'memory, or rocksdb: engines outlive a lost head')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')

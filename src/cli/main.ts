@@ -33,6 +33,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   schedule: () => import('./schedule.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),
+  job: () => import('./job.js'),
   serve: () => import('./serve.js'),
 };
 

@@ -29,6 +29,7 @@ export interface RunFlags {
   readonly ranks?: unknown;
   readonly affinity?: string;
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly cluster: string;
   readonly fleet?: string;
@@ -191,14 +192,14 @@ export function addPlacementOptions(command: Command): Command {
 export function clusterOf(
   flags: Pick<
     RunFlags,
-    'cluster' | 'nodes' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
+    'cluster' | 'nodes' | 'cpusPerNode' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
   >,
 ): unknown {
   const { cluster: name, address, dashboardUrl } = flags;
   const tokenFile = absolute(flags.rayTokenFile);
   if (address === undefined && dashboardUrl === undefined && tokenFile === undefined) {
-    const { nodes: workers, gcsStorage } = flags;
-    return { name, nodes: { provider: 'local', workers, gcsStorage } };
+    const { nodes: workers, cpusPerNode, gcsStorage } = flags;
+    return { name, nodes: { provider: 'local', workers, cpusPerNode, gcsStorage } };
   }
   return { name, nodes: { provider: 'existing', address, dashboardUrl, tokenFile } };
 }

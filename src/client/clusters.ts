@@ -104,6 +104,7 @@ export async function nodesOfRunningCluster(
 ): Promise<ClusterSpec['nodes'] | undefined> {
   if (!(await isRunning(client, clusterWorkflowId(name)))) return undefined;
   const status = await clusterStatus(client, name);
+  if (status?.spec !== undefined) return status.spec.nodes;
   if (status?.provider === 'existing' && status.address !== undefined) {
     const { address, dashboardUrl, tokenFile } = status.address;
     return { provider: 'existing', address, dashboardUrl, ...(tokenFile && { tokenFile }) };

@@ -58,3 +58,5 @@ export {
   updateSchedule,
 } from './schedules.js';
 export { prepareRetry, retryIdOf } from './retry.js';
+export { prepareJob, type JobOptions, type PreparedJob } from './job-spec.js';
+export { jobResult, type JobView, jobView, listJobs, startJob, stopJob } from './jobs.js';

@@ -90,6 +90,23 @@ export const ERRORS = {
     retryable: true,
     wayOut: 'See `rankflow cluster status`; the cluster is brought up again by itself.',
   },
+  JobFailed: {
+    retryable: false,
+    wayOut: 'Read the log (`rankflow job logs`), mend the script and submit it again.',
+  },
+  JobLost: {
+    retryable: false,
+    wayOut:
+      'See `rankflow cluster status` for why nodes are lost; submitting the same job again goes on from its checkpoints.',
+  },
+  JobTimedOut: {
+    retryable: false,
+    wayOut: 'Submit it again with a longer --timeout: it goes on from its checkpoints.',
+  },
+  JobRefused: {
+    retryable: false,
+    wayOut: 'Correct the option or the runtime environment that the message names.',
+  },
   ClusterStartFailed: {
     retryable: false,
     wayOut: 'Read the node log named in the message, then run `rankflow cluster up` again.',

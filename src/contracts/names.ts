@@ -52,6 +52,10 @@ export const fleetWorkflowId = (name: string): string => `fleet/${name}`;
 export const runWorkflowId = (runId: string): string => `run/${runId}`;
 export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
 export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
+export const jobWorkflowId = (jobId: string): string => `job/${jobId}`;
+
+/** Id of one attempt of a job in Ray, from 1: submitting it twice starts it once. */
+export const submissionIdOf = (jobId: string, attempt: number): string => `${jobId}-a${attempt}`;
 
 export const scheduleId = (name: string): string => `schedule/${name}`;
 /** Temporal adds the time that each start is for. */
@@ -68,6 +72,7 @@ export const WORKFLOW = {
   inference: 'inferenceWorkflow',
   scheduledRun: 'scheduledRunWorkflow',
   notify: 'notifyWorkflow',
+  job: 'jobWorkflow',
 } as const;
 
 /** Activities of the Python control worker, on `PYTHON_QUEUE`. */
@@ -113,4 +118,5 @@ export const SIGNAL = {
   hold: 'hold',
   /** From a fleet to those that use it, and on to the ranks. */
   fleetSize: 'fleetSize',
+  stopJob: 'stopJob',
 } as const;

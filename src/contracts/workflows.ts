@@ -171,6 +171,8 @@ export interface ClusterNodeStatus {
 export interface ClusterStatus {
   readonly name: string;
   readonly provider: 'local' | 'existing' | 'ssh';
+  /** What was asked for, so that the same can be asked for again. */
+  readonly spec?: ClusterSpec;
   readonly state: 'starting' | 'ready' | 'degraded' | 'stopping' | 'stopped' | 'failed';
   readonly address?: ClusterAddress;
   readonly nodes: readonly ClusterNodeStatus[];

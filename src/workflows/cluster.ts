@@ -124,6 +124,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const status = (): ClusterStatus => ({
     name: spec.name,
     provider: spec.nodes.provider,
+    spec,
     state,
     nodes: rows(),
     users: claims.users,

@@ -18,12 +18,15 @@ import {
   fleetWorkflowId,
   inferenceWorkflowId,
   notifyWorkflowId,
+  jobWorkflowId,
   rankWorkflowId,
   runWorkflowId,
   scheduledWorkflowId,
   slotQueue,
 } from '../../src/contracts/names.js';
+import { JobSpec } from '../../src/contracts/job.js';
 import { ScheduledRun } from '../../src/contracts/schedule.js';
+import { FakeJobs } from '../support/fake-job.js';
 import { FakeRun, SPEC_HASH, fakeModel, fakeSpec } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
@@ -55,7 +58,7 @@ describe('histories that were kept', () => {
   );
 
   it('are there for every workflow', () => {
-    const types = ['cluster', 'fleet', 'inference', 'notify', 'rank', 'run', 'scheduled'];
+    const types = ['cluster', 'fleet', 'inference', 'job', 'notify', 'rank', 'run', 'scheduled'];
     const kept = readdirSync(folder).map((file) => file.split('-')[0]);
     expect(new Set(kept)).toEqual(new Set(types));
   });
@@ -286,5 +289,54 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
     }
     await keep('fleet-drained', fleetWorkflowId('models'));
     await keep('cluster-notice', clusterWorkflowId('ray'));
+  });
+});
+
+describe.runIf(process.env['RECORD_HISTORIES'])('recording of jobs', { timeout: 60_000 }, () => {
+  let harness: Harness;
+  const jobs = new FakeJobs();
+  beforeAll(async () => {
+    harness = await Harness.start('job');
+    await harness.serve(CONTROL_QUEUE, jobs.activities);
+  });
+  afterAll(async () => harness.close());
+
+  const start = async (jobId: string) =>
+    harness.client.workflow.start(WORKFLOW.job, {
+      workflowId: jobWorkflowId(jobId),
+      taskQueue: CONTROL_QUEUE,
+      args: [
+        {
+          spec: JobSpec.parse({
+            jobId,
+            entrypoint: 'python train.py',
+            store: '/store',
+            cluster: { name: 'ray', nodes: { provider: 'local' } },
+            timeoutSeconds: 3600,
+            retries: 1,
+          }),
+        },
+      ],
+    });
+
+  it('a job that is lost, out of sight, fails and succeeds', async () => {
+    jobs.ends = [
+      { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' },
+      { status: 'unreachable', reason: 'fetch failed' },
+      { status: 'failed', exitCode: 1 },
+      { status: 'succeeded', result: { metrics: { loss: 0.5 } } },
+    ];
+    await (await start('whole')).result();
+    await keepHistory(harness.client, 'job-whole', jobWorkflowId('whole'));
+  });
+
+  it('a job that is stopped', async () => {
+    const handle = await start('stopped');
+    await eventually(
+      async () => (await handle.query<{ state: string }>('status')).state === 'running',
+    );
+    await handle.signal(SIGNAL.stopJob);
+    await handle.result();
+    await keepHistory(harness.client, 'job-stopped', jobWorkflowId('stopped'));
   });
 });

@@ -35,6 +35,9 @@ export const NAMESPACES = [
   'hold',
   'priority',
   'schedule',
+  'job',
+  'job-cluster',
+  'job-examples',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */
