@@ -14,6 +14,8 @@ import { paths } from '../dist/setup/paths.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const fix = process.argv.includes('--fix');
 const inPython = path.join(root, 'python-activities');
+/** Examples lie outside the Python project and keep its rules. */
+const ruffed = ['--quiet', '--config', 'pyproject.toml', '.', '../examples'];
 const tool = (name) => path.join(paths.venv, 'bin', name);
 
 /** What prettier formats; the lock file and generated schema have formats of their own. */
@@ -35,9 +37,9 @@ const checks = [
     ['scripts/generate-contracts.js', ...(fix ? [] : ['--check'])],
     root,
   ],
-  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix'], inPython]] : []),
-  ['ruff format', tool('ruff'), ['format', '--quiet', ...(fix ? [] : ['--check'])], inPython],
-  ['ruff check', tool('ruff'), ['check', '--quiet'], inPython],
+  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--fix', ...ruffed], inPython]] : []),
+  ['ruff format', tool('ruff'), ['format', ...(fix ? [] : ['--check']), ...ruffed], inPython],
+  ['ruff check', tool('ruff'), ['check', ...ruffed], inPython],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],
 ];
