@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-TOKENS_PER_SECOND = 400
+TOKENS_PER_SECOND = 100
 
 
 @dataclass(frozen=True)
