@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 
 /** What a script printed (both streams) and the status of its last command that failed, or 0. */
 export interface Ended {
@@ -50,7 +51,8 @@ export class Session {
     this.output = '';
     this.send(`failed=0; source '${file}' </dev/null; echo; echo "${end} $failed"`);
     const status = await this.statusAfter(end, timeoutMs);
-    return { status, output: this.output.slice(0, this.output.indexOf(`\n${end}`)) };
+    const output = this.output.slice(0, this.output.indexOf(`\n${end}`));
+    return { status, output: stripVTControlCharacters(output) };
   }
 
   get pid(): number | undefined {
