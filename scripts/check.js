@@ -14,6 +14,11 @@ import { paths } from '../dist/setup/paths.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const fix = process.argv.includes('--fix');
 const inPython = path.join(root, 'python-activities');
+/** Examples and scripts of jobs lie outside the Python project and keep its rules. */
+const ruffed = [
+  ...['--quiet', '--config', 'pyproject.toml'],
+  ...['.', '../examples', '../test/cluster/jobs'],
+];
 const tool = (name) => path.join(paths.venv, 'bin', name);
 
 /** What prettier formats; the lock file and generated schema have formats of their own. */
@@ -23,9 +28,6 @@ const FORMATTED = [
   '!package-lock.json',
   '.oxlintrc.json',
 ];
-
-/** Python beside the project: scripts of jobs, which Ray runs. */
-const scripts = ['.', '../examples/jobs', '../test/cluster/jobs', '--config', 'pyproject.toml'];
 
 const prettier = ['--log-level', 'warn', '--no-error-on-unmatched-pattern', ...FORMATTED];
 const checks = [
@@ -44,16 +46,9 @@ const checks = [
     ['scripts/generate-cluster-schema.js', ...(fix ? [] : ['--check'])],
     root,
   ],
-  ...(fix
-    ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix', ...scripts], inPython]]
-    : []),
-  [
-    'ruff format',
-    tool('ruff'),
-    ['format', '--quiet', ...(fix ? [] : ['--check']), ...scripts],
-    inPython,
-  ],
-  ['ruff check', tool('ruff'), ['check', '--quiet', ...scripts], inPython],
+  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--fix', ...ruffed], inPython]] : []),
+  ['ruff format', tool('ruff'), ['format', ...(fix ? [] : ['--check']), ...ruffed], inPython],
+  ['ruff check', tool('ruff'), ['check', ...ruffed], inPython],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],
 ];
