@@ -35,10 +35,12 @@ export {
   type Trouble,
 } from './snapshot.js';
 export {
+  changeNodes,
   checkClusterSpec,
   clusterStatus,
   ensureCluster,
   listClusters,
   stopCluster,
+  takeClusterDown,
 } from './clusters.js';
 export { fleetStatus, listFleets, stopFleet } from './fleets.js';
