@@ -113,12 +113,12 @@ async function specOf(target: string, flags: UpFlags): Promise<ClusterSpec> {
 
 async function down(target: string, { json }: { readonly json?: boolean }): Promise<void> {
   const { hasLocalNodes, removeLocalCluster } = await import('../activities/local-cluster.js');
-  const { stopCluster } = await import('../client/clusters.js');
+  const { takeClusterDown } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { print, printJson, say } = await import('./output.js');
 
   const { name, spec } = await clusterTarget(target);
-  const known = await withClient(async (client) => stopCluster(client, name));
+  const known = await withClient(async (client) => takeClusterDown(client, name));
   // Nodes of a lost Temporal database, or of a workflow that was terminated, have nobody else to end them.
   const orphaned = !known.stopped && hasLocalNodes(name);
   if (orphaned) await removeLocalCluster({ name });

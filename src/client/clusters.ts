@@ -60,7 +60,7 @@ export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<
  *
  * @returns `stopped: false` when it was not up; `left` names nodes whose hosts did not answer
  */
-export async function stopCluster(client: Client, name: string): Promise<StopResult> {
+export async function takeClusterDown(client: Client, name: string): Promise<StopResult> {
   const workflowId = clusterWorkflowId(name);
   // Without their cluster they would look for it for ever.
   const fleets = await listFleets(client);
@@ -70,6 +70,11 @@ export async function stopCluster(client: Client, name: string): Promise<StopRes
   if (!(await isRunning(client, workflowId))) return { stopped: false };
   const handle = client.workflow.getHandle(workflowId);
   return handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, { args: [{}] });
+}
+
+/** {@link takeClusterDown}. Returns false when it was not up. */
+export async function stopCluster(client: Client, name: string): Promise<boolean> {
+  return (await takeClusterDown(client, name)).stopped;
 }
 
 /**

@@ -35,11 +35,13 @@ export {
   type Trouble,
 } from './snapshot.js';
 export {
+  changeNodes,
   checkClusterSpec,
   clusterStatus,
   ensureCluster,
   listClusters,
   stopCluster,
+  takeClusterDown,
 } from './clusters.js';
 export { drainFleet, fleetStatus, listFleets, scaleFleet, stopFleet } from './fleets.js';
 export { steerRun } from './steering.js';
