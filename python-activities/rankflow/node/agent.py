@@ -163,9 +163,12 @@ def _can_bind(address: str, port: int) -> OSError | None:
 
 
 def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    while True:
+        try:
+            return shutil.disk_usage(folder).free
+        except FileNotFoundError:
+            # Not there yet, or taken away by another look since it was asked for.
+            folder = folder.parent
 
 
 def _version(name: str) -> str | None:
