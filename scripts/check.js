@@ -14,8 +14,11 @@ import { paths } from '../dist/setup/paths.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const fix = process.argv.includes('--fix');
 const inPython = path.join(root, 'python-activities');
-/** What ruff looks at; the benchmark keeps to the rules of the Python project. */
-const RUFF_PATHS = ['--config', 'pyproject.toml', '.', '../bench'];
+/** Benchmark, examples and scripts of jobs lie outside the Python project and keep its rules. */
+const ruffed = [
+  ...['--quiet', '--config', 'pyproject.toml'],
+  ...['.', '../bench', '../examples', '../test/cluster/jobs'],
+];
 const tool = (name) => path.join(paths.venv, 'bin', name);
 
 /** What prettier formats; the lock file and generated schema have formats of their own. */
@@ -37,16 +40,15 @@ const checks = [
     ['scripts/generate-contracts.js', ...(fix ? [] : ['--check'])],
     root,
   ],
-  ...(fix
-    ? [['ruff check --fix', tool('ruff'), ['check', '--quiet', '--fix', ...RUFF_PATHS], inPython]]
-    : []),
   [
-    'ruff format',
-    tool('ruff'),
-    ['format', '--quiet', ...(fix ? [] : ['--check']), ...RUFF_PATHS],
-    inPython,
+    'cluster schema',
+    process.execPath,
+    ['scripts/generate-cluster-schema.js', ...(fix ? [] : ['--check'])],
+    root,
   ],
-  ['ruff check', tool('ruff'), ['check', '--quiet', ...RUFF_PATHS], inPython],
+  ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--fix', ...ruffed], inPython]] : []),
+  ['ruff format', tool('ruff'), ['format', ...(fix ? [] : ['--check']), ...ruffed], inPython],
+  ['ruff check', tool('ruff'), ['check', ...ruffed], inPython],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],
 ];

@@ -99,19 +99,20 @@ async function pytest(args, options = {}) {
   return honest({ passed, failed }, exitCode ?? 1);
 }
 
-const CAMPAIGN = { simulated: 'test/chaos/simulated.test.ts', vllm: 'test/chaos/vllm.test.ts' };
+/** What starts Ray nodes or real engines: it has the two cores of a small machine for itself. */
+const HEAVY = ['test/cluster', 'test/hosts', 'test/jobs', 'test/e2e', 'test/docs/guide.test.ts'];
+/** The fault campaign has a command of its own: `npm run test:campaign`. */
+const CAMPAIGN = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts'];
 const ASIDE = { stdio: ['ignore', 'pipe', 'pipe'], all: true, maxBuffer: 1e9 };
 
-/**
- * Every test. The campaign on simulated engines mostly waits for time-outs, so the tests in Python that need no
- * real engine run in its shadow; what loads real engines has the two cores of a small machine for itself.
- */
+/** Every test. Those of workflows mostly wait for timers, so the light ones in Python run beside them. */
 async function everything() {
-  const campaigns = Object.values(CAMPAIGN).map((file) => `--exclude=${file}`);
+  const others = [...HEAVY, ...CAMPAIGN].map((name) =>
+    name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
+  );
   return [
-    await vitest(campaigns),
-    ...(await Promise.all([vitest([CAMPAIGN.simulated]), pytest(['-m', 'not vllm'], ASIDE)])),
-    await vitest([CAMPAIGN.vllm]),
+    ...(await Promise.all([vitest(others), pytest(['-m', 'not vllm'], ASIDE)])),
+    await vitest(HEAVY),
     await pytest(['-m', 'vllm']),
   ];
 }
@@ -128,7 +129,7 @@ if (results[0].failed === 0) {
   results.push(
     await step('set-up', async () => {
       const { setUp } = await import('../dist/setup/index.js');
-      await setUp({ log: (line) => console.error(line) });
+      await setUp({ log: (line) => console.error(line), jobs: true });
     }),
   );
 }

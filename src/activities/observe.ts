@@ -1,33 +1,68 @@
-import type { ClusterObservation, FleetObservation } from '../contracts/activities.js';
-import type { ClusterAddress, ClusterSpec } from '../contracts/cluster.js';
+import { Context } from '@temporalio/activity';
+import proto from '@temporalio/proto';
+
+import type {
+  ClusterObservation,
+  FleetObservation,
+  LocalProcess,
+  ObserveClusterInput,
+} from '../contracts/activities.js';
+import type { ClusterAddress } from '../contracts/cluster.js';
 import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
-import { engineActorName } from '../contracts/names.js';
+import { engineActorName, fleetQueue, isEngineActor } from '../contracts/names.js';
 import type { ClusterStatus } from '../contracts/workflows.js';
 import { localAddress, localProcesses } from './local/node-state.js';
-import { type ActorState, listActors, listNodes, reasonOf } from './ray-state.js';
+import { type ActorState, countJobs, listActors, listNodes, reasonOf } from './ray-state.js';
+import { observeNodes } from './ssh/observe-nodes.js';
 
 /** What of a cluster is there. Never fails: that Ray does not answer is an observation. */
-export async function observeCluster({
-  spec,
-}: {
-  readonly spec: ClusterSpec;
-}): Promise<ClusterObservation> {
-  const processes = spec.nodes.provider === 'local' ? localProcesses(spec.name) : [];
-  const address = addressOf(spec);
+export async function observeCluster(input: ObserveClusterInput): Promise<ClusterObservation> {
+  const { address, processes } = await hostsOf(input);
   if (address === undefined) return { reachable: false, nodes: [], processes };
   try {
     const nodes = await listNodes(address);
-    return { reachable: true, address, nodes, processes };
+    const used = input.spec.nodes.provider === 'ssh' ? await useOf(address) : {};
+    return { reachable: true, address, nodes, processes, ...used };
   } catch (error) {
     return { reachable: false, address, nodes: [], processes, problem: reasonOf(error) };
   }
 }
 
-function addressOf({ name, nodes }: ClusterSpec): ClusterAddress | undefined {
-  if (nodes.provider === 'local') return localAddress(name);
-  const { address, dashboardUrl, tokenFile } = nodes;
-  return { name, address, dashboardUrl, ...(tokenFile !== undefined && { tokenFile }) };
+interface Hosts {
+  readonly address?: ClusterAddress | undefined;
+  readonly processes: readonly LocalProcess[];
 }
+
+/** Where the head is, and what the hosts of the nodes say. */
+async function hostsOf({ spec, nodes: names, address }: ObserveClusterInput): Promise<Hosts> {
+  const { name, nodes } = spec;
+  if (nodes.provider === 'local') {
+    return { address: localAddress(name), processes: localProcesses(name) };
+  }
+  if (nodes.provider === 'ssh') {
+    const seen = await observeNodes(name, nodes, names ?? []);
+    return { ...seen, address: seen.address ?? address };
+  }
+  const { address: gcs, dashboardUrl, tokenFile } = nodes;
+  const given = { name, address: gcs, dashboardUrl, ...(tokenFile !== undefined && { tokenFile }) };
+  return { address: given, processes: [] };
+}
+
+/** What a cluster is used for: its engines by node, and the jobs that are not done. */
+async function useOf(
+  address: ClusterAddress,
+): Promise<{ engines: Record<string, number>; jobs: number }> {
+  const [actors, jobs] = await Promise.all([listActors(address), countJobs(address)]);
+  const engines: Record<string, number> = {};
+  for (const { state, name, node_id: nodeId } of actors) {
+    if (state !== 'ALIVE' || !nodeId || !isEngineActor(name ?? '')) continue;
+    engines[nodeId] = (engines[nodeId] ?? 0) + 1;
+  }
+  return { engines, jobs };
+}
+
+/** States of nodes that nobody waits for. */
+const LEFT_OUT: ReadonlySet<string> = new Set(['spare', 'drained', 'failed']);
 
 /**
  * The engines of a fleet as Ray sees them, and the nodes they may be on. Never fails.
@@ -39,16 +74,41 @@ export async function observeFleet(
   statusOf: (cluster: string) => Promise<ClusterStatus | undefined>,
 ): Promise<FleetObservation> {
   try {
-    const [nodes, actors, cluster] = await Promise.all([
+    const [nodes, actors, cluster, backlog] = await Promise.all([
       listNodes(spec.cluster),
       listActors(spec.cluster),
       statusOf(spec.cluster.name),
+      backlogOf(spec),
     ]);
     const alive = nodes.filter((node) => node.alive).length;
-    const missingNodes = Math.max(0, (cluster?.nodes.length ?? 0) - alive);
-    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes };
+    const wanted = cluster?.nodes.filter(({ state }) => !LEFT_OUT.has(state)) ?? [];
+    const missingNodes = Math.max(0, wanted.length - alive);
+    const waits = backlog !== undefined && { backlog };
+    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes, ...waits };
   } catch (error) {
     return { reachable: false, nodes: [], engines: [], problem: reasonOf(error) };
+  }
+}
+
+/**
+ * Batches that wait for an engine of the fleet, by Temporal's own count, which is approximate. Undefined when nobody
+ * asks, or when the server does not say.
+ */
+async function backlogOf(spec: FleetSpec): Promise<number | undefined> {
+  const { name, specHash, scaling, idleTimeoutSeconds } = spec;
+  if (scaling === undefined && idleTimeoutSeconds === undefined) return undefined;
+  const { client } = Context.current();
+  try {
+    const { stats } = await client.workflowService.describeTaskQueue({
+      namespace: client.options.namespace,
+      taskQueue: { name: fleetQueue(name, specHash) },
+      taskQueueType: proto.temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+      reportStats: true,
+    });
+    return stats ? Number(stats.approximateBacklogCount ?? 0) : undefined;
+  } catch {
+    // The next look asks again.
+    return undefined;
   }
 }
 

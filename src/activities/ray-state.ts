@@ -27,6 +27,7 @@ const NodeState = z.object({
   state: z.string(),
   resources_total: z.record(z.string(), z.number()),
   start_time_ms: z.number().nullish(),
+  end_time_ms: z.number().nullish(),
 });
 
 const ActorState = z.object({
@@ -41,9 +42,11 @@ const ActorState = z.object({
 /** One actor as Ray's state API shows it, DEAD ones included. */
 export type ActorState = z.infer<typeof ActorState>;
 
-/** A node with the moment its raylet registered, in milliseconds since the epoch. */
+/** A node with the moments its raylet registered and was lost, in milliseconds since the epoch. */
 export interface TimedRayNode extends RayNode {
   readonly startedAtMs: number;
+  /** When Ray gave a lost one up; 0 while it is alive. */
+  readonly endedAtMs: number;
 }
 
 /** Environment with which Ray's own commands reach a cluster. Names the file of the token, never the token. */
@@ -69,6 +72,7 @@ export async function listNodes(cluster: ClusterAddress): Promise<TimedRayNode[]
     cpus: node.resources_total['CPU'] ?? 0,
     gpus: node.resources_total['GPU'] ?? 0,
     startedAtMs: node.start_time_ms ?? 0,
+    endedAtMs: node.end_time_ms ?? 0,
   }));
 }
 
@@ -85,26 +89,57 @@ export async function listActors(cluster: ClusterAddress): Promise<ActorState[]>
   });
 }
 
+const JobState = z.object({ type: z.string().nullish(), status: z.string() });
+
+/**
+ * How many jobs that were submitted to the cluster wait or run. Drivers that connect by themselves do not count.
+ *
+ * @throws Error like {@link listNodes}
+ */
+export async function countJobs(cluster: ClusterAddress): Promise<number> {
+  const jobs = z.array(JobState).parse(await request(cluster, '/api/jobs/', {}));
+  return jobs.filter(
+    ({ type, status }) => type === 'SUBMISSION' && (status === 'PENDING' || status === 'RUNNING'),
+  ).length;
+}
+
 async function get<T extends z.ZodType>(
   cluster: ClusterAddress,
   what: string,
   item: T,
   query: Record<string, string>,
 ): Promise<z.infer<T>[]> {
-  const url = new URL(`/api/v0/${what}`, cluster.dashboardUrl);
-  url.search = String(new URLSearchParams({ limit: String(LIMIT), detail: '1', ...query }));
-  const response = await fetch(url, {
-    headers: await authorization(cluster.tokenFile),
-    signal: AbortSignal.timeout(ANSWER_MS),
-  });
-  if (!response.ok) throw new Error(`${url.origin} answers ${response.status} to ${what}`);
-  const { result, msg, data } = answerOf(item).parse(await response.json());
+  const parameters = { limit: String(LIMIT), detail: '1', ...query };
+  const answer = await request(cluster, `/api/v0/${what}`, parameters);
+  const { result, msg, data } = answerOf(item).parse(answer);
   if (!result || !data) throw new Error(`Ray cannot list ${what}: ${msg ?? 'no reason given'}`);
   return data.result.result;
 }
 
+async function request(
+  cluster: ClusterAddress,
+  what: string,
+  query: Record<string, string>,
+): Promise<unknown> {
+  const url = new URL(what, cluster.dashboardUrl);
+  url.search = String(new URLSearchParams(query));
+  const response = await fetch(url, {
+    headers: await authorization(cluster.tokenFile),
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
+  if (response.status === 401 || response.status === 403) {
+    const given =
+      cluster.tokenFile === undefined ? 'no token' : `the token in ${cluster.tokenFile}`;
+    throw new Error(`${url.origin} refuses ${given}: it is not that of this cluster`);
+  }
+  if (!response.ok) throw new Error(`${url.origin} answers ${response.status} to ${what}`);
+  return response.json();
+}
+
 /** The header that Ray's dashboard expects when token authentication is on. */
-async function authorization(tokenFile: string | undefined): Promise<Record<string, string>> {
+export async function authorization(
+  tokenFile: string | undefined,
+): Promise<Record<string, string>> {
   if (tokenFile === undefined) return {};
   return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
 }

@@ -1,14 +1,20 @@
 import type { Command } from 'commander';
 
+import type { ClusterSpec } from '../contracts/cluster.js';
 import type { ClusterStatus } from '../contracts/workflows.js';
+import { registerNodeCommands } from './cluster-nodes.js';
+import { clusterTable } from './cluster-table.js';
+import { clusterTarget } from './cluster-target.js';
 import { clusterOf, flagOf, numeric } from './run-options.js';
 
 interface UpFlags {
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly address?: string;
   readonly dashboardUrl?: string;
   readonly rayTokenFile?: string;
+  readonly dryRun?: boolean;
   readonly json?: boolean;
   readonly start: boolean;
 }
@@ -18,14 +24,18 @@ interface StatusFlags {
   readonly json?: boolean;
 }
 
-/** `rankflow cluster up|down|status`. */
+/** `rankflow cluster up|down|status` and what is about single nodes. */
 export function register(program: Command): void {
-  const cluster = program.command('cluster').description('Ray clusters: up, down, status');
+  const cluster = program
+    .command('cluster')
+    .description('Ray clusters: up, down, status; over ssh also add, drain, remove, scale, logs');
   cluster
     .command('up')
     .description('bring a cluster up and keep it until it is taken down')
-    .argument('[name]', 'name of the cluster', 'local')
+    .argument('[file-or-name]', 'cluster file, or name of the cluster', 'local')
+    .option('--dry-run', 'print each step for each node, and do nothing')
     .option('--nodes <n>', 'local worker nodes (default: engines run on the head)', numeric)
+    .option('--cpus-per-node <n>', 'logical CPUs of each (default: the cores, shared out)', numeric)
     .option('--gcs-storage <kind>', 'memory, or rocksdb: engines outlive a lost head')
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')
@@ -36,30 +46,42 @@ export function register(program: Command): void {
   cluster
     .command('down')
     .description('take a cluster down with its engines; no process of it is left')
-    .argument('[name]', 'name of the cluster', 'local')
+    .argument('[file-or-name]', 'cluster file, or name of the cluster', 'local')
     .option('--json', 'print what became of it as JSON')
     .action(down);
   cluster
     .command('status')
     .description('show a cluster, or all that are up')
-    .argument('[name]')
+    .argument('[file-or-name]')
     .option('--ray', 'also what `ray status` says')
     .option('--json', 'print it as JSON')
     .action(status);
+  registerNodeCommands(cluster);
 }
 
-async function up(name: string, flags: UpFlags): Promise<void> {
-  const { checkClusterSpec, ensureCluster } = await import('../client/clusters.js');
+async function up(target: string, flags: UpFlags): Promise<void> {
+  const { ensureCluster } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { startStackUnless } = await import('./prepare.js');
   const { print, printJson, say } = await import('./output.js');
 
-  const spec = checkClusterSpec(clusterOf({ ...flags, cluster: name }), (path) =>
-    path === 'cluster.name' ? 'name' : flagOf(path),
-  );
+  const spec = await specOf(target, flags);
+  const { name } = spec;
+  if (flags.dryRun) {
+    const { describePlan } = await import('../clusters/describe.js');
+    const steps = describePlan(spec);
+    if (flags.json) printJson({ name, steps });
+    else print(steps.join('\n'));
+    return;
+  }
   await startStackUnless(!flags.start);
   say(`Bringing up the cluster ${name} ...`);
-  const { address } = await withClient((client) => ensureCluster(client, spec));
+  const { address } = await withClient(async (client) => {
+    const { farServerWarning } = await import('../clusters/reach.js');
+    const warning = farServerWarning(spec);
+    if (warning !== undefined) say(warning);
+    return ensureCluster(client, spec);
+  });
   if (flags.json) {
     printJson(address);
     return;
@@ -69,28 +91,66 @@ async function up(name: string, flags: UpFlags): Promise<void> {
   say(`Take it down with: rankflow cluster down ${name}`);
 }
 
-async function down(name: string, { json }: { readonly json?: boolean }): Promise<void> {
+/** Flags that describe nodes, which a cluster file does instead. */
+const NODE_FLAGS = ['nodes', 'gcsStorage', 'address', 'dashboardUrl', 'rayTokenFile'] as const;
+
+async function specOf(target: string, flags: UpFlags): Promise<ClusterSpec> {
+  const { checkClusterSpec } = await import('../client/clusters.js');
+  const { ClientError } = await import('../client/errors.js');
+  const { name, spec } = await clusterTarget(target);
+  if (spec === undefined) {
+    return checkClusterSpec(clusterOf({ ...flags, cluster: name }), (path) =>
+      path === 'cluster.name' ? 'name' : flagOf(path),
+    );
+  }
+  const given = NODE_FLAGS.filter((flag) => flags[flag] !== undefined);
+  if (given.length === 0) return spec;
+  const names = given.map((flag) =>
+    flagOf(flag === 'rayTokenFile' ? 'cluster.nodes.tokenFile' : flag),
+  );
+  throw new ClientError('Usage', `${names.join(', ')}: say it in ${target} instead.`);
+}
+
+async function down(target: string, { json }: { readonly json?: boolean }): Promise<void> {
   const { hasLocalNodes, removeLocalCluster } = await import('../activities/local-cluster.js');
-  const { stopCluster } = await import('../client/clusters.js');
+  const { takeClusterDown } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { print, printJson, say } = await import('./output.js');
 
-  const known = await withClient(async (client) => stopCluster(client, name));
+  const { name, spec } = await clusterTarget(target);
+  const known = await withClient(async (client) => takeClusterDown(client, name));
   // Nodes of a lost Temporal database, or of a workflow that was terminated, have nobody else to end them.
-  const left = !known && hasLocalNodes(name);
-  if (left) await removeLocalCluster({ name });
-  const stopped = known || left;
-  if (json) printJson({ name, stopped });
+  const orphaned = !known.stopped && hasLocalNodes(name);
+  if (orphaned) await removeLocalCluster({ name });
+  const unknown = known.stopped || spec?.nodes.provider !== 'ssh' ? undefined : spec;
+  const left = unknown === undefined ? (known.left ?? []) : await endUnknown(unknown);
+  const stopped = known.stopped || orphaned || unknown !== undefined;
+  if (json) printJson({ name, stopped, ...(left.length > 0 && { left }) });
   else print(name);
-  say(stopped ? 'The cluster is down.' : 'There was no such cluster up.');
+  if (left.length > 0) process.exitCode = EXIT_UNREACHABLE;
+  for (const { problem } of left) say(`Not ended: ${problem.message}`);
+  if (!stopped) say('There was no such cluster up.');
+  else say(left.length > 0 ? 'The rest of the cluster is down.' : 'The cluster is down.');
 }
 
-async function status(name: string | undefined, flags: StatusFlags): Promise<void> {
+/** As for everything that cannot be reached. */
+const EXIT_UNREACHABLE = 3;
+
+/** Ends what no workflow knows of: the file says where to look. */
+async function endUnknown(spec: ClusterSpec) {
+  const { removeNodes } = await import('../activities/ssh-cluster.js');
+  if (spec.nodes.provider !== 'ssh') return [];
+  const nodes = ['head', ...spec.nodes.workers.map(({ name }) => name)];
+  return removeNodes({ spec, nodes });
+}
+
+async function status(target: string | undefined, flags: StatusFlags): Promise<void> {
   const { clusterStatus, listClusters } = await import('../client/clusters.js');
   const { ClientError } = await import('../client/errors.js');
   const { withClient } = await import('../client/connection.js');
   const { print, printJson, say } = await import('./output.js');
 
+  const name = target && (await clusterTarget(target)).name;
   const statuses = await withClient(async (client) => {
     const names = name === undefined ? await listClusters(client) : [name];
     const found = await Promise.all(names.map((one) => clusterStatus(client, one)));
@@ -113,6 +173,9 @@ interface ShownCluster extends ClusterStatus {
 /** A cluster and its nodes, for people. */
 export function clusterText(cluster: ShownCluster): string {
   const { name, state, provider, address, nodes, users, problem, ray } = cluster;
+  if (provider === 'ssh') {
+    return [clusterTable(cluster), ...(ray === undefined ? [] : [ray])].join('\n');
+  }
   const resources = (cpus: number, gpus: number): string =>
     gpus > 0 ? `${cpus} CPUs, ${gpus} GPUs` : `${cpus} CPUs`;
   return [

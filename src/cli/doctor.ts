@@ -10,19 +10,33 @@ const MARK: Record<Finding['state'], string> = {
   missing: pc.red('missing'),
 };
 
-/** `rankflow doctor`: exit code 1 when something required is missing. */
+interface Flags {
+  readonly cluster?: string;
+  readonly store?: string;
+  readonly simulated?: boolean;
+  readonly json?: boolean;
+}
+
+/** `rankflow doctor`: exit code 1 when something required is missing, or a cluster would be refused. */
 export function register(program: Command): void {
   program
     .command('doctor')
-    .description('show what this machine has and lacks')
+    .description('show what this machine has and lacks, or what the hosts of a cluster do')
+    .option('--cluster <file>', 'cluster file: whether its hosts are alike and reach each other')
+    .option('--store <root>', 'folder or s3://bucket/prefix that its hosts have to share')
+    .option('--simulated', 'its engines are simulated: they need no vLLM')
     .option('--json', 'print the findings as JSON')
-    .action(async (options: { json?: boolean }) => {
-      const findings = await examineMachine();
-      process.stdout.write(
-        options.json ? `${JSON.stringify(findings, undefined, 2)}\n` : `${table(findings)}\n`,
-      );
-      if (findings.some(({ state }) => state === 'missing')) process.exitCode = 1;
-    });
+    .action(async (flags: Flags) =>
+      flags.cluster === undefined ? machine(flags) : cluster(flags),
+    );
+}
+
+async function machine({ json }: Flags): Promise<void> {
+  const findings = await examineMachine();
+  process.stdout.write(
+    json ? `${JSON.stringify(findings, undefined, 2)}\n` : `${table(findings)}\n`,
+  );
+  if (findings.some(({ state }) => state === 'missing')) process.exitCode = 1;
 }
 
 function table(findings: readonly Finding[]): string {
@@ -34,4 +48,26 @@ function table(findings: readonly Finding[]): string {
     rows.push([what, MARK[state], found, advice]);
   }
   return rows.toString();
+}
+
+async function cluster({ cluster: file = '', store, simulated, json }: Flags): Promise<void> {
+  const { readClusterFile } = await import('../clusters/cluster-file.js');
+  const { inspectCluster } = await import('../clusters/inspect.js');
+  const { temporalFor } = await import('../clusters/reach.js');
+  const { paths } = await import('../setup/paths.js');
+  const { print, printJson, say } = await import('./output.js');
+  const { hostReportText } = await import('./host-report.js');
+
+  const spec = readClusterFile(file);
+  say(`Looking at the hosts of ${spec.name} ...`);
+  const report = await inspectCluster(spec, {
+    // Nobody need have brought it up yet, and nobody need be there to be asked.
+    running: 'maybe',
+    temporal: temporalFor(spec),
+    store: store ?? paths.store,
+    engine: simulated ? 'simulated' : 'vllm',
+  });
+  if (json) printJson(report);
+  else print(hostReportText(report));
+  if (report.refused) process.exitCode = 1;
 }

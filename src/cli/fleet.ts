@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 
 import type { FleetStatus } from '../contracts/workflows.js';
+import { duration } from './run-options.js';
 
-/** `rankflow fleet status|stop`. */
+/** `rankflow fleet status|stop|drain`. */
 export function register(program: Command): void {
-  const fleet = program.command('fleet').description('engines of a model: status, stop');
+  const fleet = program.command('fleet').description('engines of a model: status, stop, drain');
   fleet
     .command('status')
     .description('show a fleet and its engines, or all that are up')
@@ -17,6 +18,13 @@ export function register(program: Command): void {
     .argument('<name>')
     .option('--json', 'print what became of it as JSON')
     .action(stop);
+  fleet
+    .command('drain')
+    .description('let the engines of a fleet finish what they have, then end it')
+    .argument('<name>')
+    .option('--grace <time>', 'after which rows in decode are given back (default: 1h)', duration)
+    .option('--json', 'print what became of it as JSON')
+    .action(drain);
 }
 
 async function status(name: string | undefined, flags: { readonly json?: boolean }): Promise<void> {
@@ -49,9 +57,30 @@ async function stop(name: string, { json }: { readonly json?: boolean }): Promis
   say(stopped ? 'The fleet is stopped.' : 'There was no such fleet up.');
 }
 
+interface DrainFlags {
+  readonly grace?: number | string;
+  readonly json?: boolean;
+}
+
+async function drain(name: string, { grace, json }: DrainFlags): Promise<void> {
+  const { drainFleet } = await import('../client/fleets.js');
+  const { ClientError } = await import('../client/errors.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  if (typeof grace === 'string') {
+    throw new ClientError('Usage', `--grace: ${grace} is no length of time such as 15m`);
+  }
+  say('Its engines finish what they have; runs that need it wait until it is up again.');
+  await withClient(async (client) => drainFleet(client, name, grace));
+  if (json) printJson({ name, drained: true });
+  else print(name);
+}
+
 /** A fleet and its engines, for people. */
 export function fleetText(fleet: FleetStatus): string {
   const { name, state, model, cluster, ready, desired, slots, users, problem } = fleet;
+  const { scaling, idleTimeoutSeconds, backlog, steps = [] } = fleet;
   return [
     `${name}: ${state}, ${ready} of ${desired} engines ready`,
     `  model ${model}, cluster ${cluster}`,
@@ -65,6 +94,12 @@ export function fleetText(fleet: FleetStatus): string {
       ];
       return `  engine ${slot.slot}: ${parts.join(', ')}`;
     }),
+    ...(scaling
+      ? [`  scales by itself: ${scaling.minEngines} to ${scaling.maxEngines} engines`]
+      : []),
+    ...(idleTimeoutSeconds ? [`  stops when unused for ${idleTimeoutSeconds}s`] : []),
+    ...(backlog === undefined ? [] : [`  batches that wait: ${backlog}`]),
+    ...steps.map(({ at, from, to, reason }) => `  ${at} ${from} → ${to}: ${reason}`),
     ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
     ...(problem ? [`  last problem: ${problem.message}`] : []),
   ].join('\n');

@@ -32,7 +32,13 @@ async function list({ limit, store: root, json }: Flags): Promise<void> {
 
   const runs = await allRuns(root ?? paths.store, limit);
   if (json) {
-    printJson(runs.map(({ memo, ...run }) => ({ ...run, fleet: memo?.fleet })));
+    printJson(
+      runs.map(({ memo, ...run }) => ({
+        ...run,
+        fleet: memo?.fleet,
+        retryOf: memo?.retryOf,
+      })),
+    );
     return;
   }
   if (runs.length === 0) {

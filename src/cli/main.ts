@@ -24,9 +24,16 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   list: () => import('./list.js'),
   results: () => import('./results.js'),
   verify: () => import('./verify.js'),
+  pause: () => import('./steer.js'),
+  resume: () => import('./steer.js'),
+  drain: () => import('./steer.js'),
   cancel: () => import('./cancel.js'),
+  'retry-failed': () => import('./retry-failed.js'),
+  scale: () => import('./scale.js'),
+  schedule: () => import('./schedule.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),
+  job: () => import('./job.js'),
   serve: () => import('./serve.js'),
 };
 
@@ -42,7 +49,8 @@ async function buildProgram(name: string | undefined): Promise<Command> {
     .showHelpAfterError('(add --help for the options)');
   const one = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   const modules = await Promise.all((one ? [one] : Object.values(COMMANDS)).map((load) => load()));
-  for (const module of modules) module.register(program);
+  // Several commands may share a file.
+  for (const module of new Set(modules)) module.register(program);
   return program;
 }
 

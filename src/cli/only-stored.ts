@@ -76,6 +76,18 @@ export async function storeOf(runId: string): Promise<string> {
   throw withStoreHint(new ClientError('NotFound', ''), runId, paths.store);
 }
 
+/** Where a run was generated, as far as Temporal knows it. */
+export async function placementOf(runId: string): Promise<{ fleet?: string; cluster?: string }> {
+  try {
+    const run = await withClient(async (client) => findRun(client, runId));
+    const memo = run && memoOf(run);
+    return memo === undefined ? {} : { fleet: memo.fleet, cluster: memo.cluster };
+  } catch (error) {
+    if (isAbsent(error)) return {};
+    throw error;
+  }
+}
+
 /** Whether Temporal has nothing to say: it does not answer, or does not know what it is asked for. */
 export const isAbsent = (error: unknown): boolean =>
   ['NotFound', 'Unreachable'].includes(describeFailure(error).type);

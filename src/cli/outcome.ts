@@ -79,6 +79,8 @@ export interface ReadResults extends ResultTarget {
   readonly rank?: number | undefined;
   /** The error lines instead of the answers. */
   readonly errors?: boolean | undefined;
+  /** Together with the runs that it retries. */
+  readonly combined?: boolean | undefined;
 }
 
 /**
@@ -87,12 +89,13 @@ export interface ReadResults extends ResultTarget {
  * @throws ClientError when the run is not finished, has no such rank, or the file cannot be written
  */
 export async function readResults(runId: string, what: ReadResults): Promise<void> {
-  const { store, out, format, rank, errors } = what;
+  const { store, out, format, rank, errors, combined } = what;
   const result = await runPython(
     [
       ...['rankflow.rows', 'results', '--store', store, '--run-id', runId, '--format', format],
       ...(rank === undefined ? [] : ['--rank', String(rank)]),
       ...(errors ? ['--errors'] : []),
+      ...(combined ? ['--combined'] : []),
       ...(out === undefined ? [] : ['--out', path.resolve(out)]),
     ],
     out === undefined ? { sink: process.stdout } : {},

@@ -5,6 +5,7 @@ interface Flags {
   readonly errors?: boolean;
   readonly format?: string;
   readonly out?: string;
+  readonly combined?: boolean;
   readonly store?: string;
   readonly json?: boolean;
 }
@@ -17,6 +18,7 @@ export function register(program: Command): void {
     .argument('<run-id>')
     .option('--rank <r>', 'only the rows of this rank', rankNumber)
     .option('--errors', 'the error lines instead')
+    .option('--combined', 'with the runs that it retries, as one output (see retry-failed)')
     .option('--format <format>', 'jsonl, or parquet with --out')
     .option('--out <file>', 'write them here instead of standard output')
     .option('--store <root>', 'where the run is (default: where it was started with)')
@@ -40,8 +42,8 @@ async function results(id: string, flags: Flags): Promise<void> {
   const runId = runIdOf(id);
   const format = resultFormat(flags.format, flags.out);
   const store = flags.store ?? (await storeOf(runId));
-  const { rank, errors, out } = flags;
+  const { rank, errors, out, combined } = flags;
   await prepareOut(out);
-  await readResults(runId, { store, format, rank, errors, out });
+  await readResults(runId, { store, format, rank, errors, out, combined });
   if (out !== undefined) say(`Written to ${out}`);
 }

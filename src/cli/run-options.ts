@@ -2,6 +2,7 @@ import path from 'node:path';
 
 import { type Command, InvalidArgumentError } from 'commander';
 
+import { secondsOf } from '../client/duration.js';
 import type { RunOptions } from '../client/inference.js';
 
 /** Flags of `run`, `submit` and `validate`, as commander hands them over: numbers are not checked yet. */
@@ -28,6 +29,7 @@ export interface RunFlags {
   readonly ranks?: unknown;
   readonly affinity?: string;
   readonly nodes?: unknown;
+  readonly cpusPerNode?: unknown;
   readonly gcsStorage?: string;
   readonly cluster: string;
   readonly fleet?: string;
@@ -51,6 +53,13 @@ export interface RunFlags {
   readonly runId?: string;
   readonly new?: boolean;
   readonly keep?: boolean;
+  readonly minEngines?: unknown;
+  readonly maxEngines?: unknown;
+  readonly scaleDownAfter?: unknown;
+  readonly idleTimeout?: unknown;
+  readonly deadline?: string;
+  readonly priority?: unknown;
+  readonly weight?: unknown;
 }
 
 /** A number, or the text as it was typed: the schema names every option that is wrong, not just the first. */
@@ -58,6 +67,9 @@ export const numeric = (text: string): unknown => {
   const value = Number(text);
   return text.trim() === '' || Number.isNaN(value) ? text : value;
 };
+
+/** Seconds of `15m`, or the text as it was typed. */
+export const duration = (text: string): unknown => secondsOf(text) ?? text;
 
 /** Workers and engines read files in folders of their own. */
 const absolute = (file: string | undefined): string | undefined => file && path.resolve(file);
@@ -122,15 +134,20 @@ export function addEngineOptions(command: Command): Command {
     .option('--backend <name>', 'vllm, or simulated: made-up answers, for tests of scale');
 }
 
-/** Options of the input, the sampling defaults and the cut into batches. */
-export function addRequestOptions(command: Command): Command {
-  const input = command
+/** Options of how an input is read and where its run is kept. */
+export function addInputOptions(command: Command): Command {
+  return command
     .option('--store <root>', 'folder or s3://bucket/prefix that holds plans and results')
     .option('--input-format <format>', 'auto, openai, jsonl, csv or parquet')
     .option('--prompt-column <name>', 'column that holds the prompt')
     .option('--template <text>', 'prompt with {column} placeholders')
     .option('--limit <n>', 'only the first requests', numeric);
-  return addGenerationOptions(input)
+}
+
+/** Options of the input, the sampling defaults and the cut into batches. */
+export function addRequestOptions(command: Command): Command {
+  return addGenerationOptions(addInputOptions(command))
+    .option('--deadline <when>', 'expire after 8h, or at 2026-01-31T06:00Z; what is done is kept')
     .option('--run-id <id>', 'default: derived from input, model and sampling')
     .option('--new', 'repeat the run under a fresh id');
 }
@@ -162,21 +179,27 @@ export function addPlacementOptions(command: Command): Command {
     .option('--address <host:port>', 'existing Ray cluster: its GCS')
     .option('--dashboard-url <url>', 'existing Ray cluster: its dashboard')
     .option('--ray-token-file <file>', 'existing Ray cluster: its token')
-    .option('--keep', 'leave the cluster and the engines up afterwards');
+    .option('--keep', 'leave the cluster and the engines up afterwards')
+    .option('--min-engines <n>', 'let the fleet scale by itself: never fewer', numeric)
+    .option('--max-engines <n>', 'let the fleet scale by itself: never more', numeric)
+    .option('--scale-down-after <time>', 'how long fewer have to suffice (default: 2m)', duration)
+    .option('--idle-timeout <time>', 'keep the engines up until unused for so long', duration)
+    .option('--priority <n>', '1 (first) to 5, among runs that share engines (default: 3)', numeric)
+    .option('--weight <n>', 'share of the engines among runs of one priority', numeric);
 }
 
 /** The cluster that flags describe: local, unless an address or a dashboard is given. */
 export function clusterOf(
   flags: Pick<
     RunFlags,
-    'cluster' | 'nodes' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
+    'cluster' | 'nodes' | 'cpusPerNode' | 'gcsStorage' | 'address' | 'dashboardUrl' | 'rayTokenFile'
   >,
 ): unknown {
   const { cluster: name, address, dashboardUrl } = flags;
   const tokenFile = absolute(flags.rayTokenFile);
   if (address === undefined && dashboardUrl === undefined && tokenFile === undefined) {
-    const { nodes: workers, gcsStorage } = flags;
-    return { name, nodes: { provider: 'local', workers, gcsStorage } };
+    const { nodes: workers, cpusPerNode, gcsStorage } = flags;
+    return { name, nodes: { provider: 'local', workers, cpusPerNode, gcsStorage } };
   }
   return { name, nodes: { provider: 'existing', address, dashboardUrl, tokenFile } };
 }
@@ -223,10 +246,26 @@ export function toRunOptions(file: string, flags: RunFlags): RunOptions {
     cluster: clusterOf(flags),
     fresh: flags.new ?? false,
     keep: keep ?? false,
+    scaling: scalingOf(flags),
+    idleTimeoutSeconds: flags.idleTimeout,
+    priority:
+      flags.priority === undefined && flags.weight === undefined
+        ? undefined
+        : { key: flags.priority, weight: flags.weight },
+    ...(flags.deadline !== undefined && { deadline: flags.deadline }),
     ...(store !== undefined && { store }),
     ...(fleet !== undefined && { fleet }),
     ...(runId !== undefined && { runId }),
   };
+}
+
+/** Absent unless one of the limits is given; a fleet that may be small is one engine at most by default. */
+export function scalingOf(
+  flags: Pick<RunFlags, 'minEngines' | 'maxEngines' | 'scaleDownAfter' | 'engines'>,
+): unknown {
+  const { minEngines, maxEngines, scaleDownAfter: idleSeconds, engines } = flags;
+  if (minEngines === undefined && maxEngines === undefined) return undefined;
+  return { minEngines: minEngines ?? 1, maxEngines: maxEngines ?? engines, idleSeconds };
 }
 
 function samplingOf(flags: RunFlags): Record<string, unknown> {
@@ -250,6 +289,9 @@ const SPECIAL_NAMES: Readonly<Record<string, string>> = {
   'run.batch.maxRows': '--batch-rows',
   'run.batch.maxTokens': '--batch-tokens',
   'fleet.name': '--fleet',
+  'fleet.scaling.idleSeconds': '--scale-down-after',
+  'fleet.idleTimeoutSeconds': '--idle-timeout',
+  'priority.key': '--priority',
   'cluster.name': '--cluster',
   'cluster.nodes.workers': '--nodes',
   'cluster.nodes.tokenFile': '--ray-token-file',

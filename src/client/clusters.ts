@@ -4,6 +4,8 @@ import type { Workflow } from '@temporalio/common';
 import { ClusterSpec } from '../contracts/cluster.js';
 import { clusterWorkflowId, CONTROL_QUEUE, UPDATE, WORKFLOW } from '../contracts/names.js';
 import type {
+  ChangeNodesRequest,
+  ChangeNodesResult,
   ClusterStatus,
   ClusterWorkflowInput,
   EnsureClusterRequest,
@@ -56,21 +58,43 @@ export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<
  * Takes a cluster down, whoever uses it, with the fleets that are on it: no process of it is left. Of an existing
  * cluster only the engines go.
  *
- * @returns false when it was not up
+ * @returns `stopped: false` when it was not up; `left` names nodes whose hosts did not answer
  */
-export async function stopCluster(client: Client, name: string): Promise<boolean> {
+export async function takeClusterDown(client: Client, name: string): Promise<StopResult> {
   const workflowId = clusterWorkflowId(name);
   // Without their cluster they would look for it for ever.
   const fleets = await listFleets(client);
   const statuses = await Promise.all(fleets.map((fleet) => fleetStatus(client, fleet)));
   const there = statuses.flatMap((status) => (status?.cluster === name ? [status.name] : []));
   await Promise.all(there.map(async (fleet) => stopFleet(client, fleet)));
-  if (!(await isRunning(client, workflowId))) return false;
+  if (!(await isRunning(client, workflowId))) return { stopped: false };
   const handle = client.workflow.getHandle(workflowId);
-  const result = await handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, {
-    args: [{}],
+  return handle.executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, { args: [{}] });
+}
+
+/** {@link takeClusterDown}. Returns false when it was not up. */
+export async function stopCluster(client: Client, name: string): Promise<boolean> {
+  return (await takeClusterDown(client, name)).stopped;
+}
+
+/**
+ * Changes which hosts are the nodes of a cluster over ssh.
+ *
+ * @throws ClientError `NotFound`; the refusal of the workflow, `ClusterMismatch`
+ */
+export async function changeNodes(
+  client: Client,
+  name: string,
+  request: ChangeNodesRequest,
+): Promise<ChangeNodesResult> {
+  const workflowId = clusterWorkflowId(name);
+  if (!(await isRunning(client, workflowId))) {
+    throw new ClientError('NotFound', `There is no cluster ${name} up.`);
+  }
+  const handle = client.workflow.getHandle(workflowId);
+  return handle.executeUpdate<ChangeNodesResult, [ChangeNodesRequest]>(UPDATE.changeNodes, {
+    args: [request],
   });
-  return result.stopped;
 }
 
 /**
@@ -85,10 +109,12 @@ export async function nodesOfRunningCluster(
 ): Promise<ClusterSpec['nodes'] | undefined> {
   if (!(await isRunning(client, clusterWorkflowId(name)))) return undefined;
   const status = await clusterStatus(client, name);
+  if (status?.spec !== undefined) return status.spec.nodes;
   if (status?.provider === 'existing' && status.address !== undefined) {
     const { address, dashboardUrl, tokenFile } = status.address;
     return { provider: 'existing', address, dashboardUrl, ...(tokenFile && { tokenFile }) };
   }
+  if (status?.provider === 'ssh') return status.asked;
   if (status?.provider !== 'local') return undefined;
   const workers = status.nodes.filter(({ role }) => role === 'worker').length;
   return { provider: 'local', workers };

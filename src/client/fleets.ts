@@ -1,7 +1,15 @@
 import type { Client } from '@temporalio/client';
 
 import { fleetWorkflowId, UPDATE, WORKFLOW } from '../contracts/names.js';
-import type { FleetStatus, StopRequest, StopResult } from '../contracts/workflows.js';
+import type {
+  DrainRequest,
+  FleetStatus,
+  ScaledFleet,
+  ScaleRequest,
+  StopRequest,
+  StopResult,
+} from '../contracts/workflows.js';
+import { ClientError } from './errors.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 
 /** What a fleet and its engines are like; undefined when there was none of this name. */
@@ -25,4 +33,42 @@ export async function stopFleet(client: Client, name: string): Promise<boolean> 
     args: [{}],
   });
   return result.stopped;
+}
+
+/**
+ * Gives a fleet another number of engines, or lets it scale by itself. Engines that go finish what they have.
+ *
+ * @throws ClientError `NotFound`; the refusal of the fleet, `InvalidRequest` or `ImpossibleResources`
+ */
+export async function scaleFleet(
+  client: Client,
+  name: string,
+  request: ScaleRequest,
+): Promise<ScaledFleet> {
+  const handle = client.workflow.getHandle(await runningFleet(client, name));
+  return handle.executeUpdate<ScaledFleet, [ScaleRequest]>(UPDATE.scaleFleet, { args: [request] });
+}
+
+/**
+ * Lets all engines of a fleet finish what they have and ends it. Returns when it is gone.
+ *
+ * @param graceSeconds after which what is not finished is given back
+ * @throws ClientError `NotFound`
+ */
+export async function drainFleet(
+  client: Client,
+  name: string,
+  graceSeconds?: number,
+): Promise<void> {
+  const handle = client.workflow.getHandle(await runningFleet(client, name));
+  const request: DrainRequest = graceSeconds === undefined ? {} : { graceSeconds };
+  await handle.executeUpdate<StopResult, [DrainRequest]>(UPDATE.drainFleet, { args: [request] });
+}
+
+async function runningFleet(client: Client, name: string): Promise<string> {
+  const workflowId = fleetWorkflowId(name);
+  if (await isRunning(client, workflowId)) return workflowId;
+  throw new ClientError('NotFound', `There is no fleet ${name} up.`, {
+    wayOut: 'See `rankflow fleet status` for those that are.',
+  });
 }

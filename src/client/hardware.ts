@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 
-import type { ClusterSpec } from '../contracts/cluster.js';
+import type { ClusterSpec, SshProvider } from '../contracts/cluster.js';
 import { ClientError } from './errors.js';
 
 /** Milliseconds for one answer of a Ray dashboard; it answers in tens of them. */
@@ -34,6 +34,7 @@ function countGpus(): number {
  */
 export async function clusterHardware(nodes: ClusterSpec['nodes']): Promise<Hardware> {
   if (nodes.provider === 'local') return localHardware();
+  if (nodes.provider === 'ssh') return declaredHardware(nodes);
   try {
     const token = nodes.tokenFile && readFileSync(nodes.tokenFile, 'utf8').trim();
     const response = await fetch(new URL('/api/v0/nodes?detail=1', nodes.dashboardUrl), {
@@ -52,6 +53,24 @@ export async function clusterHardware(nodes: ClusterSpec['nodes']): Promise<Hard
       },
     );
   }
+}
+
+/** What the cluster file says about its nodes: they may not be up yet. */
+function declaredHardware({ workers, count }: SshProvider): Hardware {
+  const used = workers.slice(0, count);
+  if (used.length > 0 && used.every(({ resources }) => resources?.num_cpus !== undefined)) {
+    const sum = (key: 'num_cpus' | 'num_gpus'): number =>
+      used.reduce((total, { resources }) => total + (resources?.[key] ?? 0), 0);
+    return { cpus: sum('num_cpus'), gpus: sum('num_gpus') };
+  }
+  throw new ClientError(
+    'Usage',
+    'What an engine takes of its node has to be said for this cluster.',
+    {
+      wayOut:
+        'Give --cpus-per-engine and --gpus-per-engine, or num_cpus of every node in the cluster file.',
+    },
+  );
 }
 
 interface NodesResponse {

@@ -14,6 +14,8 @@ export interface RunMemo {
   readonly store: string;
   readonly fleet: string;
   readonly cluster: string;
+  /** The run whose failed rows this one generates. */
+  readonly retryOf?: string;
 }
 
 /**

@@ -35,10 +35,30 @@ export {
   type Trouble,
 } from './snapshot.js';
 export {
+  changeNodes,
   checkClusterSpec,
   clusterStatus,
   ensureCluster,
   listClusters,
   stopCluster,
+  takeClusterDown,
 } from './clusters.js';
-export { fleetStatus, listFleets, stopFleet } from './fleets.js';
+export { drainFleet, fleetStatus, listFleets, scaleFleet, stopFleet } from './fleets.js';
+export { steerRun } from './steering.js';
+export {
+  backfillSchedule,
+  checkSchedule,
+  createSchedule,
+  deleteSchedule,
+  describeSchedule,
+  listSchedules,
+  pauseSchedule,
+  resumeSchedule,
+  type ScheduleDefinition,
+  type ScheduleView,
+  triggerSchedule,
+  updateSchedule,
+} from './schedules.js';
+export { prepareRetry, retryIdOf } from './retry.js';
+export { prepareJob, type JobOptions, type PreparedJob } from './job-spec.js';
+export { jobResult, type JobView, jobView, listJobs, startJob, stopJob } from './jobs.js';

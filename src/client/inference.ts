@@ -4,11 +4,13 @@ import path from 'node:path';
 import type { z } from 'zod';
 
 import { ClusterSpec } from '../contracts/cluster.js';
+import { FleetScaling } from '../contracts/fleet.js';
 import { deriveRunId, specHash } from '../contracts/hash.js';
 import { InferenceInput } from '../contracts/inference.js';
 import type { ModelSpec } from '../contracts/model.js';
 import type { RunSpec } from '../contracts/run.js';
 import { paths } from '../setup/paths.js';
+import { momentOf } from './duration.js';
 import { ClientError, describeFailure } from './errors.js';
 import { clusterHardware, engineResources, type Hardware } from './hardware.js';
 import {
@@ -48,6 +50,14 @@ export interface RunOptions {
   readonly fresh?: boolean;
   /** Leave the cluster and the fleet up afterwards. */
   readonly keep?: boolean;
+  /** Limits between which the fleet scales by itself. */
+  readonly scaling?: unknown;
+  /** Seconds for which the fleet stays up when nobody uses it. */
+  readonly idleTimeoutSeconds?: unknown;
+  /** When the run expires: a length of time from now (`8h`), or a time with its zone. */
+  readonly deadline?: string;
+  /** Which of the runs that share engines goes first. */
+  readonly priority?: unknown;
 }
 
 /** A run that is ready to be started. */
@@ -59,6 +69,8 @@ export interface PreparedRun {
   readonly inputBytes?: number;
   /** Whether the user chose the run id. */
   readonly named: boolean;
+  /** The run whose failed rows this one generates. */
+  readonly retryOf?: string;
 }
 
 /** Names an option in a message: gets the path in {@link InferenceInput}, e.g. `run.model.dtype`. */
@@ -91,6 +103,7 @@ export async function prepareRun(
   candidate.run.input.uri = input?.uri ?? options.input.uri;
   const parsed = InferenceInput.safeParse(candidate);
   problems.push(...(parsed.error?.issues ?? []).map((issue) => explain(issue, nameOf)));
+  if (parsed.data !== undefined) problems.push(...contradictions(parsed.data));
   const named = options.runId !== undefined;
   if (problems.length > 0 || parsed.data === undefined || input === undefined)
     throw usage(problems);
@@ -108,6 +121,30 @@ export async function prepareRun(
     ...(inputSha256 !== undefined && { inputSha256 }),
     ...(inputBytes !== undefined && { inputBytes }),
   };
+}
+
+/**
+ * Like {@link prepareRun}, for runs whose input and id are known later: both are left as they are.
+ *
+ * @throws ClientError `Usage` with all problems at once
+ */
+export async function prepareTemplate(
+  options: RunOptions,
+  nameOf: OptionName = (name) => name,
+  hardwareOf: (nodes: ClusterSpec['nodes']) => Promise<Hardware> = clusterHardware,
+): Promise<InferenceInput> {
+  const model = resolveModel(options.model.model);
+  const candidate = await candidateOf(options, model, hardwareOf);
+  candidate.run.input.uri = options.input.uri || 'pattern';
+  const { data, error } = InferenceInput.safeParse(candidate);
+  const problems = [
+    ...(error?.issues ?? []).map((issue) => explain(issue, nameOf)),
+    ...(data === undefined ? [] : contradictions(data)),
+  ];
+  if (data === undefined || problems.length > 0) throw usage(problems);
+  data.specHash = specHash(data.run.model);
+  data.fleet.name = options.fleet ?? defaultFleetName(data.run.model);
+  return data;
 }
 
 /** A run is named by its content, so an input in a bucket is read, too, unless the user named the run. */
@@ -144,10 +181,42 @@ async function candidateOf(
     },
     specHash: 'derived',
     cluster,
-    fleet: { name: options.fleet ?? 'derived', engines },
+    fleet: {
+      name: options.fleet ?? 'derived',
+      engines: withinLimits(engines, options.scaling),
+      scaling: options.scaling,
+      idleTimeoutSeconds: options.idleTimeoutSeconds,
+    },
     affinity: options.affinity,
-    keep: options.keep,
+    priority: options.priority,
+    deadline: options.deadline && momentOf(options.deadline, new Date()),
+    // A fleet that is to go by itself is not to be given back before.
+    keep: options.keep || options.idleTimeoutSeconds !== undefined,
   };
+}
+
+/** A fleet that scales by itself begins within its limits. */
+function withinLimits(engines: unknown, scaling: unknown): unknown {
+  const { data } = FleetScaling.safeParse(scaling);
+  if (data === undefined || typeof engines !== 'number') return engines;
+  return Math.min(data.maxEngines, Math.max(1, data.minEngines, engines));
+}
+
+/** What the schema does not see: options that do not go together. */
+function contradictions({ fleet: { scaling }, affinity, deadline }: InferenceInput): string[] {
+  const problems: string[] = [];
+  if (scaling !== undefined && scaling.minEngines > scaling.maxEngines) {
+    problems.push(
+      `the least number of engines (${scaling.minEngines}) is more than the largest (${scaling.maxEngines})`,
+    );
+  }
+  if (scaling !== undefined && affinity === 'rank') {
+    problems.push('a fleet that scales by itself has no fixed engine for a rank: affinity rank');
+  }
+  if (deadline !== undefined && Date.parse(deadline) <= Date.now()) {
+    problems.push(`the deadline ${deadline} has passed`);
+  }
+  return problems;
 }
 
 async function defaultResources(
@@ -160,7 +229,7 @@ async function defaultResources(
   const given = model.gpusPerEngine !== undefined && model.cpusPerEngine !== undefined;
   if (spec === undefined || given || model.backend === 'simulated') return {};
   const gpusPerReplica = count(model.tensorParallelSize) * count(model.pipelineParallelSize);
-  const nodes = spec.nodes.provider === 'local' ? spec.nodes.workers : 0;
+  const nodes = nodeCount(spec.nodes);
   const shares = Math.max(count(engines), nodes);
   return engineResources(await hardwareOf(spec.nodes), shares, gpusPerReplica);
 }
@@ -172,6 +241,12 @@ const SEQUENCES = { gpu: 1024, cpu: 256 };
 function rowsPerEngine({ maxNumSeqs, gpusPerEngine, backend }: ModelSpec): number | undefined {
   if (backend === 'simulated' && maxNumSeqs === undefined) return undefined;
   return Math.ceil(1.5 * (maxNumSeqs ?? (gpusPerEngine > 0 ? SEQUENCES.gpu : SEQUENCES.cpu)));
+}
+
+/** Nodes that share what there is; 0 where nobody knows. */
+function nodeCount(nodes: ClusterSpec['nodes']): number {
+  if (nodes.provider === 'existing') return 0;
+  return nodes.provider === 'local' ? nodes.workers : nodes.count;
 }
 
 const count = (value: unknown): number =>

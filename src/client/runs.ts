@@ -6,6 +6,9 @@ import {
   WorkflowNotFoundError,
 } from '@temporalio/client';
 
+import type { Priority } from '@temporalio/common';
+
+import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names.js';
 import type { RunState } from '../contracts/run.js';
 import type { RunResult } from '../contracts/workflows.js';
@@ -119,6 +122,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
     store,
     fleet: run.inference.fleet.name,
     cluster: run.inference.cluster.name,
+    ...(run.retryOf !== undefined && { retryOf: run.retryOf }),
   };
   try {
     await client.workflow.start(WORKFLOW.inference, {
@@ -127,6 +131,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
       args: [run.inference],
       memo: { run: memo },
       staticSummary: `${shortName(run.inference.run.model.model)}, ${counted(run.inference.run.ranks, 'rank')}`,
+      priority: priorityOf(run.inference),
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       workflowIdConflictPolicy: 'FAIL',
     });
@@ -140,6 +145,20 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
   // A plan without a workflow is that of a run whose Temporal database is gone: it goes on, too.
   const fresh = earlier === undefined && before === undefined;
   return { runId, outcome: fresh ? 'started' : 'continued', notes };
+}
+
+/** Temporal's limit for a fairness key, in bytes; run ids are ASCII. Ids of one family differ at their ends. */
+const FAIRNESS_KEY_BYTES = 64;
+
+/**
+ * Which of the runs that share queues goes first. Ranks and batches inherit it. Runs of one priority share engines
+ * by their weights, whatever their number of batches, where the server has fairness turned on.
+ */
+export function priorityOf({ run, priority }: InferenceInput): Priority {
+  return {
+    fairnessKey: run.runId.slice(-FAIRNESS_KEY_BYTES),
+    ...(priority && { priorityKey: priority.key, fairnessWeight: priority.weight }),
+  };
 }
 
 /**

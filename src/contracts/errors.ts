@@ -10,6 +10,10 @@ export interface ErrorKind {
 }
 
 export const ERRORS = {
+  InvalidRequest: {
+    retryable: false,
+    wayOut: 'Correct the value that the message names.',
+  },
   InvalidInput: {
     retryable: false,
     wayOut: 'Mend the lines listed, or run with --on-invalid record to write them as error lines.',
@@ -53,6 +57,11 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'Use OpenAI Batch JSONL, simple JSONL, CSV or Parquet, on a file:// or s3:// address.',
   },
+  InputMissing: {
+    // While a schedule waits for its input.
+    retryable: true,
+    wayOut: 'Put the input where the schedule looks for it, then trigger or backfill the schedule.',
+  },
   EngineGone: { retryable: true, wayOut: 'Nothing to do: the batch is tried again elsewhere.' },
   LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },
   SuspectBatch: {
@@ -81,9 +90,46 @@ export const ERRORS = {
     retryable: true,
     wayOut: 'See `rankflow cluster status`; the cluster is brought up again by itself.',
   },
+  JobFailed: {
+    retryable: false,
+    wayOut: 'Read the log (`rankflow job logs`), mend the script and submit it again.',
+  },
+  JobLost: {
+    retryable: false,
+    wayOut:
+      'See `rankflow cluster status` for why nodes are lost; submitting the same job again goes on from its checkpoints.',
+  },
+  JobTimedOut: {
+    retryable: false,
+    wayOut: 'Submit it again with a longer --timeout: it goes on from its checkpoints.',
+  },
+  JobRefused: {
+    retryable: false,
+    wayOut: 'Correct the option or the runtime environment that the message names.',
+  },
   ClusterStartFailed: {
     retryable: false,
     wayOut: 'Read the node log named in the message, then run `rankflow cluster up` again.',
+  },
+  HostUnreachable: {
+    retryable: true,
+    wayOut: 'Check that the machine is up, its address and port, and the firewall in between.',
+  },
+  HostTimedOut: {
+    retryable: true,
+    wayOut: 'See whether the host is overloaded, or its disk or network hangs.',
+  },
+  HostKeyRefused: {
+    retryable: false,
+    wayOut: "Compare the fingerprint of the host's key, then add it to the cluster's known hosts.",
+  },
+  HostAccessDenied: {
+    retryable: false,
+    wayOut: 'Add the public key to ~/.ssh/authorized_keys of the user on that host.',
+  },
+  HostRefused: {
+    retryable: false,
+    wayOut: 'Mend on the host what the message names, then run `rankflow cluster up` again.',
   },
 } as const satisfies Record<string, ErrorKind>;
 

@@ -3,6 +3,20 @@ import { z } from 'zod';
 import { ClusterAddress } from './cluster.js';
 import { ModelSpec } from './model.js';
 
+/** Lets a fleet choose its number of engines by the batches that wait. */
+export const FleetScaling = z
+  .strictObject({
+    minEngines: z.int().nonnegative().describe('Never fewer; 0 lets it go to none'),
+    maxEngines: z.int().positive().describe('Never more'),
+    idleSeconds: z
+      .int()
+      .positive()
+      .default(120)
+      .describe('For how long fewer engines must have sufficed before one is taken away'),
+  })
+  .meta({ id: 'FleetScaling' });
+export type FleetScaling = z.infer<typeof FleetScaling>;
+
 export const FleetSpec = z
   .strictObject({
     name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/),
@@ -15,6 +29,14 @@ export const FleetSpec = z
       .positive()
       .default(2)
       .describe('Batches one engine admits at once, so that decoding never runs dry'),
+    scaling: FleetScaling.optional().describe(
+      'Absent: the number of engines is what was asked for',
+    ),
+    idleTimeoutSeconds: z
+      .int()
+      .positive()
+      .optional()
+      .describe('Stops the fleet when nobody has used it for so long; absent: it stays'),
   })
   .meta({ id: 'FleetSpec' });
 export type FleetSpec = z.infer<typeof FleetSpec>;
@@ -82,6 +104,7 @@ export const CanaryResult = z
     loadSeconds: z.number().nonnegative(),
     maxModelLen: z.int().positive(),
     vllmVersion: z.string(),
+    batches: z.int().nonnegative().optional().describe('Batches that the engine works on'),
   })
   .meta({ id: 'CanaryResult' });
 export type CanaryResult = z.infer<typeof CanaryResult>;

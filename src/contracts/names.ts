@@ -43,11 +43,25 @@ export function engineActorName(fleet: string, specHash: string, slot: number): 
   return `${fleetQueue(fleet, specHash)}-slot-${slot}`;
 }
 
+/** Whether an actor of this name is an engine. */
+export const isEngineActor = (name: string): boolean =>
+  /^fleet-.+-[0-9a-f]{12}-slot-\d+$/u.test(name);
+
 export const clusterWorkflowId = (name: string): string => `cluster/${name}`;
 export const fleetWorkflowId = (name: string): string => `fleet/${name}`;
 export const runWorkflowId = (runId: string): string => `run/${runId}`;
 export const rankWorkflowId = (runId: string, rank: number): string => `run/${runId}/rank-${rank}`;
 export const inferenceWorkflowId = (runId: string): string => `inference/${runId}`;
+export const jobWorkflowId = (jobId: string): string => `job/${jobId}`;
+
+/** Id of one attempt of a job in Ray, from 1: submitting it twice starts it once. */
+export const submissionIdOf = (jobId: string, attempt: number): string => `${jobId}-a${attempt}`;
+
+export const scheduleId = (name: string): string => `schedule/${name}`;
+/** Temporal adds the time that each start is for. */
+export const scheduledWorkflowId = (schedule: string): string => `scheduled/${schedule}`;
+export const notifyWorkflowId = (schedule: string, runId: string, start: string): string =>
+  `notify/${schedule}/${runId}/${start.slice(0, 8)}`;
 
 /** Workflow types, as registered by the control worker. */
 export const WORKFLOW = {
@@ -56,6 +70,9 @@ export const WORKFLOW = {
   run: 'runWorkflow',
   rank: 'rankWorkflow',
   inference: 'inferenceWorkflow',
+  scheduledRun: 'scheduledRunWorkflow',
+  notify: 'notifyWorkflow',
+  job: 'jobWorkflow',
 } as const;
 
 /** Activities of the Python control worker, on `PYTHON_QUEUE`. */
@@ -79,12 +96,27 @@ export const ENGINE_ACTIVITY = {
 export const UPDATE = {
   ensureCluster: 'ensureCluster',
   stopCluster: 'stopCluster',
+  changeNodes: 'changeNodes',
   ensureFleet: 'ensureFleet',
   stopFleet: 'stopFleet',
+  scaleFleet: 'scaleFleet',
+  drainFleet: 'drainFleet',
+  steerRun: 'steerRun',
 } as const;
 export const QUERY = { status: 'status', progress: 'progress' } as const;
 export const SIGNAL = {
   cancelRun: 'cancelRun',
   rankPaused: 'rankPaused',
   preemptionNotice: 'preemptionNotice',
+  /** To a fleet, by hand: a number of engines. */
+  scale: 'scale',
+  /** To a run, by hand. */
+  pause: 'pause',
+  resume: 'resume',
+  drain: 'drain',
+  /** From a run to its ranks, and from an inference to its run. */
+  hold: 'hold',
+  /** From a fleet to those that use it, and on to the ranks. */
+  fleetSize: 'fleetSize',
+  stopJob: 'stopJob',
 } as const;

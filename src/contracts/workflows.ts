@@ -2,10 +2,11 @@
  * What goes into workflows, updates and queries and what comes out of them. Interfaces only: workflow code
  * imports this file, and no zod may reach a workflow bundle.
  */
-import type { ClusterAddress, ClusterSpec } from './cluster.js';
+import type { ClusterAddress, ClusterSpec, SshNode, SshProvider } from './cluster.js';
 import type { ErrorType } from './errors.js';
-import type { FleetSpec } from './fleet.js';
+import type { FleetScaling, FleetSpec } from './fleet.js';
 import type { PreemptionNotice } from './preemption.js';
+import type { Notification } from './schedule.js';
 import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } from './run.js';
 
 /** What went wrong, as a person reads it. `type` is of the closed set when it is known. */
@@ -35,6 +36,8 @@ export interface StopRequest {
 export interface StopResult {
   /** False when others still use it, or when it is meant to stay. */
   readonly stopped: boolean;
+  /** Nodes over ssh that could not be ended, as their hosts do not answer. */
+  readonly left?: readonly { readonly node: string; readonly problem: Problem }[];
 }
 
 // Cluster: workflow id cluster/<name>
@@ -52,6 +55,69 @@ export interface ClusterCarried {
   readonly everReady: boolean;
   /** Nodes that are going to be taken away. */
   readonly notices?: readonly PreemptionNotice[];
+  /** Of a cluster over ssh. */
+  readonly members?: MembersState;
+  readonly history?: ClusterHistoryState;
+  /** Where the head was seen last. */
+  readonly address?: ClusterAddress;
+}
+
+/** How often a node over ssh has failed, and why it did last. */
+export interface NodeTrouble {
+  readonly failures: number;
+  /** Milliseconds since the epoch. */
+  readonly lastAt: number;
+  readonly problem: Problem;
+}
+
+/** Which of its hosts a cluster over ssh uses. */
+export interface MembersState {
+  /** The nodes of the cluster as updates have changed them. */
+  readonly nodes: SshProvider;
+  /** Worker nodes that are wanted, by name. */
+  readonly active: readonly string[];
+  /** No longer wanted, and still to be ended. */
+  readonly leaving: readonly string[];
+  /** Draining nodes, and when they are to go (milliseconds since the epoch). */
+  readonly drains: readonly (readonly [name: string, deadline: number])[];
+  readonly troubles: readonly (readonly [name: string, trouble: NodeTrouble])[];
+  /** Drained nodes, which are left out until they are added again. */
+  readonly cordoned?: readonly string[];
+  /** Removed nodes that are still to be ended. */
+  readonly gone?: readonly SshNode[];
+}
+
+export interface ClusterEvent {
+  /** ISO 8601. */
+  readonly at: string;
+  readonly node?: string;
+  readonly what: string;
+}
+
+export interface ClusterHistoryState {
+  readonly events: readonly ClusterEvent[];
+  /** State of each node, and since when (ISO 8601). */
+  readonly states: readonly (readonly [name: string, state: string, since: string])[];
+}
+
+/** Argument of the update `changeNodes`: what is to be different. Only for clusters over ssh, but for `count`. */
+export interface ChangeNodesRequest {
+  /** Nodes to add; each new one is wanted besides those that are. One that is there is tried again. */
+  readonly add?: readonly SshNode[];
+  /** What is added is a spare. */
+  readonly spare?: boolean;
+  /** Names of nodes to end and forget. */
+  readonly remove?: readonly string[];
+  /** Nodes whose engines are to be done in so many seconds; then they are ended. */
+  readonly drain?: { readonly nodes: readonly string[]; readonly seconds: number };
+  /** How many worker nodes are wanted. */
+  readonly count?: number;
+}
+
+export interface ChangeNodesResult {
+  /** Names of the worker nodes that are wanted now. */
+  readonly active: readonly string[];
+  readonly spares: readonly string[];
 }
 
 /** Argument of the update `ensureCluster`. */
@@ -70,8 +136,21 @@ export interface ClusterNodeStatus {
   /** `head`, `worker-1`, ...; Ray's node name on a cluster of somebody else. */
   readonly name: string;
   readonly role: 'head' | 'worker';
-  /** `draining`: it has notice of preemption. */
-  readonly state: 'missing' | 'starting' | 'alive' | 'draining' | 'dead';
+  /**
+   * `draining`: it has notice of preemption, or is being drained; `unreachable`: its host does not answer; `failed`:
+   * it has failed too often; `spare`: it is not wanted while others are well; `drained`: it is left out until it is added
+   * again.
+   */
+  readonly state:
+    | 'missing'
+    | 'starting'
+    | 'alive'
+    | 'draining'
+    | 'dead'
+    | 'unreachable'
+    | 'failed'
+    | 'spare'
+    | 'drained';
   /** ISO 8601 time at which a node with notice goes, also when it has gone before. */
   readonly deadline?: string;
   readonly nodeId?: string;
@@ -79,18 +158,31 @@ export interface ClusterNodeStatus {
   /** Logical CPUs and GPUs that Ray may place on it. */
   readonly cpus: number;
   readonly gpus: number;
+  /** What ssh calls its host. */
+  readonly host?: string;
+  /** Engines on it; absent when nobody asked. */
+  readonly engines?: number;
+  /** ISO 8601 time of the last change of `state`. */
+  readonly since?: string;
+  readonly problem?: Problem;
 }
 
 /** Result of the query `status` of a cluster. */
 export interface ClusterStatus {
   readonly name: string;
-  readonly provider: 'local' | 'existing';
+  readonly provider: 'local' | 'existing' | 'ssh';
+  /** What was asked for, so that the same can be asked for again. */
+  readonly spec?: ClusterSpec;
   readonly state: 'starting' | 'ready' | 'degraded' | 'stopping' | 'stopped' | 'failed';
   readonly address?: ClusterAddress;
   readonly nodes: readonly ClusterNodeStatus[];
   readonly users: readonly string[];
   /** The last trouble met, also when it is over. */
   readonly problem?: Problem;
+  /** What happened last, oldest first. */
+  readonly events?: readonly ClusterEvent[];
+  /** Of a cluster over ssh: what it was asked for. */
+  readonly asked?: SshProvider;
 }
 
 // Fleet: workflow id fleet/<name>
@@ -102,6 +194,43 @@ export interface FleetWorkflowInput {
 
 export interface FleetCarried extends ClusterCarried {
   readonly slots: readonly FleetSlotStatus[];
+  readonly steps?: readonly ScalingStep[];
+  readonly draining?: boolean;
+}
+
+/** Argument of the update `scaleFleet` and, beside a plain number, of the signal `scale`. One of the two. */
+export interface ScaleRequest {
+  /** So many engines from now on; ends scaling by itself. */
+  readonly engines?: number;
+  /** Lets the fleet scale by itself from now on. */
+  readonly scaling?: FleetScaling;
+}
+
+/** Argument of the update `drainFleet`. */
+export interface DrainRequest {
+  /** Seconds after which rows that are not finished go back. */
+  readonly graceSeconds?: number;
+}
+
+/** Result of the update `scaleFleet`: what is asked for from now on. */
+export interface ScaledFleet {
+  readonly before: number;
+  readonly engines: number;
+}
+
+/** One change of the desired number of engines. */
+export interface ScalingStep {
+  /** ISO 8601. */
+  readonly at: string;
+  readonly from: number;
+  readonly to: number;
+  /** As a person reads it. */
+  readonly reason: string;
+}
+
+/** Argument of the signal `fleetSize`: engines that a fleet is to have from now on. */
+export interface FleetSize {
+  readonly engines: number;
 }
 
 /** Argument of the update `ensureFleet`. With a user the fleet never shrinks; without, it gets exactly this size. */
@@ -113,6 +242,8 @@ export interface EnsureFleetRequest extends UserClaim {
 export interface EnsuredFleet {
   readonly startedHere: boolean;
   readonly engines: number;
+  /** Engines that the fleet is to have in all. */
+  readonly desired?: number;
 }
 
 export interface FleetSlotStatus {
@@ -136,6 +267,8 @@ export interface FleetSlotStatus {
   readonly restarts: number;
   readonly loadSeconds?: number;
   readonly maxModelLen?: number;
+  /** Batches in work when it was last asked; only of engines that say so. */
+  readonly batches?: number;
   readonly problem?: Problem;
 }
 
@@ -152,6 +285,13 @@ export interface FleetStatus {
   readonly ready: number;
   readonly slots: readonly FleetSlotStatus[];
   readonly users: readonly string[];
+  /** Present when it scales by itself. */
+  readonly scaling?: FleetScaling;
+  readonly idleTimeoutSeconds?: number;
+  /** Batches that wait for an engine, when somebody looks at them. */
+  readonly backlog?: number;
+  /** Its last changes of size, the newest last; absent when there were none. */
+  readonly steps?: readonly ScalingStep[];
   readonly problem?: Problem;
 }
 
@@ -164,6 +304,24 @@ export interface RunFleet {
   readonly maxConcurrentBatches: number;
   /** Rows that one engine may have in work at once. Absent in inputs of older versions. */
   readonly rowsPerEngine?: number | undefined;
+  /** Of a fleet that scales by itself: as many may help. */
+  readonly maxEngines?: number;
+}
+
+/** What is asked of a run while it goes on: `pause` waits, `drain` ends it after the batches in flight. */
+export type Hold = 'none' | 'pause' | 'drain';
+
+/** Argument of the update `steerRun`. */
+export interface SteerRequest {
+  readonly action: 'pause' | 'resume' | 'drain';
+  /** With `pause`: gives up the rows in flight instead of letting their batches finish. */
+  readonly now?: boolean;
+}
+
+/** Argument of the signal `hold`. */
+export interface HoldRequest {
+  readonly hold: Hold;
+  readonly now?: boolean;
 }
 
 export interface RunWorkflowInput {
@@ -171,12 +329,16 @@ export interface RunWorkflowInput {
   readonly specHash: string;
   readonly fleet: RunFleet;
   readonly affinity: 'pull' | 'rank';
+  /** ISO 8601 time at which it expires. */
+  readonly deadline?: string;
+  /** What was asked of the run before it began. */
+  readonly hold?: Hold;
 }
 
 /** Result of `runWorkflow` and `inferenceWorkflow`. A failed one throws instead. */
 export interface RunResult {
   readonly runId: string;
-  readonly state: 'completed' | 'cancelled';
+  readonly state: 'completed' | 'cancelled' | 'expired';
   /** Absent when the run was cancelled before its plan was written: there is nothing to assemble. */
   readonly output?: FinalizeRunResult;
 }
@@ -228,6 +390,8 @@ export interface RankWorkflowInput {
   readonly batches: number;
   readonly fleet: RunFleet;
   readonly affinity: 'pull' | 'rank';
+  /** What was asked of the run before the rank began. */
+  readonly hold?: Hold;
   /** What an earlier run of this workflow hands on (continue-as-new). */
   readonly carried?: RankCarried;
 }
@@ -236,6 +400,7 @@ export interface RankCarried {
   readonly salvagedRows: number;
   readonly retries: number;
   readonly quarantined?: number;
+  readonly hold?: Hold;
 }
 
 export interface RankResult {
@@ -275,8 +440,64 @@ export interface InferenceStatus {
   readonly phase: 'preparing' | 'starting-fleet' | 'running' | 'stopping' | 'done';
   /** Whether somebody asked the run to stop; it may still be in any phase. */
   readonly cancelling?: boolean;
+  /** What was asked of the run; absent when nothing was. */
+  readonly hold?: Hold;
   readonly plan?: PlanSummary;
   /** Why planning pauses; a run that generates tells its own pauses. */
   readonly paused?: Problem;
   readonly problem?: Problem;
+}
+
+// Scheduled run: workflow id scheduled/<schedule>-<time>; notifications: notify/<schedule>/<runId>/<start>
+
+/** Result of the query `status` of a scheduled run. */
+export interface ScheduledStatus {
+  readonly schedule: string;
+  readonly phase: 'planning' | 'waiting for input' | 'running' | 'publishing' | 'done';
+  readonly runId?: string;
+  readonly date?: string;
+  /** ISO 8601 time that it is for. */
+  readonly nominal?: string;
+  readonly state?: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+}
+
+/** Where results were copied to; absent when nobody asked for it. */
+export interface PublishedResults {
+  readonly publishedUri?: string;
+  /** Only when rows failed. */
+  readonly publishedErrorsUri?: string;
+}
+
+/** Result of `scheduledRunWorkflow`. One that failed throws instead. */
+export interface ScheduledResult extends PublishedResults {
+  readonly runId: string;
+  readonly date: string;
+  readonly nominal: string;
+  readonly state: RunResult['state'] | 'skipped';
+  readonly output?: FinalizeRunResult;
+  /** Runs whose outputs were removed because they were too old. */
+  readonly removed?: readonly string[];
+}
+
+/** How a scheduled run ended, as others are told. */
+export type EndedRun = Omit<ScheduledResult, 'state'> & {
+  readonly state: ScheduledResult['state'] | 'failed';
+  readonly problem?: Problem;
+};
+
+export interface NotifyInput {
+  readonly schedule: string;
+  /** The same for each try, so that a receiver knows one that it had already. */
+  readonly delivery: string;
+  readonly notify: readonly Notification[];
+  readonly result: EndedRun;
+}
+
+export interface NotifyResult {
+  readonly outcomes: readonly {
+    readonly where: string;
+    readonly delivered: boolean;
+    readonly problem?: Problem;
+  }[];
 }

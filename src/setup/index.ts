@@ -4,7 +4,7 @@ import { withLock } from './lock.js';
 import type { Log } from './log.js';
 import { ensureModel, SMALL_MODEL } from './model.js';
 import { paths } from './paths.js';
-import { ensurePython } from './python.js';
+import { ensureJobPackages, ensurePython } from './python.js';
 import { ensureTemporal } from './temporal.js';
 
 export interface SetUp {
@@ -21,10 +21,14 @@ export interface SetUp {
  * environment and a small model. What is there already is kept; a second call takes under a second.
  *
  * @param options.log takes progress lines
+ * @param options.jobs also installs what `examples/jobs` needs
  * @throws Error when a part cannot be installed; the message says what to do
  */
-export async function setUp(options: { readonly log: Log }): Promise<SetUp> {
-  const { log } = options;
+export async function setUp(options: {
+  readonly log: Log;
+  readonly jobs?: boolean;
+}): Promise<SetUp> {
+  const { log, jobs = false } = options;
   return withLock(
     'setup',
     log,
@@ -33,7 +37,9 @@ export async function setUp(options: { readonly log: Log }): Promise<SetUp> {
       // Both parts run to their end before a failure is told: the one that works need not be done again.
       const [temporal, rest] = await Promise.allSettled([
         ensureTemporal(log),
-        ensurePython(log).then(() => ensureModel(log)),
+        ensurePython(log)
+          .then(async () => (jobs ? ensureJobPackages(log) : undefined))
+          .then(() => ensureModel(log)),
       ]);
       if (temporal.status === 'rejected') throw temporal.reason;
       if (rest.status === 'rejected') throw rest.reason;

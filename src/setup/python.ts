@@ -18,6 +18,8 @@ const INSTALL_MS = 3_600_000;
 
 const inProject = (file: string): string => path.join(paths.pythonProject, file);
 const LOCKS = [inProject('requirements.txt'), inProject('requirements-dev.txt')];
+/** What the examples of jobs need beyond that: data frames, boosted trees, a searcher. */
+const JOB_LOCKS = [inProject('requirements-jobs.txt')];
 const ownUv = path.join(paths.home, 'uv', 'bin', 'uv');
 
 /** uv: the one on PATH, else the one in the data folder. */
@@ -84,6 +86,7 @@ export async function ensurePython(log: Log): Promise<void> {
   if (pythonIsReady()) return;
   const uv = await ensureUv(log);
   unstamp('python');
+  unstamp('python-jobs');
   const usable = (await execa(paths.python, ['--version'], { reject: false })).stdout;
   if (!(usable ?? '').includes(`Python ${PYTHON}.`)) {
     await withProgress(log, `making a Python ${PYTHON} environment`, () =>
@@ -95,17 +98,37 @@ export async function ensurePython(log: Log): Promise<void> {
     // Now and not after 6 GB and the first engine that does not load.
     throw new Error(`vLLM needs ${missing.join(', ')}, which is not here: ${LIBRARY_ADVICE}`);
   }
-  await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (6 GB)', () =>
-    execa(
-      uv.command,
-      [
-        ...['pip', 'install', '--quiet', '--python', paths.python],
-        ...['--require-hashes', '--no-deps', ...LOCKS.flatMap((file) => ['-r', file])],
-      ],
-      { timeout: INSTALL_MS, cwd: paths.pythonProject },
-    ),
+  await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (6 GB)', async () =>
+    install(uv, LOCKS),
   );
   stamp('python', hashFiles(LOCKS));
+}
+
+/**
+ * Adds what the examples of jobs need to the environment; it changes no version that is there.
+ *
+ * @throws Error when the installation fails
+ */
+export async function ensureJobPackages(log: Log): Promise<void> {
+  const wanted = hashFiles(JOB_LOCKS);
+  if (isStamped('python-jobs', wanted)) return;
+  const uv = await ensureUv(log);
+  unstamp('python-jobs');
+  await withProgress(log, 'installing what the examples of jobs need (150 MB)', async () =>
+    install(uv, JOB_LOCKS),
+  );
+  stamp('python-jobs', wanted);
+}
+
+async function install({ command }: Program, locks: readonly string[]): Promise<void> {
+  await execa(
+    command,
+    [
+      ...['pip', 'install', '--quiet', '--python', paths.python],
+      ...['--require-hashes', '--no-deps', ...locks.flatMap((file) => ['-r', file])],
+    ],
+    { timeout: INSTALL_MS, cwd: paths.pythonProject },
+  );
 }
 
 /**

@@ -1,15 +1,17 @@
-import type { ClusterObservation, RayNode } from '../contracts/activities.js';
+import type { ClusterObservation, LocalProcess, RayNode } from '../contracts/activities.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
 import type { PreemptionNotice } from '../contracts/preemption.js';
 import type { ClusterNodeStatus } from '../contracts/workflows.js';
+import type { Members } from './members.js';
+import { HEAD } from './names.js';
 
-/** What is to be done on this host: first `end` together, then `start` together. */
+/** What is to be done: first `end` together, then `start` together. */
 export interface ClusterPlan {
   readonly end: readonly string[];
   readonly start: readonly string[];
 }
 
-export const HEAD = 'head';
+export { HEAD } from './names.js';
 
 /**
  * Seconds that a process may run without Ray knowing its node (or, for the head, without its state API): a node
@@ -27,20 +29,26 @@ export const OVERDUE_S = 30;
 export type NoticesByNode = ReadonlyMap<string, PreemptionNotice>;
 const NO_NOTICES: NoticesByNode = new Map();
 
-/** Names of the nodes that a local cluster is to have, the head first; empty for an existing cluster. */
+/** Names of the nodes that a local cluster is to have, the head first; empty for another cluster. */
 export function localNodeNames({ nodes }: ClusterSpec): string[] {
   if (nodes.provider !== 'local') return [];
   return [HEAD, ...Array.from({ length: nodes.workers }, (_, index) => `worker-${index + 1}`)];
 }
 
+/** Names of the nodes that a cluster is to have, the head first; empty for an existing cluster. */
+export const wantedNodes = (spec: ClusterSpec, members: Members | undefined): string[] =>
+  members === undefined ? localNodeNames(spec) : [HEAD, ...members.active];
+
 /**
  * Compares a cluster with its specification. The head comes first: without it the others cannot join, and those
  * of a head that is gone end with it, unless its state is on disk. A worker that Ray does not know in time is
  * started afresh. One with notice of preemption is left alone until its deadline, as its machine is about to go;
- * then its successor is started.
+ * then its successor is started. Over ssh nothing is done to a host that does not answer while Ray says that its
+ * node is well, and a node that keeps failing is left alone for longer and longer.
  *
  * @param unreachableSeconds how long the state API has not answered; 0 when it does
  * @param now milliseconds since the epoch
+ * @param members of a cluster over ssh
  */
 export function planCluster(
   spec: ClusterSpec,
@@ -48,16 +56,25 @@ export function planCluster(
   unreachableSeconds: number,
   notices: NoticesByNode = NO_NOTICES,
   now = 0,
+  members?: Members,
 ): ClusterPlan {
-  if (spec.nodes.provider !== 'local') return { end: [], start: [] };
-  const wanted = localNodeNames(spec);
+  if (spec.nodes.provider === 'existing') return { end: [], start: [] };
+  const wanted = wantedNodes(spec, members);
+  const silent = new Set(processes.filter((p) => p.unreachable !== undefined).map((p) => p.name));
+  const mayStart = (name: string): boolean => members?.troubles.mayStart(name, now) ?? true;
   const running = new Map(processes.filter((p) => p.running).map((p) => [p.name, p]));
   const head = running.get(HEAD);
   const headHangs =
     !reachable &&
     unreachableSeconds > START_PATIENCE_S &&
     (head?.ageSeconds ?? 0) > START_PATIENCE_S;
-  if (head === undefined || headHangs) {
+  if (silent.has(HEAD) && !reachable) {
+    // It may be this machine that is cut off: nodes that may be well are not touched.
+    const again = unreachableSeconds > START_PATIENCE_S && mayStart(HEAD);
+    return { end: [], start: again ? [HEAD] : [] };
+  }
+  if ((head === undefined && !silent.has(HEAD)) || headHangs) {
+    if (!mayStart(HEAD)) return { end: [], start: [] };
     // With its state on disk a new head knows the nodes and engines of the lost one, and they wait for it.
     const lost = spec.nodes.gcsStorage === 'rocksdb' ? [HEAD] : [...running.keys()];
     return { end: lost.filter((name) => running.has(name)), start: [HEAD] };
@@ -77,9 +94,16 @@ export function planCluster(
     if (nodeOf(name, nodes)?.alive) return hadNotice && late >= OVERDUE_S * 1000;
     return hadNotice || process.ageSeconds > START_PATIENCE_S;
   });
-  const surplus = [...running.keys()].filter((name) => !wanted.includes(name));
-  const missing = workers.filter((name) => !running.has(name));
-  return { end: [...lost, ...surplus], start: [...lost, ...missing] };
+  const leaving = members?.leaving.filter((name) => !silent.has(name));
+  const kept = (name: string): boolean =>
+    wanted.includes(name) || members?.deadlineOf(name) !== undefined;
+  const surplus = leaving ?? [...running.keys()].filter((name) => !kept(name));
+  const missing = workers.filter((name) => {
+    const well = silent.has(name) && nodeOf(name, nodes)?.alive === true;
+    return !running.has(name) && !well && mayStart(name);
+  });
+  const again = lost.filter(mayStart);
+  return { end: [...again, ...surplus], start: [...again, ...missing] };
 }
 
 /** Of the nodes that had this name the living one, else the last. */
@@ -113,33 +137,73 @@ export function isOver(
   const node = nodes.find((one) => one.nodeId === nodeId);
   if (!reachable) return false;
   if (node?.alive) return node.head && now >= deadline + OVERDUE_S * 1000;
-  return provider !== 'local' || node === undefined || nodeOf(node.name, nodes)?.alive === true;
+  return provider === 'existing' || node === undefined || nodeOf(node.name, nodes)?.alive === true;
 }
 
-/** The nodes of a cluster as people see them: what is wanted for a local one, what is there for another. */
+/** The nodes of a cluster as people see them: what is wanted, or of an existing one what is there. */
 export function describeNodes(
   spec: ClusterSpec,
-  { nodes, processes }: ClusterObservation,
+  { nodes, processes, engines }: ClusterObservation,
   notices: NoticesByNode = NO_NOTICES,
+  members?: Members,
+  now = 0,
 ): ClusterNodeStatus[] {
-  if (spec.nodes.provider !== 'local') {
-    return nodes.map((node) => describeNode(node.name, node, false, notices));
+  const withEngines = (node: ClusterNodeStatus): ClusterNodeStatus =>
+    engines === undefined || node.nodeId === undefined
+      ? node
+      : { ...node, engines: engines[node.nodeId] ?? 0 };
+  if (spec.nodes.provider === 'existing') {
+    return nodes.map((node) => withEngines(describeNode(node.name, node, undefined, notices)));
   }
-  return localNodeNames(spec).map((name) => {
-    const running = processes.some((process) => process.name === name && process.running);
-    return describeNode(name, nodeOf(name, nodes), running, notices);
+  const process = new Map(processes.map((one) => [one.name, one]));
+  if (members === undefined) {
+    return localNodeNames(spec).map((name) =>
+      withEngines(describeNode(name, nodeOf(name, nodes), process.get(name), notices)),
+    );
+  }
+  const present = members.watched.map((name) => {
+    const status = describeNode(name, nodeOf(name, nodes), process.get(name), notices);
+    return withEngines({ ...status, ...membership(name, status.state, members, now) });
   });
+  const spares = members.spares.map((name): ClusterNodeStatus => {
+    const role = { name, role: 'worker', cpus: 0, gpus: 0 } as const;
+    const state = members.isCordoned(name) ? 'drained' : 'spare';
+    return { ...role, state, ...membership(name, state, members, now) };
+  });
+  return [...present, ...spares];
+}
+
+/** What a node's place in a cluster over ssh says about it. */
+function membership(
+  name: string,
+  state: ClusterNodeStatus['state'],
+  members: Members,
+  now: number,
+): Partial<ClusterNodeStatus> {
+  const host = members.hostOf(name);
+  const trouble = members.troubles.of(name);
+  const deadline = members.deadlineOf(name);
+  const failed = state !== 'alive' && members.troubles.isFailed(name, now);
+  const draining = deadline !== undefined && state === 'alive';
+  return {
+    ...(failed && { state: 'failed' }),
+    ...(draining && { state: 'draining', deadline: new Date(deadline).toISOString() }),
+    ...(host !== undefined && { host }),
+    ...(trouble !== undefined && { problem: trouble.problem }),
+  };
 }
 
 function describeNode(
   name: string,
   node: RayNode | undefined,
-  running: boolean,
+  process: LocalProcess | undefined,
   notices: NoticesByNode,
 ): ClusterNodeStatus {
   const role = node?.head === true || name === HEAD ? 'head' : 'worker';
+  const absent = process?.unreachable === undefined ? undefined : 'unreachable';
+  const running = process?.running === true;
   if (node === undefined) {
-    return { name, role, state: running ? 'starting' : 'missing', cpus: 0, gpus: 0 };
+    return { name, role, state: absent ?? (running ? 'starting' : 'missing'), cpus: 0, gpus: 0 };
   }
   const { nodeId, ip, cpus, gpus } = node;
   const notice = notices.get(nodeId);
@@ -148,7 +212,7 @@ function describeNode(
     const state = node.alive ? 'draining' : 'dead';
     return { name, role, state, deadline, nodeId, ip, cpus, gpus };
   }
-  const state = node.alive ? 'alive' : running ? 'starting' : 'dead';
+  const state = node.alive ? 'alive' : (absent ?? (running ? 'starting' : 'dead'));
   return { name, role, state, nodeId, ip, cpus, gpus };
 }
 
@@ -157,10 +221,12 @@ export function isReady(
   spec: ClusterSpec,
   observation: ClusterObservation,
   notices: NoticesByNode = NO_NOTICES,
+  members?: Members,
 ): boolean {
   if (!observation.reachable || observation.address === undefined) return false;
-  const nodes = describeNodes(spec, observation, notices);
-  return spec.nodes.provider === 'local'
-    ? nodes.every((node) => node.state === 'alive')
-    : nodes.some((node) => node.state === 'alive');
+  const nodes = describeNodes(spec, observation, notices, members);
+  if (spec.nodes.provider === 'existing') return nodes.some((node) => node.state === 'alive');
+  const wanted = new Set(wantedNodes(spec, members));
+  const there = nodes.filter(({ name, state }) => wanted.has(name) && state === 'alive');
+  return there.length === wanted.size;
 }

@@ -17,10 +17,17 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 
-import type { ClusterObservation, ControlActivities } from '../contracts/activities.js';
+import type {
+  ClusterObservation,
+  ControlActivities,
+  NodeProblem,
+} from '../contracts/activities.js';
 import { CONTROL_QUEUE, QUERY, SIGNAL, UPDATE } from '../contracts/names.js';
 import type { PreemptionNotice } from '../contracts/preemption.js';
 import type {
+  ChangeNodesRequest,
+  ChangeNodesResult,
+  ClusterNodeStatus,
   ClusterStatus,
   ClusterWorkflowInput,
   EnsureClusterRequest,
@@ -30,6 +37,7 @@ import type {
   StopResult,
 } from '../contracts/workflows.js';
 import { Claims } from './claims.js';
+import { ClusterHistory } from './cluster-history.js';
 import {
   START_PATIENCE_S,
   describeNodes,
@@ -40,16 +48,22 @@ import {
 } from './cluster-plan.js';
 import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
+import { Idle } from './idle.js';
+import { HEAD } from './names.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
-import { beingStopped, otherNodes } from './refusals.js';
+import { beingStopped, notChanged, otherNodes } from './refusals.js';
 import { sameValue } from './same-value.js';
+import { SshNodes } from './ssh-nodes.js';
 
 export const clusterStatusQuery = defineQuery<ClusterStatus>(QUERY.status);
 export const ensureClusterUpdate = defineUpdate<EnsuredCluster, [EnsureClusterRequest]>(
   UPDATE.ensureCluster,
 );
 export const stopClusterUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE.stopCluster);
+export const changeNodesUpdate = defineUpdate<ChangeNodesResult, [ChangeNodesRequest]>(
+  UPDATE.changeNodes,
+);
 export const preemptionNoticeSignal = defineSignal<[PreemptionNotice]>(SIGNAL.preemptionNotice);
 
 type Control<K extends keyof ControlActivities> = Pick<ControlActivities, K>;
@@ -85,6 +99,12 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const { spec } = input;
   const claims = new Claims(input.carried);
   const notices = new Notices(input.carried?.notices);
+  const history = new ClusterHistory(input.carried?.history);
+  const hosts =
+    spec.nodes.provider === 'ssh'
+      ? new SshNodes(spec.name, spec.nodes, history, input.carried)
+      : undefined;
+  const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
   let stopping = false;
@@ -94,15 +114,24 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   let observation: ClusterObservation = { reachable: false, nodes: [], processes: [] };
   let problem: Problem | undefined;
   let state: ClusterStatus['state'] = 'starting';
+  let left: readonly NodeProblem[] = [];
 
+  const rows = (): ClusterNodeStatus[] =>
+    describeNodes(spec, observation, notices.byNode, hosts?.members, Date.now()).map((row) => {
+      const since = history.sinceOf(row.name);
+      return { ...row, ...(since !== undefined && { since }) };
+    });
   const status = (): ClusterStatus => ({
     name: spec.name,
     provider: spec.nodes.provider,
+    spec,
     state,
-    nodes: describeNodes(spec, observation, notices.byNode),
+    nodes: rows(),
     users: claims.users,
     ...(observation.address && { address: observation.address }),
     ...(problem && { problem }),
+    events: history.events,
+    ...(spec.nodes.provider === 'ssh' && { asked: spec.nodes }),
   });
   const enter = (next: ClusterStatus['state']): void => {
     state = next;
@@ -114,8 +143,16 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     ensureClusterUpdate,
     async (request) => {
       claims.claim(request);
-      await condition(() => state === 'ready' || stopping || failure !== undefined);
+      if (hosts !== undefined && state !== 'ready') {
+        hosts.forgive();
+        wake = true;
+      }
+      await condition(
+        () =>
+          state === 'ready' || stopping || failure !== undefined || hosts?.blocked !== undefined,
+      );
       if (failure !== undefined) throw failureOf(failure);
+      if (state !== 'ready' && hosts?.blocked !== undefined) throw failureOf(hosts.blocked);
       const { address } = observation;
       if (stopping || address === undefined) throw failureOf(beingStopped(`cluster ${spec.name}`));
       return { address, startedHere: claims.startedFor(request.user) };
@@ -135,8 +172,29 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     stopping = true;
     watching.cancel();
     await condition(() => state === 'stopped' || state === 'failed');
-    return { stopped: true };
+    return { stopped: true, ...(left.length > 0 && { left }) };
   });
+  setHandler(
+    changeNodesUpdate,
+    async (request) => {
+      if (hosts === undefined)
+        throw failureOf(notChanged(spec.name, 'its nodes are not on hosts over ssh'));
+      const result = await hosts.change(request, rows());
+      wake = true;
+      return result;
+    },
+    {
+      validator: (request) => {
+        if (stopping || failure !== undefined)
+          throw failureOf(beingStopped(`cluster ${spec.name}`));
+        const why = hosts?.members.refusal(request);
+        if (hosts === undefined) {
+          throw failureOf(notChanged(spec.name, 'only one over ssh has nodes that come and go'));
+        }
+        if (why !== undefined) throw failureOf(notChanged(spec.name, why));
+      },
+    },
+  );
 
   setHandler(preemptionNoticeSignal, (notice) => {
     if (!notices.take(notice)) return;
@@ -148,11 +206,13 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     wake = false;
     observation = await control.observeCluster.executeWithOptions(
       { summary: `Look at the nodes of ${spec.name}` },
-      [{ spec }],
+      [hosts?.observeInput ?? { spec }],
     );
+    if (hosts === undefined) history.see(rows(), Date.now());
+    else hosts.learn(rows(), observation);
     unreachableSince = observation.reachable ? undefined : (unreachableSince ?? Date.now());
     notices.forget((notice) => isOver(spec, notice, observation, Date.now()));
-    if (isReady(spec, observation, notices.byNode)) {
+    if (isReady(spec, observation, notices.byNode, hosts?.members)) {
       everReady = true;
       enter('ready');
       return;
@@ -166,6 +226,14 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
 
   /** Returns whether all of it worked. */
   const execute = async (plan: ClusterPlan): Promise<boolean> => {
+    if (hosts !== undefined) {
+      const met = await hosts.execute(plan);
+      problem = met ?? problem;
+      // Without a head nothing can be continued.
+      const headFailed = hosts.members.stuck(Date.now()).some(({ node }) => node === HEAD);
+      if (!everReady && headFailed) failure = met;
+      return met === undefined;
+    }
     const end = plan.end.map((node) =>
       control.endLocalNode.executeWithOptions({ summary: `End node ${node}` }, [{ spec, node }]),
     );
@@ -202,20 +270,28 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
 
   const watch = async (): Promise<void> => {
     await endLost();
+    if (hosts !== undefined && input.carried === undefined) failure = await hosts.check();
     while (!stopping && failure === undefined) {
       await look();
       const blind = unreachableSince === undefined ? 0 : (Date.now() - unreachableSince) / 1000;
-      const plan = planCluster(spec, observation, blind, notices.byNode, Date.now());
+      if (idle.see(observation, claims.users.length, Date.now())) {
+        history.note('goes, as nobody has used it', Date.now());
+        stopping = true;
+        return;
+      }
+      const now = Date.now();
+      const plan = planCluster(spec, observation, blind, notices.byNode, now, hosts?.members);
       if (spec.nodes.provider === 'existing' && !everReady && blind > START_PATIENCE_S) {
         failure = {
           type: 'ClusterStartFailed',
           message: `cluster ${spec.name} does not answer: ${observation.problem ?? 'it has no nodes'}`,
         };
       }
-      const idle = plan.end.length + plan.start.length === 0;
-      const progressed = !idle && (await execute(plan));
+      const settledPlan = plan.end.length + plan.start.length === 0;
+      const progressed = !settledPlan && (await execute(plan));
       if (!progressed && failure === undefined) {
-        await condition(() => stopping || wake, state === 'ready' ? LOOK_RARELY : LOOK_SOON);
+        const settled = state === 'ready' || hosts?.blocked !== undefined;
+        await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON);
       }
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
@@ -229,7 +305,10 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     stopping = true;
   }
   if (!stopping && failure === undefined) {
-    const carried = { ...claims.carried(), ...notices.carried(), everReady };
+    const carried = {
+      ...{ ...claims.carried(), ...notices.carried(), ...history.carried(), everReady },
+      ...hosts?.carried(),
+    };
     await continueAsNew<typeof clusterWorkflow>({ spec, carried });
   }
   await CancellationScope.nonCancellable(async () => {
@@ -240,6 +319,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
         [{ name: spec.name }],
       );
     }
+    if (hosts !== undefined) left = await hosts.remove();
     observation = { reachable: false, nodes: [], processes: [] };
     enter(failure === undefined ? 'stopped' : 'failed');
     await condition(allHandlersFinished);

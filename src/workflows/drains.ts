@@ -66,7 +66,7 @@ async function ask(
     // Only this incarnation can do it, and it goes on by itself once it was told.
     retry: { maximumAttempts: 1 },
   });
-  const summary = `Drain engine ${slot} (${incarnation}): its node goes in ${Math.round(left / 1000)} s`;
+  const summary = `Drain engine ${slot} (${incarnation}): it goes in ${Math.round(left / 1000)} s`;
   try {
     const input = { specHash: fleet.specHash, deadline };
     return { kind: 'drained', result: await drain.executeWithOptions({ summary }, [input]) };

@@ -3,16 +3,23 @@ import { table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each node. */
 export function clusterDetails(status: ClusterStatus): string {
-  const rows = status.nodes.map(({ name, state, deadline, ip, cpus, gpus }) => [
-    name,
-    untilOf(state, deadline),
-    ip ?? '',
-    `${cpus} CPU, ${gpus} GPU`,
+  const rows = status.nodes.map((node) => [
+    node.name,
+    untilOf(node.state, node.deadline),
+    node.ip ?? node.host ?? '',
+    `${node.cpus} CPU, ${node.gpus} GPU`,
+    node.engines ?? '',
+    node.since ?? '',
+    node.problem?.message ?? '',
   ]);
+  const events = (status.events ?? [])
+    .toReversed()
+    .map(({ at, node = '', what }) => [at, node, what]);
   return [
     `**${status.state}** at ${status.address?.address ?? 'no address yet'}`,
-    table(['Node', 'State', 'Address', 'Resources'], rows),
+    table(['Node', 'State', 'Address', 'Resources', 'Engines', 'Since', 'Last problem'], rows),
     ...problemLine(status.problem),
+    ...(events.length === 0 ? [] : [table(['When', 'Node', 'What'], events)]),
   ].join('\n\n');
 }
 
@@ -29,6 +36,7 @@ export function fleetDetails(status: FleetStatus): string {
   return [
     `**${status.state}**: ${status.ready} of ${status.desired} engines of ${status.model}`,
     table(['Slot', 'State', 'Incarnation', 'Since', 'Restarts', 'Problem'], rows),
+    ...sizeLines(status),
     ...problemLine(status.problem),
   ].join('\n\n');
 }
@@ -39,3 +47,17 @@ const untilOf = (state: string, deadline: string | undefined): string =>
 
 const problemLine = (problem: Problem | undefined): string[] =>
   problem === undefined ? [] : [`Last problem: ${problem.message}`];
+
+/** Why it has the size that it has. */
+function sizeLines({ scaling, idleTimeoutSeconds, backlog, steps = [] }: FleetStatus): string[] {
+  const limits =
+    scaling && `Scales by itself between ${scaling.minEngines} and ${scaling.maxEngines} engines`;
+  const idle = idleTimeoutSeconds && `Stops when nobody used it for ${idleTimeoutSeconds} s`;
+  const waits = backlog === undefined ? [] : [`Batches that wait: ${backlog}`];
+  const rows = steps.map(({ at, from, to, reason }) => [at, `${from} → ${to}`, reason]);
+  return [
+    ...[limits, idle].filter((line) => typeof line === 'string'),
+    ...waits,
+    ...(rows.length === 0 ? [] : [table(['At', 'Engines', 'Why'], rows)]),
+  ];
+}

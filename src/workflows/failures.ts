@@ -30,6 +30,10 @@ export function problemOf(error: unknown): Problem {
   return { type: 'Unknown', message };
 }
 
+/** Whether another try may change it. */
+export const isRetryable = ({ type }: Problem): boolean =>
+  type === 'Unknown' || type === 'ClusterStartFailed' || ERRORS[type].retryable;
+
 /** A failure that ends a workflow or an update, with the type of `problem`; never retried by itself. */
 export function failureOf(problem: Problem): ApplicationFailure {
   return ApplicationFailure.create({

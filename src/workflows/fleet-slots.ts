@@ -120,9 +120,10 @@ function problemWith(engine: ObservedEngine | undefined): Problem | undefined {
 export function judge(slot: FleetSlotStatus, verdict: Verdict, now: number): FleetSlotStatus {
   const { problem: _over, ...rest } = slot;
   if (verdict.kind === 'ready') {
-    const { loadSeconds, maxModelLen } = verdict.result;
+    const { loadSeconds, maxModelLen, batches } = verdict.result;
     const since = slot.state === 'ready' ? slot.since : new Date(now).toISOString();
-    return { ...rest, state: 'ready', since, loadSeconds, maxModelLen };
+    const busy = batches !== undefined && { batches };
+    return { ...rest, state: 'ready', since, loadSeconds, maxModelLen, ...busy };
   }
   const state = verdict.kind === 'failed' ? 'failed' : 'restarting';
   return { ...rest, state, since: new Date(now).toISOString(), problem: verdict.problem };
@@ -144,6 +145,25 @@ export function markDraining(
       message: `its node is taken away (${notice.source} gave notice)`,
     };
     return { ...slot, state: 'draining', since: new Date(now).toISOString(), deadline, problem };
+  });
+}
+
+/**
+ * The slots after the fleet was made smaller: engines that have work or may have it drain until the deadline, the
+ * others are not wanted any more. Those with the lowest indexes stay.
+ *
+ * @param deadline ISO 8601
+ */
+export function markRemoved(
+  desired: number,
+  slots: readonly FleetSlotStatus[],
+  deadline: string,
+  now: number,
+): FleetSlotStatus[] {
+  return slots.map((slot) => {
+    if (indexOf(slot) < desired || !['loading', 'ready'].includes(slot.state)) return slot;
+    const { problem: _before, ...rest } = slot;
+    return { ...rest, state: 'draining', since: new Date(now).toISOString(), deadline };
   });
 }
 

@@ -7,6 +7,7 @@ import {
   defineQuery,
   defineSignal,
   defineUpdate,
+  getExternalWorkflowHandle,
   isCancellation,
   log,
   patched,
@@ -34,11 +35,14 @@ import {
 import type { PreemptionNotice } from '../contracts/preemption.js';
 import type {
   EnsureFleetRequest,
+  DrainRequest,
   EnsuredFleet,
   FleetSlotStatus,
   FleetStatus,
   FleetWorkflowInput,
   Problem,
+  ScaleRequest,
+  ScaledFleet,
   StopRequest,
   StopResult,
 } from '../contracts/workflows.js';
@@ -57,22 +61,36 @@ import {
   type FleetPlan,
 } from './fleet-plan.js';
 import {
+  busyBatches,
+  canaryEveryMs,
+  checkScaleRequest,
+  elasticOf,
+  isElastic,
+  type Resize,
+} from './fleet-scaling.js';
+import { FleetSize } from './fleet-size.js';
+import {
   explainWaiting,
   judge,
   markDrained,
   markDraining,
+  markRemoved,
   markRestarted,
   mergeSlots,
 } from './fleet-slots.js';
+import { fleetSizeSignal } from './hold.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
-import { beingStopped, otherCluster, otherModel } from './refusals.js';
+import { beingStopped, comingUp, otherCluster, otherModel } from './refusals.js';
 
 export const fleetStatusQuery = defineQuery<FleetStatus>(QUERY.status);
 export const ensureFleetUpdate = defineUpdate<EnsuredFleet, [EnsureFleetRequest]>(
   UPDATE.ensureFleet,
 );
 export const stopFleetUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE.stopFleet);
+export const scaleFleetUpdate = defineUpdate<ScaledFleet, [ScaleRequest]>(UPDATE.scaleFleet);
+export const drainFleetUpdate = defineUpdate<StopResult, [DrainRequest?]>(UPDATE.drainFleet);
+export const scaleSignal = defineSignal<[number | ScaleRequest]>(SIGNAL.scale);
 export const preemptionNoticeSignal = defineSignal<[PreemptionNotice]>(SIGNAL.preemptionNotice);
 
 const control = proxyActivities<Pick<ControlActivities, 'observeFleet'>>({
@@ -92,14 +110,17 @@ const python = proxyActivities<Pick<PythonActivities, 'executeFleetPlan'>>({
   retry: A_FEW_TRIES,
 });
 
-/** Milliseconds between two canaries of an engine that works: a hung one is found in minutes. */
-const CANARY_EVERY_MS = 60_000;
+/** Engines that are not needed any more may finish what they have; what takes longer is finished elsewhere. */
+const LEAVE_MS = 600_000;
+/** A fleet that is drained by hand is in less of a hurry: long answers of a large model take this long. */
+const DRAIN_SECONDS = 3_600;
 
 /** Keeps the engines of one model answering, until it is stopped. */
 export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const claims = new Claims(input.carried);
   const notices = new Notices(input.carried?.notices);
   const watching = new CancellationScope();
+  const size = new FleetSize(input.carried?.steps);
   const hung = new Set<number>();
   const answeredAt = new Map<string, number>();
   let spec: FleetSpec = { ...input.spec, engines: input.carried ? input.spec.engines : 0 };
@@ -107,6 +128,9 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let everReady = input.carried?.everReady ?? false;
   let admitted = input.carried !== undefined;
   let roomUnknown = false;
+  let draining = input.carried?.draining ?? false;
+  let scaledByHand = false;
+  let waiting = 0;
   let wake = false;
   let stopping = false;
   let blind = false;
@@ -117,7 +141,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const ready = (): number => slots.filter((slot) => slot.state === 'ready').length;
   const state = (): FleetStatus['state'] => {
     if (ended !== undefined) return ended;
-    if (stopping || failure !== undefined) return 'stopping';
+    if (stopping || draining || failure !== undefined) return 'stopping';
     if (admitted && ready() >= spec.engines) return 'ready';
     return everReady ? 'degraded' : 'starting';
   };
@@ -133,6 +157,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     ready: ready(),
     slots,
     users: claims.users,
+    ...(spec.scaling && { scaling: spec.scaling }),
+    ...(spec.idleTimeoutSeconds && { idleTimeoutSeconds: spec.idleTimeoutSeconds }),
+    ...(size.backlog !== undefined && { backlog: size.backlog }),
+    ...size.carried(),
     ...(problem && { problem }),
   });
   const show = (): void => setCurrentDetails(fleetDetails(status()));
@@ -154,7 +182,11 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
    */
   const admit = async (request: EnsureFleetRequest): Promise<number> => {
     const { engines } = request.spec;
-    const wanted = request.user === undefined ? engines : Math.max(engines, spec.engines);
+    // What a person set stays until somebody sets it anew.
+    const policy = { ...elasticOf(spec), ...elasticOf(request.spec) };
+    const most = policy.scaling?.maxEngines ?? Infinity;
+    const asked = request.user === undefined ? engines : Math.max(engines, spec.engines);
+    const wanted = Math.min(asked, most);
     const seen = await observe(request.spec);
     const asksMore = !admitted || wanted > spec.engines || !patched('running-fleet-is-not-refused');
     const ask = { model: spec.model, engines: asksMore ? wanted : 0 };
@@ -169,11 +201,95 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     }
     claims.claim(request);
     // Its engines keep the size that they were started with: one more of another size may have no room.
-    spec = { ...request.spec, model: spec.model, engines: wanted };
+    spec = { ...request.spec, ...policy, model: spec.model, engines: wanted };
     admitted = true;
     wake = true;
-    return engines;
+    return Math.min(engines, most);
   };
+
+  /** Engines that go finish what they have first. */
+  const resize = (step: Resize, graceMs = LEAVE_MS): void => {
+    const now = Date.now();
+    size.record(spec.engines, step, now);
+    log.info('the fleet gets another size', { from: spec.engines, ...step });
+    spec = { ...spec, engines: step.engines };
+    slots = markRemoved(step.engines, slots, new Date(now + graceMs).toISOString(), now);
+    sendDrains();
+    wake = true;
+    show();
+  };
+
+  /** The ranks of runs keep as many batches ready as all engines together need. */
+  const tellUsers = async (): Promise<void> => {
+    const { engines } = spec;
+    const tell = async (user: string): Promise<void> =>
+      // One that has ended needs to know nothing.
+      getExternalWorkflowHandle(user)
+        .signal(fleetSizeSignal, { engines })
+        .catch(() => undefined);
+    await Promise.all(claims.users.map(tell));
+  };
+
+  const scale = async ({ engines, scaling }: ScaleRequest): Promise<ScaledFleet> => {
+    const before = spec.engines;
+    const limits = scaling ?? { minEngines: engines ?? 0, maxEngines: engines ?? 0 };
+    const wanted = Math.min(limits.maxEngines, Math.max(limits.minEngines, before));
+    if (wanted > before) {
+      const seen = await observe(spec);
+      const refusal =
+        seen.reachable && checkResources({ ...spec, engines: wanted }, seen.nodes, notices.nodes);
+      if (refusal) throw failureOf(refusal);
+    }
+    const { scaling: _before, ...rest } = spec;
+    spec = { ...rest, ...(scaling && { scaling }) };
+    scaledByHand = true;
+    const between = `to be between ${limits.minEngines} and ${limits.maxEngines} from now on`;
+    resize({ engines: wanted, reason: `by hand${scaling === undefined ? '' : `, ${between}`}` });
+    if (wanted !== before) await tellUsers();
+    return { before, engines: wanted };
+  };
+
+  const whyNotScaled = (request: unknown): Problem | undefined => {
+    if (stopping || draining || failure !== undefined) return beingStopped(`fleet ${spec.name}`);
+    if (!admitted) return comingUp(`fleet ${spec.name}`);
+    return checkScaleRequest(request);
+  };
+
+  setHandler(scaleFleetUpdate, scale, {
+    validator: (request) => {
+      const refusal = whyNotScaled(request);
+      if (refusal !== undefined) throw failureOf(refusal);
+    },
+  });
+  setHandler(scaleSignal, async (given) => {
+    const request: ScaleRequest = typeof given === 'number' ? { engines: given } : given;
+    try {
+      const refusal = whyNotScaled(request);
+      if (refusal !== undefined) throw failureOf(refusal);
+      await scale(request);
+    } catch (error) {
+      // Nobody waits for an answer to a signal: the status tells.
+      problem = problemOf(error);
+      show();
+    }
+  });
+  setHandler(
+    drainFleetUpdate,
+    async (request?: DrainRequest) => {
+      draining = true;
+      const { scaling: _over, ...rest } = spec;
+      spec = rest;
+      const grace = (request?.graceSeconds ?? DRAIN_SECONDS) * 1000;
+      resize({ engines: 0, reason: 'drained by hand' }, grace);
+      await condition(() => ended !== undefined);
+      return { stopped: true };
+    },
+    {
+      validator: (_request?: DrainRequest) => {
+        if (stopping || failure !== undefined) throw failureOf(beingStopped(`fleet ${spec.name}`));
+      },
+    },
+  );
 
   setHandler(fleetStatusQuery, status);
   setHandler(
@@ -182,14 +298,23 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       const engines = await admit(request);
       const broken = (): Problem | undefined =>
         failure ?? slots.find((slot) => slot.state === 'failed')?.problem;
-      await condition(() => stopping || broken() !== undefined || ready() >= engines);
-      const reason = broken() ?? (stopping ? beingStopped(`fleet ${spec.name}`) : undefined);
+      // Whoever scales it down meanwhile does not want it to be waited for.
+      const enough = (): boolean =>
+        ready() >= (scaledByHand ? Math.min(engines, spec.engines) : engines);
+      const leaves = (): boolean => stopping || draining;
+      waiting += 1;
+      await condition(() => leaves() || broken() !== undefined || enough());
+      waiting -= 1;
+      const reason = broken() ?? (leaves() ? beingStopped(`fleet ${spec.name}`) : undefined);
       if (reason !== undefined) throw failureOf(reason);
-      return { startedHere: claims.startedFor(request.user), engines: ready() };
+      const startedHere = claims.startedFor(request.user);
+      return { startedHere, engines: ready(), desired: spec.engines };
     },
     {
       validator: ({ spec: asked }) => {
-        if (stopping || failure !== undefined) throw failureOf(beingStopped(`fleet ${spec.name}`));
+        if (stopping || draining || failure !== undefined) {
+          throw failureOf(beingStopped(`fleet ${spec.name}`));
+        }
         if (asked.specHash !== spec.specHash) throw failureOf(otherModel(spec));
         if (asked.cluster.name !== spec.cluster.name) throw failureOf(otherCluster(spec));
       },
@@ -225,7 +350,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     for (const { slot, state: slotState, incarnation } of slots) {
       if (incarnation === undefined || canaries.isFlying(slot, incarnation)) continue;
       const last = answeredAt.get(incarnation);
-      const due = last === undefined || Date.now() - last >= CANARY_EVERY_MS;
+      const due = last === undefined || Date.now() - last >= canaryEveryMs(spec);
       if (slotState === 'loading' || (slotState === 'ready' && due)) {
         canaries.send(spec, slot, incarnation, slotState === 'ready');
       }
@@ -239,8 +364,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     show();
   });
 
-  const drainNoticed = (): void => {
-    slots = markDraining(slots, notices.byNode, Date.now());
+  const sendDrains = (): void => {
     for (const { slot, state: slotState, incarnation, deadline, drained } of slots) {
       if (slotState !== 'draining' || drained === true) continue;
       hung.delete(slot);
@@ -248,6 +372,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         drains.send(spec, slot, incarnation, deadline);
       }
     }
+  };
+  const drainNoticed = (): void => {
+    slots = markDraining(slots, notices.byNode, Date.now());
+    sendDrains();
   };
 
   setHandler(preemptionNoticeSignal, (notice) => {
@@ -278,6 +406,18 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     }
   };
 
+  const lookAtSize = (backlog: number): void => {
+    const users = claims.users.length;
+    const demand = { backlog, busy: busyBatches(slots), users, waiting };
+    const step = size.look(spec, demand, Date.now());
+    if (step !== undefined) resize(step);
+    const reason = size.stopReason(spec, Date.now());
+    if (reason === undefined) return;
+    size.record(spec.engines, { engines: 0, reason }, Date.now());
+    log.info('the fleet stops', { reason });
+    stopping = true;
+  };
+
   const watch = async (): Promise<void> => {
     await condition(() => admitted || failure !== undefined);
     let looks = 0;
@@ -296,16 +436,19 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         }
         drainNoticed();
         sendCanaries();
+        if (seen.backlog !== undefined) lookAtSize(seen.backlog);
         const plan = planFleet(spec.engines, seen.engines, slots, hung, Date.now());
         looks = isEmpty(plan) ? looks + 1 : 0;
         if (!isEmpty(plan)) await execute(plan);
+        else if (draining && slots.length === 0) stopping = true;
+        if (stopping) return;
       } else {
         problem = { type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' };
       }
       everReady ||= state() === 'ready' && spec.engines > 0;
       show();
       const settled = state() === 'ready' && !slots.some((slot) => slot.state === 'draining');
-      const pause = secondsToNextLook(looks, settled) * 1000;
+      const pause = secondsToNextLook(looks, settled && !isElastic(spec)) * 1000;
       await condition(() => wake || failure !== undefined, pause);
       // Updates in flight would be lost: the history has room to wait for them.
       if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
@@ -323,7 +466,14 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   if (!stopping && failure === undefined) {
     await continueAsNew<typeof fleetWorkflow>({
       spec,
-      carried: { ...claims.carried(), ...notices.carried(), everReady, slots },
+      carried: {
+        ...claims.carried(),
+        ...notices.carried(),
+        ...size.carried(),
+        ...(draining && { draining }),
+        everReady,
+        slots,
+      },
     });
   }
   await CancellationScope.nonCancellable(async () => {

@@ -5,27 +5,48 @@ import {
   ChildWorkflowCancellationType,
   ParentClosePolicy,
   defineQuery,
-  executeChild,
+  defineUpdate,
   log,
   proxyActivities,
   setCurrentDetails,
   setHandler,
+  sleep,
+  startChild,
   workflowInfo,
+  type ChildWorkflowHandle,
 } from '@temporalio/workflow';
 
 import type { ControlActivities, PythonActivities } from '../contracts/activities.js';
 import type { ClusterAddress } from '../contracts/cluster.js';
 import type { InferenceInput } from '../contracts/inference.js';
-import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, runWorkflowId } from '../contracts/names.js';
+import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, runWorkflowId } from '../contracts/names.js';
 import type { PlanSummary } from '../contracts/run.js';
-import type { InferenceStatus, Problem, RunResult } from '../contracts/workflows.js';
+import type {
+  Hold,
+  HoldRequest,
+  InferenceStatus,
+  Problem,
+  RunFleet,
+  RunResult,
+  SteerRequest,
+} from '../contracts/workflows.js';
 import { counted, shortName } from '../text.js';
 import { table } from './details.js';
-import { problemOf, workflowFailure } from './failures.js';
+import { failureOf, problemOf, workflowFailure } from './failures.js';
+import { elasticOf } from './fleet-scaling.js';
+import {
+  HeldWork,
+  drainSignal,
+  fleetSizeSignal,
+  holdSignal,
+  pauseSignal,
+  resumeSignal,
+} from './hold.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { cancelRunSignal, runWorkflow } from './run.js';
 import { StoreRoom } from './store-room.js';
 
+export const steerRunUpdate = defineUpdate<void, [SteerRequest]>(UPDATE.steerRun);
 export const inferenceStatusQuery = defineQuery<InferenceStatus>(QUERY.status);
 
 const python = proxyActivities<Pick<PythonActivities, 'planRun' | 'checkEngineArguments'>>({
@@ -66,8 +87,16 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   const claimed = { cluster: false, fleet: false };
   let status: InferenceStatus = { runId: run.runId, phase: 'preparing' };
 
+  let expired = false;
+  let runFleet: RunFleet = runFleetOf(fleet);
+  let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
+  const held = new HeldWork();
   let paused: Problem | undefined;
-  const present = (): InferenceStatus => ({ ...status, ...(paused && { paused }) });
+  const present = (): InferenceStatus => ({
+    ...status,
+    ...(paused && { paused }),
+    ...(held.hold !== 'none' && { hold: held.hold }),
+  });
   const show = (): void => setCurrentDetails(inferenceDetails(input, present()));
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
@@ -83,6 +112,35 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     ...(work.consideredCancelled && { cancelling: true }),
   }));
   setHandler(cancelRunSignal, () => work.cancel());
+
+  const hasEnded = (): boolean =>
+    status.phase === 'stopping' || status.phase === 'done' || work.consideredCancelled;
+  const hold = async (request: HoldRequest): Promise<void> => {
+    if (hasEnded()) return;
+    held.ask(request);
+    show();
+    if (child !== undefined) await child.signal(holdSignal, request).catch(() => undefined);
+    // Nothing is in work yet, and nothing is to be begun.
+    else if (held.draining) work.cancel();
+  };
+  setHandler(pauseSignal, async (options) => hold({ hold: 'pause', now: options?.now ?? false }));
+  setHandler(resumeSignal, async () => hold({ hold: 'none' }));
+  setHandler(drainSignal, async () => hold({ hold: 'drain' }));
+  setHandler(
+    steerRunUpdate,
+    async ({ action, now = false }: SteerRequest) => hold({ hold: HOLDS[action], now }),
+    {
+      validator: ({ action }: SteerRequest) => {
+        if (!Object.hasOwn(HOLDS, action)) throw refusal(`${action as string} is not known`);
+        if (hasEnded()) throw refusal('the run has ended, or is about to');
+        if (held.draining) throw refusal('the run drains already');
+      },
+    },
+  );
+  setHandler(fleetSizeSignal, async (size) => {
+    runFleet = { ...runFleet, ...size };
+    await child?.signal(fleetSizeSignal, size).catch(() => undefined);
+  });
   enter({});
 
   /** Ray comes up while the input is checked; no engine starts before the input is known to be good. */
@@ -91,11 +149,12 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     return scope.run(async () => {
       claimed.cluster = true;
       const tasks = [
-        room.waitedFor(async () =>
-          python.planRun.executeWithOptions({ summary: 'Validate and plan the input' }, [
-            { spec: run },
-          ]),
-        ),
+        room.waitedFor(async () => {
+          const options = { summary: 'Validate and plan the input' };
+          const plan = await python.planRun.executeWithOptions(options, [{ spec: run }]);
+          status = { ...status, plan };
+          return plan;
+        }),
         entities.ensureCluster.executeWithOptions(
           { summary: `Bring up Ray cluster ${cluster.name}` },
           [{ spec: cluster, user, keep }],
@@ -117,22 +176,66 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     });
   };
 
-  const body = async (): Promise<RunResult> => {
+  /** Everything that has to be there before the first batch. */
+  const bringUp = async (): Promise<PlanSummary> => {
     const { plan, address } = await prepare();
     if (!plan.finished) {
       enter({ phase: 'starting-fleet', plan });
       claimed.fleet = true;
       const { name, engines, maxConcurrentBatches } = fleet;
-      const spec = { name, cluster: address, model: run.model, specHash, engines };
-      await entities.ensureFleet.executeWithOptions(
+      const spec = {
+        name,
+        cluster: address,
+        model: run.model,
+        specHash,
+        engines,
+        ...elasticOf(fleet),
+      };
+      const { desired = engines } = await entities.ensureFleet.executeWithOptions(
         { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
         [{ spec: { ...spec, maxConcurrentBatches }, user, keep }],
       );
+      runFleet = { ...runFleet, engines: Math.max(runFleet.engines, desired) };
     }
+    return plan;
+  };
+
+  /** Like {@link bringUp}, but a run that expires meanwhile goes on to account for its rows. */
+  const bringUpInTime = async (): Promise<PlanSummary> => {
+    if (input.deadline === undefined) return bringUp();
+    const [scope, timer] = [new CancellationScope(), new CancellationScope()];
+    const expire = (): void => {
+      expired = true;
+      scope.cancel();
+    };
+    const left = Math.max(1, Date.parse(input.deadline) - Date.now());
+    void timer.run(async () => sleep(left)).then(expire, () => undefined);
+    try {
+      return await scope.run(bringUp);
+    } catch (error) {
+      if (!expired || work.consideredCancelled || status.plan === undefined) throw error;
+      return status.plan;
+    } finally {
+      timer.cancel();
+    }
+  };
+
+  const body = async (): Promise<RunResult> => {
+    const plan = await bringUpInTime();
     enter({ phase: 'running', plan });
-    return executeChild(runWorkflow, {
+    const told = { hold: held.hold, engines: runFleet.engines };
+    child = await startChild(runWorkflow, {
       workflowId: runWorkflowId(run.runId),
-      args: [{ spec: run, specHash, fleet, affinity: input.affinity }],
+      args: [
+        {
+          spec: run,
+          specHash,
+          fleet: runFleet,
+          affinity: input.affinity,
+          ...(input.deadline !== undefined && { deadline: input.deadline }),
+          ...(held.hold !== 'none' && { hold: held.hold }),
+        },
+      ],
       // A cancelled run still assembles what is done, and needs its engines until its batches have ended.
       cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
       // Whatever ends this workflow, the output of the run is to be assembled.
@@ -140,6 +243,11 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       staticSummary: `${counted(plan.rows, 'row')} on ${counted(fleet.engines, 'engine')} of ${shortName(run.model.model)}`,
       staticDetails: `Fleet \`${fleet.name}\` on cluster \`${cluster.name}\``,
     });
+    // What was asked while it started did not reach it.
+    if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
+    const { engines } = runFleet;
+    if (told.engines !== engines) await child.signal(fleetSizeSignal, { engines });
+    return child.result();
   };
 
   const giveBack = async (): Promise<void> => {
@@ -166,11 +274,26 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     return await work.run(body);
   } catch (error) {
     if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
+    // Nobody knows yet which rows there are.
+    if (expired) return { runId: run.runId, state: 'expired' };
     enter({ problem: problemOf(error) });
     throw workflowFailure(error);
   } finally {
     await CancellationScope.nonCancellable(giveBack);
   }
+}
+
+const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {
+  pause: 'pause',
+  resume: 'none',
+  drain: 'drain',
+};
+
+const refusal = (message: string) => failureOf({ type: 'InvalidRequest', message });
+
+function runFleetOf({ name, engines, maxConcurrentBatches, scaling }: InferenceInput['fleet']) {
+  const maxEngines = scaling?.maxEngines;
+  return { name, engines, maxConcurrentBatches, ...(maxEngines && { maxEngines }) };
 }
 
 /** Markdown for the Temporal UI. */
@@ -183,6 +306,7 @@ function inferenceDetails(
     ['Run', run.runId],
     [
       ['Phase', status.paused === undefined ? status.phase : `${status.phase}, paused`],
+      ...(status.hold === undefined ? [] : [['Asked for', status.hold]]),
       ['Model', run.model.model],
       ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
       ['Cluster', cluster.name],

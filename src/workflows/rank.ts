@@ -24,6 +24,7 @@ import type {
   RankWorkflowInput,
 } from '../contracts/workflows.js';
 import { workflowFailure } from './failures.js';
+import { HeldWork, fleetSizeSignal, holdSignal } from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { generateAlone, isSuspect } from './quarantine.js';
 import { suspectDetails } from './run-progress.js';
@@ -71,6 +72,9 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   let quarantined = input.carried?.quarantined ?? 0;
   const inFlight = new Set<number>();
   const suspects = new Set<number>();
+  const held = new HeldWork(input.carried?.hold ?? input.hold);
+  let { fleet } = input;
+  setHandler(holdSignal, (request) => held.ask(request));
   setHandler(rankProgressQuery, () => ({
     rank,
     rowsTotal: input.rows,
@@ -109,28 +113,51 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     suspects.add(batch);
     setCurrentDetails(suspectDetails(suspects));
   };
+  let places = 0;
+  const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches);
   /** One of the places of the window: takes the next batch as soon as its last one is committed. */
   const place = async (): Promise<void> => {
-    for (let batch = take(); batch !== undefined; batch = take()) {
+    places += 1;
+    while (places <= width()) {
+      if (held.hold !== 'none' && !(await held.mayBegin())) break;
+      const batch = take();
+      if (batch === undefined) break;
       inFlight.add(batch);
-      const result = await room.waitedFor(async () => generate(input, batch, suspected));
+      const result = await held.piece(async () =>
+        room.waitedFor(async () => generate(input, batch, suspected)),
+      );
       if (suspects.delete(batch)) setCurrentDetails(suspectDetails(suspects));
       inFlight.delete(batch);
+      if (result === undefined) break;
       done = addCounts(done, countsOf(result));
       salvagedRows += result.salvagedRows;
       retries += (result.attempt ?? 1) - 1;
     }
+    places -= 1;
   };
   const window = new CancellationScope();
-  const places = window.run(async () =>
-    Array.from({ length: windowSize(input.fleet, input.ranks, input.rows / input.batches) }, place),
-  );
-  await settle(window, await places);
+  const started: Promise<void>[] = [];
+  const widen = async (): Promise<void> =>
+    window.run(async () => {
+      const missing = width() - places;
+      for (let more = 0; more < missing; more += 1) started.push(place());
+    });
+  setHandler(fleetSizeSignal, async ({ engines }) => {
+    fleet = { ...fleet, engines };
+    if (started.length > 0) await widen();
+  });
+  await widen();
+  await settle(window, started);
 
   // Activities in flight do not survive it, but none are: the window has drained.
-  if (!exhausted) {
-    const carried = { salvagedRows, retries, ...(quarantined > 0 && { quarantined }) };
-    await continueAsNew<typeof rankWorkflow>({ ...input, carried });
+  if (!exhausted && !held.draining) {
+    const carried = {
+      salvagedRows,
+      retries,
+      ...(quarantined > 0 && { quarantined }),
+      ...(held.hold !== 'none' && { hold: held.hold }),
+    };
+    await continueAsNew<typeof rankWorkflow>({ ...input, fleet, carried });
   }
   return { rank, done, salvagedRows, retries, ...(quarantined > 0 && { quarantined }) };
 }
@@ -146,7 +173,11 @@ async function tellRun(rank: number, problem: Problem | undefined): Promise<void
 /** Waits for all places; the first failure (or a cancellation) ends the others, which record what they have. */
 async function settle(window: CancellationScope, places: readonly Promise<void>[]): Promise<void> {
   try {
-    await Promise.all(places);
+    // A window that grows meanwhile has more of them.
+    for (let waited = 0; waited < places.length;) {
+      waited = places.length;
+      await Promise.all(places);
+    }
   } catch (error) {
     const cancelled = window.consideredCancelled;
     window.cancel();

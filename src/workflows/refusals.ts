@@ -8,6 +8,12 @@ export const beingStopped = (what: string): Problem => ({
   message: `${what} is being stopped`,
 });
 
+/** Retryable: it is there in a moment. */
+export const comingUp = (what: string): Problem => ({
+  type: 'ClusterUnavailable',
+  message: `${what} is coming up`,
+});
+
 export const otherNodes = ({ name, nodes }: ClusterSpec, asked: ClusterSpec): Problem => ({
   type: 'ClusterMismatch',
   message: `cluster ${name} is up as ${nodesText(nodes)}, and ${nodesText(asked.nodes)} is asked for`,
@@ -15,6 +21,10 @@ export const otherNodes = ({ name, nodes }: ClusterSpec, asked: ClusterSpec): Pr
 
 function nodesText(nodes: ClusterSpec['nodes']): string {
   if (nodes.provider === 'existing') return `the existing cluster at ${nodes.address}`;
+  if (nodes.provider === 'ssh') {
+    const { head, workers, count } = nodes;
+    return `a head node on ${head.host} with ${count} of ${workers.length} hosts over ssh`;
+  }
   const { workers, cpusPerNode, gpusPerNode } = nodes;
   const parts = [
     workers === 0 ? 'a head node alone' : `a head node with ${workers} worker nodes`,
@@ -32,4 +42,9 @@ export const otherModel = ({ name, model, specHash }: FleetSpec): Problem => ({
 export const otherCluster = ({ name, cluster }: FleetSpec): Problem => ({
   type: 'ClusterMismatch',
   message: `fleet ${name} is on cluster ${cluster.name}`,
+});
+
+export const notChanged = (cluster: string, why: string): Problem => ({
+  type: 'ClusterMismatch',
+  message: `cluster ${cluster} cannot be changed so: ${why}`,
 });

@@ -4,11 +4,13 @@ import {
   ParentClosePolicy,
   defineQuery,
   defineSignal,
-  executeChild,
   log,
   proxyActivities,
   setCurrentDetails,
   setHandler,
+  sleep,
+  startChild,
+  type ChildWorkflowHandle,
 } from '@temporalio/workflow';
 
 import type { PythonActivities } from '../contracts/activities.js';
@@ -20,6 +22,7 @@ import type {
   RunState,
 } from '../contracts/run.js';
 import type {
+  HoldRequest,
   Problem,
   RankSummary,
   RunProgress,
@@ -28,6 +31,15 @@ import type {
 } from '../contracts/workflows.js';
 import { counted } from '../text.js';
 import { problemOf, workflowFailure } from './failures.js';
+import {
+  HeldWork,
+  drainSignal,
+  fleetSizeSignal,
+  holdProblem,
+  holdSignal,
+  pauseSignal,
+  resumeSignal,
+} from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { rankPausedSignal, rankWorkflow } from './rank.js';
 import {
@@ -62,9 +74,15 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   let output: FinalizeRunResult | undefined;
   let problem: Problem | undefined;
   let ownPause: Problem | undefined;
+  let { fleet } = input;
+  let expired = false;
+  const held = new HeldWork(input.hold);
+  const atWork = new Map<number, ChildWorkflowHandle<typeof rankWorkflow>>();
+  const goesOn = (): boolean => state === 'validating' || state === 'in_progress';
 
   const progress = (): RunProgress => {
-    const pause = ownPause ?? pauseOf(state, ranks);
+    const asked = goesOn() ? holdProblem(runId, held.hold) : undefined;
+    const pause = ownPause ?? asked ?? pauseOf(state, ranks);
     const shown = pause ?? problem;
     return {
       runId,
@@ -93,7 +111,24 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   const work = new CancellationScope();
   setHandler(runProgressQuery, progress);
   setHandler(cancelRunSignal, () => {
-    if (state === 'validating' || state === 'in_progress') work.cancel();
+    if (goesOn()) work.cancel();
+  });
+  const toRanks = async (tell: (rank: ChildWorkflowHandle<typeof rankWorkflow>) => Promise<void>) =>
+    // A rank that has ended needs to know nothing.
+    Promise.allSettled([...atWork.values()].map(tell));
+  const hold = async (request: HoldRequest): Promise<void> => {
+    if (!goesOn()) return;
+    held.ask(request);
+    show();
+    await toRanks(async (rank) => rank.signal(holdSignal, request));
+  };
+  setHandler(holdSignal, hold);
+  setHandler(pauseSignal, async (options) => hold({ hold: 'pause', now: options?.now ?? false }));
+  setHandler(resumeSignal, async () => hold({ hold: 'none' }));
+  setHandler(drainSignal, async () => hold({ hold: 'drain' }));
+  setHandler(fleetSizeSignal, async (size) => {
+    fleet = { ...fleet, ...size };
+    await toRanks(async (rank) => rank.signal(fleetSizeSignal, size));
   });
   setHandler(rankPausedSignal, ({ rank, problem: paused }) => {
     const summary = ranks[rank];
@@ -113,7 +148,8 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     const { rank, rows, batches, workflowId } = summary;
     setRank({ ...summary, state: 'running' });
     try {
-      const result = await executeChild(rankWorkflow, {
+      const told = { fleet, hold: held.hold };
+      const child = await startChild(rankWorkflow, {
         workflowId,
         args: [
           {
@@ -124,8 +160,9 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
             batches,
             ranks: ranks.length,
             specHash: input.specHash,
-            fleet: input.fleet,
+            fleet,
             affinity: input.affinity,
+            ...(held.hold !== 'none' && { hold: held.hold }),
           },
         ],
         // Batches record what they finished before they end, and the output must count that.
@@ -135,10 +172,16 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
         staticSummary: `Rank ${rank} of ${ranks.length}: ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}`,
         staticDetails: `Run \`${runId}\`, fleet \`${input.fleet.name}\``,
       });
-      setRank(completedRank(summary, result));
+      atWork.set(rank, child);
+      // What was asked while it started did not reach it.
+      if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
+      if (told.fleet !== fleet) await child.signal(fleetSizeSignal, { engines: fleet.engines });
+      setRank(completedRank(summary, await child.result()));
     } catch (error) {
       setRank({ ...summary, state: work.consideredCancelled ? 'cancelled' : 'failed' });
       throw error;
+    } finally {
+      atWork.delete(rank);
     }
   };
 
@@ -157,6 +200,27 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     });
   };
 
+  /** Does `body`, but for no longer than the run may last. */
+  const beforeDeadline = async (body: () => Promise<void>): Promise<void> => {
+    if (input.deadline === undefined) {
+      await body();
+      return;
+    }
+    const left = Date.parse(input.deadline) - Date.now();
+    const expire = (): void => {
+      expired = true;
+      work.cancel();
+    };
+    const timer = new CancellationScope();
+    if (left <= 0) expire();
+    else void timer.run(async () => sleep(left)).then(expire, () => undefined);
+    try {
+      await body();
+    } finally {
+      timer.cancel();
+    }
+  };
+
   try {
     await work.run(async () => {
       plan = await room.waitedFor(async () =>
@@ -167,12 +231,16 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
       if (plan.finished) return;
       ranks = ranksOf(runId, plan);
       enter('in_progress');
-      await generate();
+      await beforeDeadline(generate);
     });
+    const whole = ranks.every(({ done, batches }) => (done?.batches ?? 0) === batches);
     enter('finalizing');
-    output = await CancellationScope.nonCancellable(() => assemble('refuse'));
-    enter('completed');
-    return { runId, state: 'completed', output };
+    const drained = held.draining && !whole;
+    output = await CancellationScope.nonCancellable(() =>
+      assemble(drained ? 'batch_cancelled' : 'refuse'),
+    );
+    enter(drained ? 'cancelled' : 'completed');
+    return { runId, state: drained ? 'cancelled' : 'completed', output };
   } catch (error) {
     // The compiler does not see that `enter` changes it.
     if ((state as RunState) === 'finalizing' || !work.consideredCancelled) {
@@ -183,11 +251,13 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     }
   }
 
-  // Only a user's cancellation comes here. What is done is kept; rows never generated become error lines.
+  // Only a user's cancellation and the deadline come here. What is done is kept; rows never generated become error
+  // lines.
   return CancellationScope.nonCancellable(async () => {
-    enter('cancelling');
-    if (plan !== undefined) output = await assemble('batch_cancelled');
-    enter('cancelled');
-    return { runId, state: 'cancelled', ...(output && { output }) };
+    const end = expired ? 'expired' : 'cancelled';
+    enter(end === 'expired' ? 'finalizing' : 'cancelling');
+    if (plan !== undefined) output = await assemble(`batch_${end}`);
+    enter(end);
+    return { runId, state: end, ...(output && { output }) };
   });
 }

@@ -12,17 +12,23 @@ export function* batchNumbers(ranges: readonly BatchRange[]): Generator<number, 
 const MOST_SCHEDULED = 1_500;
 
 /**
- * How many batches one rank keeps scheduled. All ranks together schedule half as many again as the engines
- * admit, so that an engine with room always finds a batch waiting; one rank never fewer than two, so that the
- * end of a batch is no barrier.
+ * How many batches one rank keeps scheduled: for the engines that may come, where a fleet scales by itself. All
+ * ranks together schedule half as many again as the engines admit, so that an engine with room always finds a
+ * batch waiting; one rank never fewer than two, so that the end of a batch is no barrier.
  *
  * @param rowsPerBatch of this rank, on average
  */
 export function windowSize(
-  { engines, maxConcurrentBatches, rowsPerEngine }: Omit<RunFleet, 'name'>,
+  {
+    engines: there,
+    maxEngines = 0,
+    maxConcurrentBatches,
+    rowsPerEngine,
+  }: Pick<RunFleet, 'engines' | 'maxEngines' | 'maxConcurrentBatches' | 'rowsPerEngine'>,
   ranks: number,
   rowsPerBatch: number,
 ): number {
+  const engines = Math.max(there, maxEngines);
   const admitted =
     rowsPerEngine === undefined
       ? maxConcurrentBatches

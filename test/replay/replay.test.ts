@@ -1,40 +1,40 @@
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { gunzipSync } from 'node:zlib';
 
 import { ApplicationFailure } from '@temporalio/common';
 import { temporal } from '@temporalio/proto';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
+import { planOccurrence } from '../../src/activities/scheduled.js';
+import type { PrepareScheduledRunInput } from '../../src/contracts/activities.js';
 import {
+  CONTROL_QUEUE,
   SIGNAL,
+  UPDATE,
+  WORKFLOW,
   clusterWorkflowId,
   fleetWorkflowId,
   inferenceWorkflowId,
+  notifyWorkflowId,
+  jobWorkflowId,
   rankWorkflowId,
   runWorkflowId,
+  scheduledWorkflowId,
   slotQueue,
 } from '../../src/contracts/names.js';
-import { FakeRun, SPEC_HASH, fakeModel } from '../support/fake-run.js';
+import { JobSpec } from '../../src/contracts/job.js';
+import { ScheduledRun } from '../../src/contracts/schedule.js';
+import { FakeJobs } from '../support/fake-job.js';
+import { FakeRun, SPEC_HASH, fakeModel, fakeSpec } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
+import { HISTORIES as folder, keepHistory, type KeptHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
 
 const { History } = temporal.api.history.v1;
-const folder = fileURLToPath(new URL('histories', import.meta.url));
-
-/**
- * `history` is the protobuf message, compressed, in base64: the SDK's reader of JSON histories wants the same
- * copy of protobufjs below `@temporalio/common` and `@temporalio/proto`, which npm does not give it.
- */
-interface KeptHistory {
-  readonly workflowId: string;
-  readonly events: number;
-  readonly history: string;
-}
 
 /**
  * Workflows that run while a new version is deployed go on with it: what they did before must come out of the
@@ -58,42 +58,134 @@ describe('histories that were kept', () => {
   );
 
   it('are there for every workflow', () => {
-    const types = ['cluster', 'fleet', 'inference', 'rank', 'run'];
+    const types = ['cluster', 'fleet', 'inference', 'job', 'notify', 'rank', 'run', 'scheduled'];
     const kept = readdirSync(folder).map((file) => file.split('-')[0]);
     expect(new Set(kept)).toEqual(new Set(types));
   });
 });
 
-/** `RECORD_HISTORIES=1 npx vitest run test/replay` writes those that do not exist. */
+/**
+ * `RECORD_HISTORIES=1 npx vitest run test/replay test/workflows/cluster-ssh.test.ts` writes those that do not
+ * exist.
+ */
 describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 }, () => {
   let harness: Harness;
   let world: World;
   beforeAll(async () => {
     harness = await Harness.start('record');
-    world = await World.start(harness);
+    world = await World.start(harness, scheduled);
   });
   afterAll(async () => {
     await world.reset();
     await harness.close();
   });
 
-  /** Keeps the first run of a workflow. */
-  const keep = async (name: string, workflowId: string): Promise<void> => {
-    const file = path.join(folder, `${name}.json`);
-    if (existsSync(file)) return;
-    const handle = harness.client.workflow.getHandle(workflowId);
-    await handle.result().catch(() => undefined);
-    const { raw } = await handle.describe();
-    const runId = raw.workflowExecutionInfo?.firstRunId;
-    const history = await harness.client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
-    const bytes = History.encode(withoutHost(history)).finish();
-    const kept: KeptHistory = {
-      workflowId,
-      events: history.events?.length ?? 0,
-      history: gzipSync(bytes).toString('base64'),
-    };
-    writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
+  const keep = async (name: string, workflowId: string): Promise<void> =>
+    keepHistory(harness.client, name, workflowId);
+
+  /** What a scheduled run needs beside the world of its run. */
+  const scheduled = {
+    planOccurrence,
+    findInput: async () => ({ found: true }),
+    prepareScheduledRun: async ({ run, occurrence }: PrepareScheduledRunInput) => {
+      const { inference } = run;
+      const spec = { ...inference.run, runId: occurrence.runId };
+      return { inference: { ...inference, run: spec }, memo: {}, priority: {}, running: false };
+    },
+    publishResults: async () => ({ publishedUri: 'file:///answers.jsonl' }),
+    pruneScheduled: async () => ({ removed: ['old'] }),
+    sendWebhook: async () => undefined,
+    runNotifyCommand: async () => undefined,
   };
+
+  it('a run that is paused, whose fleet is scaled, and that is drained', async () => {
+    await world.reset();
+    world.ray.nodes = [rayNode({ cpus: 4 })];
+    world.run = new FakeRun([40]);
+    let wait = 300;
+    world.run.onBatch = async () => new Promise((resolve) => setTimeout(resolve, wait));
+    const deadline = new Date(Date.now() + 3_600_000).toISOString();
+    const handle = await world.infer('steered', false, { deadline });
+    await eventually(() => world.run.committed.size > 2, 40);
+    await handle.signal(SIGNAL.pause);
+    await eventually(() => world.run.inFlight === 0);
+    await handle.executeUpdate(UPDATE.steerRun, { args: [{ action: 'resume' }] });
+    await eventually(() => world.run.inFlight > 0);
+    wait = 2_000;
+    const fleet = harness.client.workflow.getHandle(fleetWorkflowId('models'));
+    await fleet.executeUpdate(UPDATE.scaleFleet, { args: [{ engines: 2 }] });
+    await eventually(() => world.run.inFlight === 6);
+    await handle.signal(SIGNAL.pause, { now: true });
+    await eventually(() => world.run.inFlight === 0);
+    await handle.signal(SIGNAL.resume);
+    await fleet.signal(SIGNAL.scale, 1);
+    await eventually(() => world.run.inFlight > 0);
+    await handle.signal(SIGNAL.drain);
+    await handle.result();
+    await keep('inference-steered', inferenceWorkflowId('steered'));
+    await keep('run-steered', runWorkflowId('steered'));
+    await keep('rank-steered', rankWorkflowId('steered', 0));
+    await keep('fleet-scaled', fleetWorkflowId('models'));
+  });
+
+  it('a fleet that scales by itself and stops when idle', async () => {
+    await world.reset();
+    world.run = new FakeRun([2]);
+    world.ray.nodes = [rayNode({ cpus: 4 })];
+    world.ray.backlog = 3;
+    const scaling = { minEngines: 0, maxEngines: 2, idleSeconds: 2 };
+    const fleet = { name: 'models', engines: 1, maxConcurrentBatches: 2, scaling };
+    const elastic = { fleet: { ...fleet, idleTimeoutSeconds: 5 } };
+    world.run.onBatch = async () =>
+      eventually(() => world.ray.actors.size === 2, 60).then(() => {});
+    await (await world.infer('elastic', true, elastic)).result();
+    world.ray.backlog = 0;
+    await harness.client.workflow.getHandle(fleetWorkflowId('models')).result();
+    await keep('fleet-elastic', fleetWorkflowId('models'));
+    await harness.client.workflow
+      .getHandle(clusterWorkflowId('ray'))
+      .executeUpdate(UPDATE.stopCluster);
+  });
+
+  it('a run that expires', async () => {
+    await world.reset();
+    world.run = new FakeRun([2]);
+    world.run.onBatch = async () => new Promise((resolve) => setTimeout(resolve, 60_000));
+    const deadline = new Date(Date.now() + 8_000).toISOString();
+    await (await world.infer('expired', false, { deadline })).result();
+    await keep('inference-expired', inferenceWorkflowId('expired'));
+    await keep('run-expired', runWorkflowId('expired'));
+  });
+
+  it('a scheduled run and who is told of it', async () => {
+    await world.reset();
+    world.run = new FakeRun([1]);
+    const { data: run } = ScheduledRun.safeParse({
+      schedule: 'nightly',
+      timing: { cron: ['0 2 * * *'], timeZone: 'UTC' },
+      input: '/{date}.jsonl',
+      inference: {
+        run: fakeSpec('template', 1),
+        specHash: SPEC_HASH,
+        cluster: { name: 'ray', nodes: { provider: 'local' } },
+        fleet: { name: 'models', engines: 1 },
+      },
+      retention: { keepLast: 1 },
+      notify: [
+        { kind: 'webhook', url: 'http://127.0.0.1:1/' },
+        { kind: 'command', command: ['true'] },
+      ],
+    });
+    const workflowId = scheduledWorkflowId('nightly');
+    const handle = await harness.client.workflow.start(WORKFLOW.scheduledRun, {
+      workflowId,
+      taskQueue: CONTROL_QUEUE,
+      args: [run],
+    });
+    const { runId } = (await handle.result()) as { runId: string };
+    await keep('scheduled-run', workflowId);
+    await keep('notify-both', notifyWorkflowId('nightly', runId, handle.firstExecutionRunId));
+  });
 
   it('a run with a retry', async () => {
     world.run = new FakeRun([2, 3]);
@@ -200,15 +292,51 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
   });
 });
 
-/** Names of hosts, processes and folders are of no use in a kept history. Changes `value` in place. */
-function withoutHost<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
-  const fields = value as Record<string, unknown>;
-  for (const [key, field] of Object.entries(fields)) {
-    if (key === 'identity') fields[key] = 'worker';
-    else if (key === 'stackTrace') fields[key] = '';
-    else if (typeof field === 'string' && field.includes('@')) fields[key] = 'queue';
-    else withoutHost(field);
-  }
-  return value;
-}
+describe.runIf(process.env['RECORD_HISTORIES'])('recording of jobs', { timeout: 60_000 }, () => {
+  let harness: Harness;
+  const jobs = new FakeJobs();
+  beforeAll(async () => {
+    harness = await Harness.start('job');
+    await harness.serve(CONTROL_QUEUE, jobs.activities);
+  });
+  afterAll(async () => harness.close());
+
+  const start = async (jobId: string) =>
+    harness.client.workflow.start(WORKFLOW.job, {
+      workflowId: jobWorkflowId(jobId),
+      taskQueue: CONTROL_QUEUE,
+      args: [
+        {
+          spec: JobSpec.parse({
+            jobId,
+            entrypoint: 'python train.py',
+            store: '/store',
+            cluster: { name: 'ray', nodes: { provider: 'local' } },
+            timeoutSeconds: 3600,
+            retries: 1,
+          }),
+        },
+      ],
+    });
+
+  it('a job that is lost, out of sight, fails and succeeds', async () => {
+    jobs.ends = [
+      { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' },
+      { status: 'unreachable', reason: 'fetch failed' },
+      { status: 'failed', exitCode: 1 },
+      { status: 'succeeded', result: { metrics: { loss: 0.5 } } },
+    ];
+    await (await start('whole')).result();
+    await keepHistory(harness.client, 'job-whole', jobWorkflowId('whole'));
+  });
+
+  it('a job that is stopped', async () => {
+    const handle = await start('stopped');
+    await eventually(
+      async () => (await handle.query<{ state: string }>('status')).state === 'running',
+    );
+    await handle.signal(SIGNAL.stopJob);
+    await handle.result();
+    await keepHistory(harness.client, 'job-stopped', jobWorkflowId('stopped'));
+  });
+});

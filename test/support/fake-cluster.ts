@@ -43,6 +43,10 @@ export class FakeRay {
   /** Index with which each slot was started last. */
   readonly indexes = new Map<number, number>();
   reachable = true;
+  /** Batches that wait for an engine; a fleet that neither scales nor stops by itself is not told. */
+  backlog = 0;
+  /** Batches that an engine says that it works on. */
+  readonly busy = new Map<number, number>();
   readonly actors = new Map<number, ObservedEngine>();
   readonly executed: string[] = [];
   /** What the canary of a slot does; the default answers. */
@@ -54,13 +58,14 @@ export class FakeRay {
 
   constructor(private readonly harness: Harness) {}
 
-  readonly observeFleet: ControlActivities['observeFleet'] = async () =>
+  readonly observeFleet: ControlActivities['observeFleet'] = async ({ spec }) =>
     this.reachable
       ? {
           reachable: true,
           nodes: this.nodes,
           engines: [...this.actors.values()],
           missingNodes: this.missingNodes,
+          ...((spec.scaling ?? spec.idleTimeoutSeconds) !== undefined && { backlog: this.backlog }),
         }
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
 
@@ -117,7 +122,14 @@ export class FakeRay {
     const canary: EngineActivities['canary'] = async ({ specHash }) => {
       if (specHash !== fleet.specHash) throw ApplicationFailure.nonRetryable('', 'ModelMismatch');
       await this.onCanary(slot, incarnation);
-      return { engine: `slot-${slot}`, loadSeconds: 1, maxModelLen: 2048, vllmVersion: '0' };
+      const batches = this.busy.get(slot) ?? 0;
+      return {
+        engine: `slot-${slot}`,
+        loadSeconds: 1,
+        maxModelLen: 2048,
+        vllmVersion: '0',
+        batches,
+      };
     };
     const drain: EngineActivities['drain'] = async (input) => {
       // An engine that is killed meanwhile does not answer.

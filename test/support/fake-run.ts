@@ -27,6 +27,7 @@ export class FakeRun {
   onBatch: (input: GenerateBatchInput, attempt: number) => Promise<void> = async () => {};
   onPlan: () => void = () => {};
   onFinalize: () => void = () => {};
+  onFinalized: (input: FinalizeRunInput, result: FinalizeRunResult) => void = () => {};
   /** Whether the store has no room: only looks notice by themselves. */
   full = false;
   readonly looks: CheckStoreRoomInput[] = [];
@@ -57,9 +58,11 @@ export class FakeRun {
     },
     checkEngineArguments: async () => ({ maxModelLen: 2048, architecture: 'Fake' }),
     rankProgress: async ({ rank }) => this.progressOf(rank),
-    finalizeRun: async ({ missing }) => {
+    finalizeRun: async (input) => {
       this.onFinalize();
-      return this.finalize(missing);
+      const result = this.finalize(input.missing);
+      this.onFinalized(input, result);
+      return result;
     },
     checkStoreRoom: async (input) => {
       this.looks.push(input);

@@ -19,7 +19,11 @@ export class Harness {
 
   static async start(namespace: (typeof NAMESPACES)[number]): Promise<Harness> {
     Runtime.install({ logger: new DefaultLogger('ERROR') });
-    const address = inject('temporalAddress');
+    return Harness.on(inject('temporalAddress'), namespace);
+  }
+
+  /** Another one, on a server of the test's own. */
+  static async on(address: string, namespace: string): Promise<Harness> {
     const connection = await Connection.connect({ address });
     const native = await NativeConnection.connect({ address });
     return new Harness(new Client({ connection, namespace }), native, namespace);

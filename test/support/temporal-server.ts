@@ -26,10 +26,18 @@ export const NAMESPACES = [
   'run',
   'fleet',
   'cluster',
+  'cluster-ssh',
   'inference',
   'record',
   'client',
   'store-full',
+  'fleet-size',
+  'hold',
+  'priority',
+  'schedule',
+  'job',
+  'job-cluster',
+  'job-examples',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */
@@ -42,7 +50,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     temporal.command,
     [
       ...['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', String(port)],
-      ...['--log-level', 'error'],
+      ...['--log-level', 'error', '--dynamic-config-value', 'matching.enableFairness=true'],
       ...NAMESPACES.flatMap((name) => ['--namespace', name]),
     ],
     { stdio: ['ignore', 'ignore', 'inherit'], reject: false },

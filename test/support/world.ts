@@ -22,6 +22,8 @@ type Python = FakeRun['python'];
 export class World {
   run = new FakeRun([1]);
   ray: FakeRay;
+  /** Engines of fleets of other names than `models`. */
+  readonly others = new Map<string, FakeRay>();
   headRuns = false;
   headsStarted = 0;
 
@@ -29,7 +31,8 @@ export class World {
     this.ray = new FakeRay(harness);
   }
 
-  static async start(harness: Harness): Promise<World> {
+  /** @param others more activities of the control worker */
+  static async start(harness: Harness, others: object = {}): Promise<World> {
     const world = new World(harness);
     await harness.serve(CONTROL_QUEUE, {
       ensureCluster,
@@ -37,6 +40,7 @@ export class World {
       stopCluster,
       stopFleet,
       ...world.host(),
+      ...others,
     });
     await harness.serve(PYTHON_QUEUE, world.python());
     await harness.serve(fleetQueue('models', SPEC_HASH), {
@@ -49,11 +53,13 @@ export class World {
   /** A fresh Ray for the next test. */
   async reset(): Promise<void> {
     await this.ray.close();
+    for (const ray of this.others.values()) await ray.close();
+    this.others.clear();
     this.ray = new FakeRay(this.harness);
     this.headsStarted = 0;
   }
 
-  async infer(runId: string, keep = false) {
+  async infer(runId: string, keep = false, change: Partial<InferenceInput> = {}) {
     const input: InferenceInput = {
       run: fakeSpec(runId, this.run.batches.length),
       specHash: SPEC_HASH,
@@ -61,6 +67,7 @@ export class World {
       fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
       affinity: 'pull',
       keep,
+      ...change,
     };
     return this.harness.client.workflow.start(WORKFLOW.inference, {
       workflowId: inferenceWorkflowId(runId),
@@ -74,10 +81,14 @@ export class World {
     return status.name === 'RUNNING';
   }
 
+  private rayOf(fleet: string): FakeRay {
+    return this.others.get(fleet) ?? this.ray;
+  }
+
   private host(): object {
     return {
       observeFleet: async (input: Parameters<FakeRay['observeFleet']>[0]) =>
-        this.ray.observeFleet(input),
+        this.rayOf(input.spec.name).observeFleet(input),
       observeCluster: async () => ({
         reachable: this.headRuns,
         nodes: this.headRuns ? [rayNode({ name: 'head', head: true })] : [],
@@ -98,7 +109,7 @@ export class World {
   private python(): object {
     return {
       executeFleetPlan: async (input: Parameters<FakeRay['executeFleetPlan']>[0]) =>
-        this.ray.executeFleetPlan(input),
+        this.rayOf(input.fleet.name).executeFleetPlan(input),
       checkEngineArguments: async (input: Parameters<Python['checkEngineArguments']>[0]) =>
         this.run.python.checkEngineArguments(input),
       planRun: async (input: Parameters<Python['planRun']>[0]) => this.run.python.planRun(input),

@@ -85,7 +85,11 @@ const refusal = async (update: Promise<unknown>): Promise<unknown> =>
 
 describe('a fleet', () => {
   it('is ready when every engine has answered, and stops without leaving one', async () => {
-    expect(await ensure(specOf('plain', 2))).toEqual({ startedHere: false, engines: 2 });
+    expect(await ensure(specOf('plain', 2))).toEqual({
+      startedHere: false,
+      engines: 2,
+      desired: 2,
+    });
     const status = await statusOf('plain');
     expect(status).toMatchObject({ state: 'ready', desired: 2, ready: 2 });
     expect(status.slots.map(({ slot, state }) => [slot, state])).toEqual([

@@ -3,8 +3,19 @@ import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { stopCluster } from '../../src/client/clusters.js';
-import { QUERY, SIGNAL, clusterWorkflowId, fleetWorkflowId } from '../../src/contracts/names.js';
+import { fleetStatus, listFleets, scaleFleet } from '../../src/client/fleets.js';
+import { runSnapshot } from '../../src/client/progress.js';
+import { steerRun } from '../../src/client/steering.js';
+import {
+  QUERY,
+  SIGNAL,
+  clusterWorkflowId,
+  fleetQueue,
+  fleetWorkflowId,
+  inferenceWorkflowId,
+} from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
+import { FakeRay, rayNode } from '../support/fake-cluster.js';
 import { FakeRun } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
@@ -91,5 +102,84 @@ describe('inference', () => {
     expect(world.ray.actors.size).toBe(0);
     expect(world.headRuns).toBe(false);
     expect(await stopCluster(harness.client, 'ray')).toBe(false);
+  });
+
+  it('hands a pause on to the batches, takes it back, and refuses both when it is over', async () => {
+    world.run = new FakeRun([6]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    await world.infer('steered');
+    await eventually(() => world.run.inFlight === 3, 40);
+    expect(await steerRun(harness.client, 'steered', { action: 'pause' })).toBe(true);
+    await eventually(async () => {
+      const { state } = await runSnapshot(harness.client, 'steered');
+      return state === 'paused';
+    });
+    gate.open();
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    expect(world.run.committed.size).toBe(3);
+    await steerRun(harness.client, 'steered', { action: 'resume' });
+    const handle = harness.client.workflow.getHandle(inferenceWorkflowId('steered'));
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+    expect(await steerRun(harness.client, 'steered', { action: 'pause' })).toBe(false);
+  });
+
+  it('gives its ranks more to do when its fleet is scaled up', async () => {
+    world.ray.nodes = [rayNode({ cpus: 4 })];
+    world.run = new FakeRun([20]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const handle = await world.infer('scaled');
+    await eventually(() => world.run.inFlight === 3, 40);
+    await scaleFleet(harness.client, 'models', { engines: 3 });
+    await eventually(() => world.run.inFlight === 9);
+    gate.open();
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+  });
+
+  it('that expires before its engines are there accounts for every row', async () => {
+    world.run = new FakeRun([2]);
+    world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 60_000));
+    const deadline = new Date(Date.now() + 6_000).toISOString();
+    const handle = await world.infer('expired', false, { deadline });
+    expect(await handle.result()).toMatchObject({ state: 'expired', output: { failed: 20 } });
+    expect(world.run.finalized).toEqual(['batch_expired']);
+    expect(world.headRuns).toBe(false);
+  });
+
+  it('shares a fleet with another run and the cluster with another model', async () => {
+    const other = new FakeRay(harness);
+    world.others.set('others', other);
+    world.run = new FakeRun([2]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const otherHash = 'ffff0123456789abcdef';
+    await harness.serve(fleetQueue('others', otherHash), {
+      generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
+        world.run.generateBatch(input),
+    });
+    const handles = [
+      await world.infer('one'),
+      await world.infer('two'),
+      await world.infer('third', false, {
+        specHash: otherHash,
+        fleet: { name: 'others', engines: 1, maxConcurrentBatches: 2 },
+      }),
+    ];
+    await eventually(() => world.run.inFlight === 6, 60);
+    expect((await listFleets(harness.client)).toSorted()).toEqual(['models', 'others']);
+    const users = (await fleetStatus(harness.client, 'models'))?.users;
+    expect(users?.toSorted()).toEqual(['inference/one', 'inference/two']);
+    expect([world.ray.actors.size, other.actors.size]).toEqual([1, 1]);
+    gate.open();
+    for (const handle of handles) {
+      expect(await handle.result()).toMatchObject({ state: 'completed' });
+    }
+    expect(world.headsStarted).toBe(1);
+    expect([world.ray.actors.size, other.actors.size]).toEqual([0, 0]);
+    expect(world.headRuns).toBe(false);
   });
 });

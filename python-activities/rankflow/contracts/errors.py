@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 class ErrorType(StrEnum):
     """Name of an error as workflows and users see it."""
 
+    INVALID_REQUEST = "InvalidRequest"
     INVALID_INPUT = "InvalidInput"
     RUN_MISMATCH = "RunMismatch"
     CLUSTER_MISMATCH = "ClusterMismatch"
@@ -24,6 +25,7 @@ class ErrorType(StrEnum):
     PLAN_CORRUPT = "PlanCorrupt"
     NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
+    INPUT_MISSING = "InputMissing"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
     SUSPECT_BATCH = "SuspectBatch"
@@ -32,15 +34,27 @@ class ErrorType(StrEnum):
     STORE_FULL = "StoreFull"
     UNSUPPORTED_STORE = "UnsupportedStore"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
+    JOB_FAILED = "JobFailed"
+    JOB_LOST = "JobLost"
+    JOB_TIMED_OUT = "JobTimedOut"
+    JOB_REFUSED = "JobRefused"
     CLUSTER_START_FAILED = "ClusterStartFailed"
+    HOST_UNREACHABLE = "HostUnreachable"
+    HOST_TIMED_OUT = "HostTimedOut"
+    HOST_KEY_REFUSED = "HostKeyRefused"
+    HOST_ACCESS_DENIED = "HostAccessDenied"
+    HOST_REFUSED = "HostRefused"
 
 
 RETRYABLE: frozenset[ErrorType] = frozenset(
     {
+        ErrorType.INPUT_MISSING,
         ErrorType.ENGINE_GONE,
         ErrorType.LEASE_LOST,
         ErrorType.STORE_UNAVAILABLE,
         ErrorType.CLUSTER_UNAVAILABLE,
+        ErrorType.HOST_UNREACHABLE,
+        ErrorType.HOST_TIMED_OUT,
     }
 )
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 from typing import Annotated, Any, Literal
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+)
+from typing_extensions import TypeAliasType
 
 
 class RankflowContracts(RootModel[Any]):
@@ -61,6 +69,9 @@ class CanaryResult(BaseModel):
     load_seconds: Annotated[float, Field(alias="loadSeconds", ge=0.0)]
     max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
     vllm_version: Annotated[str, Field(alias="vllmVersion")]
+    batches: Annotated[
+        int | None, Field(description="Batches that the engine works on", ge=0)
+    ] = None
 
 
 class CheckEngineArgumentsResult(BaseModel):
@@ -98,6 +109,51 @@ class ClusterAddress(BaseModel):
     address: Annotated[str, Field(description="GCS address host:port")]
     dashboard_url: Annotated[str, Field(alias="dashboardUrl")]
     token_file: Annotated[str | None, Field(alias="tokenFile")] = None
+
+
+class Worker(RootModel[int]):
+    root: Annotated[int, Field(ge=1, le=65535)]
+
+
+class ClusterPorts(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    gcs: Annotated[
+        int,
+        Field(description="Head: what nodes and drivers connect to", ge=1, le=65535),
+    ] = 6379
+    dashboard: Annotated[
+        int, Field(description="Head: dashboard, jobs and state", ge=1, le=65535)
+    ] = 8265
+    client: Annotated[int, Field(description="Head: Ray client", ge=1, le=65535)] = (
+        10001
+    )
+    node_manager: Annotated[
+        int | None,
+        Field(
+            alias="nodeManager",
+            description="Each node; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    object_manager: Annotated[
+        int | None,
+        Field(
+            alias="objectManager",
+            description="Each node; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    workers: Annotated[
+        tuple[Worker, Worker] | None,
+        Field(
+            description="Each node: first and last port of its worker processes; default 10002 to 19999"
+        ),
+    ] = None
 
 
 class DrainInput(BaseModel):
@@ -190,6 +246,30 @@ class FinalizeRunResult(BaseModel):
     manifest_uri: Annotated[str, Field(alias="manifestUri")]
 
 
+class FleetScaling(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    min_engines: Annotated[
+        int,
+        Field(
+            alias="minEngines", description="Never fewer; 0 lets it go to none", ge=0
+        ),
+    ]
+    max_engines: Annotated[
+        int, Field(alias="maxEngines", description="Never more", gt=0)
+    ]
+    idle_seconds: Annotated[
+        int,
+        Field(
+            alias="idleSeconds",
+            description="For how long fewer engines must have sufficed before one is taken away",
+            gt=0,
+        ),
+    ] = 120
+
+
 class GenerateBatchInput(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -263,6 +343,10 @@ class Fleet(BaseModel):
             gt=0,
         ),
     ] = None
+    scaling: FleetScaling | None = None
+    idle_timeout_seconds: Annotated[
+        int | None, Field(alias="idleTimeoutSeconds", gt=0)
+    ] = None
 
 
 class InputProblem(BaseModel):
@@ -332,6 +416,83 @@ class LocalProvider(BaseModel):
             alias="gcsStorage",
             description="rocksdb (alpha in Ray): engines outlive a lost head; default memory",
         ),
+    ] = None
+
+
+class PassItem(RootModel[str]):
+    root: Annotated[str, Field(pattern="^[A-Za-z_]\\w*$")]
+
+
+class NodeEnvironment(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    python: Annotated[
+        str | None,
+        Field(
+            description="Python that is there on each node; with an image: the one in it",
+            min_length=1,
+        ),
+    ] = None
+    python_version: Annotated[
+        str | None,
+        Field(
+            alias="pythonVersion",
+            description="For requirements; default 3.11",
+            pattern="^3\\.\\d+$",
+        ),
+    ] = None
+    requirements: Annotated[
+        str | None, Field(description="Text of a requirements file for uv")
+    ] = None
+    conda: Annotated[str | None, Field(description="Text of an environment.yml")] = None
+    image: Annotated[
+        str | None,
+        Field(description="Container image; runs with --network host", min_length=1),
+    ] = None
+    variables: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")], str] | None,
+        Field(description="Environment of the nodes: no secrets"),
+    ] = None
+    pass_: Annotated[
+        list[PassItem] | None,
+        Field(
+            alias="pass",
+            description="Variables of the control worker that the nodes get, too, such as AWS_SECRET_ACCESS_KEY",
+        ),
+    ] = None
+
+
+CustomAdditionalProperty = TypeAliasType(
+    "CustomAdditionalProperty", Annotated[float, Field(ge=0.0)]
+)
+
+
+class NodeResources(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        regex_engine="python-re",
+    )
+    num_cpus: Annotated[
+        int | None, Field(description="Logical CPUs; default what the host has", ge=0)
+    ] = None
+    num_gpus: Annotated[
+        int | None, Field(description="Default what the host has", ge=0)
+    ] = None
+    custom: Annotated[
+        dict[
+            Annotated[
+                str,
+                StringConstraints(
+                    pattern=r"^(?!(?:CPU|GPU|memory|object_store_memory)$).+$"
+                ),
+            ],
+            CustomAdditionalProperty,
+        ]
+        | None,
+        Field(description="Custom resources of Ray"),
     ] = None
 
 
@@ -420,6 +581,22 @@ class RowCounts(BaseModel):
     completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
 
 
+class RunPriority(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    key: Annotated[int, Field(description="1 goes before 2, and so on", ge=1, le=5)] = 3
+    weight: Annotated[
+        float,
+        Field(
+            description="Share of the engines among runs of the same key",
+            ge=0.001,
+            le=1000.0,
+        ),
+    ] = 1
+
+
 class RunState(
     RootModel[
         Literal[
@@ -466,6 +643,156 @@ class SecretRef(BaseModel):
     ] = None
 
 
+class JumpItem(RootModel[str]):
+    root: Annotated[
+        str,
+        Field(
+            pattern="^(?:[\\w.-]+@)?(?:\\[[\\da-fA-F:]+\\]|[A-Za-z0-9_][\\w.-]*)(?::\\d+)?$"
+        ),
+    ]
+
+
+class SshLogin(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    user: Annotated[str | None, Field(pattern="^[A-Za-z_][\\w.-]*$")] = None
+    port: Annotated[
+        int | None,
+        Field(
+            description="Default 22, or what the ssh configuration says", ge=1, le=65535
+        ),
+    ] = None
+    identity_file: Annotated[
+        str | None,
+        Field(
+            alias="identityFile",
+            description="Private key on this machine",
+            min_length=1,
+        ),
+    ] = None
+    known_hosts: Annotated[
+        str | None,
+        Field(
+            alias="knownHosts",
+            description="Known-hosts file on this machine",
+            min_length=1,
+        ),
+    ] = None
+    jump: Annotated[
+        list[JumpItem] | None,
+        Field(description="Hosts to go through, first the one nearest to this machine"),
+    ] = None
+    config: Annotated[
+        str | None,
+        Field(description="ssh configuration instead of ~/.ssh/config", min_length=1),
+    ] = None
+
+
+LabelsAdditionalProperty = TypeAliasType(
+    "LabelsAdditionalProperty",
+    Annotated[str, Field(pattern="^[A-Za-z0-9](?:[\\w./-]{0,61}[A-Za-z0-9])?$")],
+)
+
+
+class SshNode(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]{0,62}$")]
+    host: Annotated[
+        str,
+        Field(
+            description="Address, host name or ssh alias",
+            max_length=253,
+            pattern="^[A-Za-z0-9_][A-Za-z0-9_.:%-]*$",
+        ),
+    ]
+    address: Annotated[
+        str | None,
+        Field(
+            description="Address that the other nodes reach it at; default the one that ssh came to",
+            min_length=1,
+        ),
+    ] = None
+    ssh: SshLogin | None = None
+    labels: (
+        dict[
+            Annotated[
+                str,
+                StringConstraints(
+                    pattern=r"^[A-Za-z0-9](?:[\w./-]{0,61}[A-Za-z0-9])?$"
+                ),
+            ],
+            LabelsAdditionalProperty,
+        ]
+        | None
+    ) = None
+    resources: NodeResources | None = None
+
+
+class SetupItem(RootModel[list[str]]):
+    root: Annotated[list[str], Field(min_length=1)]
+
+
+class SshProvider(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    provider: Literal["ssh"]
+    head: SshNode
+    workers: Annotated[
+        list[SshNode],
+        Field(
+            description="Worker nodes in order of preference; those beyond `count` are spares"
+        ),
+    ]
+    count: Annotated[int, Field(description="How many of the workers are wanted", ge=0)]
+    ssh: SshLogin
+    parallelism: Annotated[
+        int, Field(description="Hosts that are worked on at once", ge=1, le=256)
+    ] = 16
+    ports: ClusterPorts
+    environment: NodeEnvironment
+    setup: Annotated[
+        list[SetupItem],
+        Field(
+            description="Commands that run on a node before it starts, as argument arrays"
+        ),
+    ]
+    step_timeout_seconds: Annotated[
+        int,
+        Field(
+            alias="stepTimeoutSeconds",
+            description="For each set-up command",
+            ge=1,
+            le=7200,
+        ),
+    ] = 900
+    directory: Annotated[
+        str,
+        Field(
+            description="Folder on the nodes for what a node needs while it runs",
+            pattern="^\\/[\\w./@+-]*$",
+        ),
+    ] = "/tmp"
+    token_auth: Annotated[bool, Field(alias="tokenAuth")] = True
+    gcs_storage: Annotated[Literal["memory", "rocksdb"], Field(alias="gcsStorage")] = (
+        "memory"
+    )
+    idle_minutes: Annotated[
+        float | None,
+        Field(
+            alias="idleMinutes",
+            description="The cluster goes when it has had no engine, job or user for so long",
+            gt=0.0,
+        ),
+    ] = None
+
+
 class StoreRoom(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -487,7 +814,7 @@ class ClusterSpec(BaseModel):
         populate_by_name=True,
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
-    nodes: LocalProvider | ExistingProvider
+    nodes: LocalProvider | ExistingProvider | SshProvider
 
 
 class ModelSpec(BaseModel):
@@ -614,6 +941,18 @@ class FleetSpec(BaseModel):
             gt=0,
         ),
     ] = 2
+    scaling: Annotated[
+        FleetScaling | None,
+        Field(description="Absent: the number of engines is what was asked for"),
+    ] = None
+    idle_timeout_seconds: Annotated[
+        int | None,
+        Field(
+            alias="idleTimeoutSeconds",
+            description="Stops the fleet when nobody has used it for so long; absent: it stays",
+            gt=0,
+        ),
+    ] = None
 
 
 class InferenceInput(BaseModel):
@@ -626,6 +965,13 @@ class InferenceInput(BaseModel):
     cluster: ClusterSpec
     fleet: Fleet
     affinity: Literal["pull", "rank"] = "pull"
+    deadline: Annotated[
+        AwareDatetime | None,
+        Field(
+            description="When the run expires: what is done is kept, the rest become batch_expired lines"
+        ),
+    ] = None
+    priority: RunPriority | None = None
     keep: Annotated[
         bool, Field(description="Leave the cluster and fleet this brought up running")
     ] = False

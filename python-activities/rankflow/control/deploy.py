@@ -94,7 +94,9 @@ def connected(cluster: ClusterAddress) -> Generator[None]:
 
 def _environment(spec: ModelSpec) -> dict[str, str]:
     """Variables to be set when the actor's Python starts. Readable by everyone: no secrets."""
-    variables = {"PYTHONPATH": _source_root(), "USE_TF": "0", **inherited()}
+    # On another host this source may not be; its node then has its own, which Ray fills in there.
+    path = f"{_source_root()}:${{PYTHONPATH}}"
+    variables = {"PYTHONPATH": path, "USE_TF": "0", **inherited()}
     # Ray runs workers at niceness 15: next to anything else that computes, an engine would starve.
     variables["RAY_worker_niceness"] = "0"
     if spec.gpus_per_engine == 0:

@@ -51,6 +51,11 @@ class Admission:
         """While there are any, no poll is started: somebody has the engine for itself."""
         self.lock = threading.Lock()
 
+    def want(self, rows: int) -> None:
+        """Admit while fewer than ``rows`` are unfinished, too: known once a model is loaded."""
+        with self.lock:
+            self._rows = rows
+
     def hold(self) -> None:
         """Admit nothing more; polls that are out may still bring one batch a queue."""
         with self.lock:

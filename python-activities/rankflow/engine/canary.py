@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from temporalio import activity
 
@@ -25,9 +26,13 @@ HUNG_SECONDS = 60.0
 class CanaryActivity:
     """Holds what the activity needs; register ``canary`` with a worker."""
 
-    def __init__(self, host: EngineHost, served: Served) -> None:
+    def __init__(
+        self, host: EngineHost, served: Served, batches: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``batches``: how many the engine works on now."""
         self._host = host
         self._served = served
+        self._batches = batches
         self.load_failure_reported = asyncio.Event()
 
     @activity.defn(name=CANARY)
@@ -51,6 +56,7 @@ class CanaryActivity:
                 load_seconds=self._host.load_seconds,
                 max_model_len=facts.max_model_len,
                 vllm_version=facts.vllm_version,
+                batches=self._batches(),
             )
 
     async def _loaded(self) -> ModelFacts:

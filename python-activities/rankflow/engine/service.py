@@ -70,6 +70,7 @@ class EngineService:
         self._fates = fates(name, fleet.spec_hash) if fates is not None else nobody_knows
         self._host = EngineHost(factory)
         self._contact = Contact()
+        self._admission = Admission(fleet.max_concurrent_batches)
         self._batch_workers: list[Worker] = []
         self._drain = Drain(self._host)
         self._draining: asyncio.Future[GivenBack] | None = None
@@ -78,7 +79,7 @@ class EngineService:
         """Serve until the backend dies or loading fails; raises when a worker fails for good."""
         self._host.start()
         client = await self._connect()
-        canary = CanaryActivity(self._host, self.served)
+        canary = CanaryActivity(self._host, self.served, lambda: self._admission.working)
         drain = DrainActivity(self.served, self.begin_drain)
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         own = engine_queue(fleet, spec_hash, self._slot, self._incarnation)
@@ -133,19 +134,16 @@ class EngineService:
             return
         log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
         if self._draining is None:
-            rows = rows_wanted(facts.max_num_seqs)
-            admission = Admission(self._fleet.max_concurrent_batches, rows)
-            turns = Turns(admission)
+            self._admission.want(rows_wanted(facts.max_num_seqs))
+            turns = Turns(self._admission)
             batches = BatchActivities(self._host, self.served, self._contact, turns, self._fates)
-            self._batch_workers = self._workers_for_batches(client, batches, admission)
+            self._batch_workers = self._workers_for_batches(client, batches)
             tasks += [group.create_task(worker.run()) for worker in self._batch_workers]
         await self._host.wait_dead()
         log.error("%s lost its backend", self.served.name)
         await asyncio.sleep(LAST_WORDS_SECONDS)
 
-    def _workers_for_batches(
-        self, client: Client, batches: BatchActivities, admission: Admission
-    ) -> list[Worker]:
+    def _workers_for_batches(self, client: Client, batches: BatchActivities) -> list[Worker]:
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         queues: Sequence[str] = (
             fleet_queue(fleet, spec_hash),
@@ -157,7 +155,7 @@ class EngineService:
                 task_queue=queue,
                 activities=[batches.generate_batch],
                 identity=self.served.name,
-                tuner=admission.tuner(),
+                tuner=self._admission.tuner(),
                 # One poll at a time keeps the shared limit exact to one batch.
                 max_concurrent_activity_task_polls=1,
                 # A drain gives its own deadline; this bounds only what is left behind by it.

@@ -20,6 +20,8 @@ from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
 from rankflow.rows.problems import ProblemLog
 from rankflow.rows.progress import rank_progress
 from rankflow.rows.results import list_runs, show_run, stored_run, write_results
+from rankflow.rows.retry import write_retry_input
+from rankflow.rows.scheduled import Prune, Publish, prune, publish, size_of
 from rankflow.rows.source import open_input
 from rankflow.rows.verify import verify_run
 from rankflow.store import open_store
@@ -84,6 +86,7 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
                 errors=options.errors,
                 kind=options.format,
                 out=options.out,
+                combined=options.combined,
             )
         case "show":
             return show_run(open_store(options.store), options.run_id)
@@ -92,6 +95,14 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
         case "digest":
             with open_input(options.input) as source:
                 return {"sha256": source.sha256, "bytes": source.size}
+        case "size":
+            return {"size": size_of(options.input)}
+        case "publish":
+            return publish(Publish.model_validate_json(sys.stdin.buffer.read()))
+        case "prune":
+            return prune(Prune.model_validate_json(sys.stdin.buffer.read()))
+        case "retry-input":
+            return write_retry_input(open_store(options.store), options.run_id, options.retry_id)
         case "verify":
             return verify_run(open_store(options.store), options.run_id).as_json()
         case _:
@@ -110,18 +121,26 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--errors", action="store_true", help="the error lines instead")
     results.add_argument("--format", choices=["jsonl", "parquet"], default="jsonl")
     results.add_argument("--out", type=Path)
+    results.add_argument("--combined", action="store_true", help="with the runs that it retries")
     show = commands.add_parser("show", help="the manifest, or the plan in numbers")
     stored = commands.add_parser("stored", help="what the store has of a run")
     digest = commands.add_parser("digest", help="sha256 and size of an input")
-    digest.add_argument("--input", required=True)
+    size = commands.add_parser("size", help="size of an input, or null when it is not there")
+    for command in (digest, size):
+        command.add_argument("--input", required=True)
+    commands.add_parser("publish", help="Publish on stdin: copy the results of a scheduled run")
+    commands.add_parser("prune", help="Prune on stdin: remove what is too old of a schedule")
+    retry = commands.add_parser("retry-input", help="write the failed rows of a run as an input")
+    retry.add_argument("--retry-id", required=True)
     verify = commands.add_parser("verify", help="check a finished run again, file by file")
-    for command in (results, show, stored, verify):
+    for command in (results, show, stored, verify, retry):
         command.add_argument("--run-id", required=True)
     for command in (
         results,
         show,
         stored,
         verify,
+        retry,
         commands.add_parser("list", help="all runs of a store"),
     ):
         command.add_argument("--store", required=True)

@@ -11,6 +11,7 @@ from rankflow.contracts.models import RowCounts
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
 from rankflow.rows.progress import rank_progress
+from rankflow.rows.retry import combined_lines
 from rankflow.store import Store
 from rankflow.store.base import CHUNK_BYTES
 from rankflow.store.layout import RUNS
@@ -78,8 +79,11 @@ def write_results(
     errors: bool = False,
     kind: Literal["jsonl", "parquet"] = "jsonl",
     out: Path | None = None,
+    combined: bool = False,
 ) -> None:
     """Write the answers (or the error lines) of a run or of one rank to a file or to stdout.
+
+    ``combined``: together with the runs whose failed rows it retries, as one output.
 
     Raises:
         RankflowError: NO_RESULTS when the run is not finished or has no such rank;
@@ -90,7 +94,11 @@ def write_results(
         raise RankflowError(
             ErrorType.NO_RESULTS, f"the run {run_id} is not finished: it has no results yet"
         )
-    chunks = _chunks(store, manifest, rank, errors)
+    chunks = (
+        combined_lines(store, run_id, errors=errors)
+        if combined
+        else _chunks(store, manifest, rank, errors)
+    )
     if kind == "jsonl":
         with _target(out, stdout) as file:
             for chunk in chunks:

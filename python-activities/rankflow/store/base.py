@@ -211,6 +211,11 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it is not there."""
 
+    def remove_folder(self, prefix: str) -> None:
+        """Remove everything below the folder ``prefix``; nothing happens when it is not there."""
+        for key in self.list(prefix):
+            self.delete(key)
+
     @abstractmethod
     def sweep(self, prefix: str) -> None:
         """Remove the half-written files that killed processes left below the folder ``prefix``.

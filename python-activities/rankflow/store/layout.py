@@ -6,6 +6,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 
 RUNS = "runs"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SCHEDULE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _COMMIT = re.compile(r"(\d+)-(\d+)\.json")
 _JOURNAL = re.compile(r"(.+)\.(\d+)\.json")
@@ -118,6 +119,29 @@ def errors_key(run_id: str) -> str:
 def success_key(run_id: str) -> str:
     """Empty marker for tools that look for one; written after the manifest."""
     return f"{run_prefix(run_id)}/_SUCCESS"
+
+
+def retry_input_key(run_id: str) -> str:
+    """The requests of a run that retries the failed rows of another."""
+    return f"{run_prefix(run_id)}/retry-input.jsonl"
+
+
+def retry_link_key(run_id: str) -> str:
+    """Whose failed rows a run retries."""
+    return f"{run_prefix(run_id)}/retry-of.json"
+
+
+def schedule_prefix(schedule: str) -> str:
+    """Folder of the records of a schedule's runs."""
+    if _SCHEDULE.fullmatch(schedule) is None:
+        raise RankflowError(ErrorType.INVALID_REQUEST, f"{schedule!r} is not a schedule's name")
+    return f"schedules/{schedule}"
+
+
+def schedule_record_key(schedule: str, run_id: str) -> str:
+    """Record of one run of a schedule."""
+    run_prefix(run_id)
+    return f"{schedule_prefix(schedule)}/{run_id}.json"
 
 
 def fence_probe_key(run_id: str, token: str) -> str:

@@ -8,6 +8,7 @@ fsync call, hence this module.
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -120,6 +121,11 @@ class LocalStore(Store):
         with medium(key), contextlib.suppress(FileNotFoundError):
             target.unlink()
             sync_folder(target.parent)
+
+    def remove_folder(self, prefix: str) -> None:
+        super().remove_folder(prefix)
+        # Folders, and half-written files that no listing shows.
+        shutil.rmtree(self.path(prefix), ignore_errors=True)
 
     def sweep(self, prefix: str) -> None:
         with medium(prefix):

@@ -30,9 +30,9 @@ export interface NodePlacement {
 export const MARKER = 'RANKFLOW_NODE';
 
 /** Rows never pass through Ray's object store: the smallest that Ray runs well with (bytes). */
-const OBJECT_STORE_BYTES = 128 * 1024 * 1024;
+export const OBJECT_STORE_BYTES = 128 * 1024 * 1024;
 /** Engines are killed before a node ends: Ray need not wait 30 s for them to leave. */
-const DRAIN_SECONDS = 5;
+export const DRAIN_SECONDS = 5;
 
 /** Number of a worker node, from 1; 0 for the head. */
 const numberOf = (node: string): number => (node === HEAD ? 0 : Number(node.split('-').at(-1)));

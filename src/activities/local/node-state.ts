@@ -36,7 +36,7 @@ const recordFile = (cluster: string, node: string): string =>
   path.join(clusterFolder(cluster), `${node}.json`);
 /** State of the GCS, for a cluster whose head may be lost: beside the records, as temporary folders go with a node. */
 export const gcsFolder = (cluster: string): string => path.join(clusterFolder(cluster), 'gcs');
-const tokenFile = (cluster: string): string => path.join(clusterFolder(cluster), 'token');
+export const tokenFile = (cluster: string): string => path.join(clusterFolder(cluster), 'token');
 
 /** Tells the clusters of this host apart, also those of other data folders. */
 export const clusterHash = (cluster: string): string =>
@@ -79,6 +79,18 @@ export function recordedNodes(cluster: string): string[] {
     return readdirSync(clusterFolder(cluster))
       .filter((file) => file.endsWith('.json'))
       .map((file) => path.basename(file, '.json'));
+  } catch {
+    return [];
+  }
+}
+
+/** Names of the nodes that have a log on this machine. */
+export function loggedNodes(cluster: string): string[] {
+  try {
+    return readdirSync(clusterFolder(cluster))
+      .filter((file) => file.endsWith('.log'))
+      .map((file) => path.basename(file, '.log'))
+      .toSorted();
   } catch {
     return [];
   }

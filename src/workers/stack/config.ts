@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { loadClientConfigProfile } from '@temporalio/envconfig';
@@ -43,6 +43,7 @@ const WORKER_GRACE_MS = 10_000;
 const SERVER_GRACE_MS = 5_000;
 
 const HOST = '127.0.0.1';
+const DATABASE = path.join(paths.stack, 'temporal.db');
 
 /** The server that the user named (TEMPORAL_ADDRESS or a `temporal.toml` profile), if any. */
 export function configuredServer(): { address: string | undefined; namespace: string } {
@@ -111,12 +112,23 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
     args: [
       ...['server', 'start-dev', '--ip', HOST, '--port', String(ports.port)],
       ...['--ui-ip', HOST, '--ui-port', String(ports.uiPort), '--log-level', 'warn'],
-      ...['--db-filename', path.join(paths.stack, 'temporal.db')],
+      ...(sharesFairly() ? ['--dynamic-config-value', 'matching.enableFairness=true'] : []),
+      ...['--db-filename', DATABASE],
       ...(namespace === 'default' ? [] : ['--namespace', namespace]),
     ],
     env: {},
     graceMs: SERVER_GRACE_MS,
   };
+}
+
+/**
+ * Whether runs share engines by their weights, which is off by default in a server of one's own. Server 1.29 keeps
+ * the tasks of fair queues in a table of their own: in a database that was begun without, what waits would be lost.
+ */
+function sharesFairly(): boolean {
+  const marker = path.join(paths.stack, 'fairness');
+  if (!existsSync(DATABASE)) writeFileSync(marker, '');
+  return existsSync(marker);
 }
 
 function defaultWorkers(): ProcessSpec[] {

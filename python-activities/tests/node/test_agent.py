@@ -1,0 +1,268 @@
+"""The agent of a host: what it starts outlives it, is found again, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankflow.node import agent
+
+SOURCE = Path(agent.__file__).read_text()
+
+FAKE_RAY = """
+import os, subprocess, sys, time
+print("args", sys.argv[1:], flush=True)
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if "--fail" in sys.argv:
+    sys.exit("no such head")
+time.sleep(1000)
+"""
+
+
+def call(command: str, given: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run the agent as the control worker does: all of it on standard input."""
+    text = f"{SOURCE}\n\nmain({json.dumps(command)}, json.loads({json.dumps(json.dumps(given))}))\n"
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, **(env or {})},
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Generator[dict[str, Any]]:
+    """A node whose ``ray start`` is a script that starts a child and waits."""
+    scripts = tmp_path / "package" / "ray" / "scripts"
+    scripts.mkdir(parents=True)
+    (scripts.parent / "__init__.py").touch()
+    (scripts / "__init__.py").touch()
+    (scripts / "scripts.py").write_text(FAKE_RAY)
+    given = {
+        "folder": str(tmp_path / "rf" / "w1"),
+        "marker": f"test-{os.getpid()}/{tmp_path.name}",
+        "arguments": ["--block", "--address=10.0.0.1:6379"],
+        "environment": {"PYTHONPATH": str(tmp_path / "package"), "SECRET": "s3cret"},
+        "placement": {"address": "10.0.0.2"},
+    }
+    yield given
+    call("end", given)
+
+
+def test_outlives_its_connection_and_is_found_again(node: dict[str, Any]) -> None:
+    first = call("start", node)
+    again = call("start", node)
+    assert again["pid"] == first["pid"]
+    status = call("status", node)
+    assert status["running"] is True
+    assert status["address"] == "10.0.0.2"
+    # A session of its own: the end of ssh does not reach it.
+    assert os.getsid(first["pid"]) == first["pid"]
+
+
+def test_shows_no_secret_in_a_command_line(node: dict[str, Any]) -> None:
+    record = call("start", node)
+    line = Path(f"/proc/{record['pid']}/cmdline").read_bytes()
+    assert b"s3cret" not in line
+    assert b"SECRET=s3cret" in Path(f"/proc/{record['pid']}/environ").read_bytes()
+
+
+def test_ends_with_all_that_it_started_and_leaves_nothing(node: dict[str, Any]) -> None:
+    call("start", node)
+    deadline = time.monotonic() + 20
+    while len(agent.marked(node["marker"])) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(agent.marked(node["marker"])) >= 2
+    assert "--address=10.0.0.1:6379" in call("end", node)["tail"]
+    assert agent.marked(node["marker"]) == []
+    assert not Path(node["folder"]).exists()
+    assert not Path(node["folder"]).parent.exists()
+
+
+def test_keeps_what_the_next_start_needs(node: dict[str, Any]) -> None:
+    call("start", node)
+    (Path(node["folder"]) / "token").write_text("t")
+    call("end", {**node, "keep": ["token"]})
+    assert [path.name for path in Path(node["folder"]).iterdir()] == ["token"]
+    assert agent.marked(node["marker"]) == []
+
+
+def test_the_state_of_a_head_outlives_it_but_not_its_cluster(node: dict[str, Any]) -> None:
+    state = Path(node["folder"]) / "gcs"
+    variables = {**node["environment"], "RAY_gcs_storage_path": str(state)}
+    head = {**node, "environment": variables}
+    call("start", head)
+    (state / "log").touch()
+    call("end", {**head, "keep": ["gcs", agent.RECORD]})
+    call("start", head)
+    assert (state / "log").exists()
+    call("end", {**head, "keep": ["gcs"]})
+    call("start", head)
+    assert list(state.iterdir()) == []
+
+
+def test_tells_why_a_node_has_ended(node: dict[str, Any]) -> None:
+    call("start", {**node, "arguments": ["--fail"]})
+    deadline = time.monotonic() + 20
+    while (status := call("status", node))["running"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert status["running"] is False
+    assert "no such head" in status["tail"]
+
+
+def test_a_pid_that_belongs_to_another_process_is_not_the_node(node: dict[str, Any]) -> None:
+    call("start", node)
+    file = Path(node["folder"]) / agent.RECORD
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "pid": os.getpid()}))
+    assert call("status", node)["running"] is False
+
+
+def test_a_node_that_was_killed_before_it_was_recorded_is_ended_first(node: dict[str, Any]) -> None:
+    lost = call("start", node)
+    (Path(node["folder"]) / agent.RECORD).unlink()
+    fresh = call("start", node)
+    assert fresh["pid"] != lost["pid"]
+    assert agent.identity_of(lost["pid"]) is None
+
+
+def test_reports_everything_that_is_wrong_with_a_host_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "rf" / "h"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answer = call(
+            "check",
+            {
+                "folder": str(folder),
+                "address": "127.0.0.1",
+                "expected": {"python": "3.1", "ray": "0.1"},
+                "ports": {"gcs": taken.getsockname()[1]},
+                "gpus": 99,
+            },
+        )
+    problems = "\n".join(answer["problems"])
+    assert "Ray needs the 3.1 of the other nodes" in problems
+    assert "and the other nodes have 0.1" in problems
+    assert "is taken: set another ports.gcs" in problems
+    assert "99 GPUs are asked for" in problems
+
+
+def test_a_python_without_ray_and_an_address_of_another_host_are_told(tmp_path: Path) -> None:
+    given = {"folder": str(tmp_path / "rf" / "h"), "address": "203.0.113.9"}
+    text = f"{SOURCE}\n\nmain('check', json.loads({json.dumps(json.dumps(given))}))\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-"], input=text, capture_output=True, text=True, check=True
+    )
+    problems = "\n".join(json.loads(done.stdout)["problems"])
+    assert "has no Ray: install it there" in problems
+    assert "203.0.113.9 is not an address of this host" in problems
+
+
+def test_the_address_is_the_one_that_ssh_came_to(tmp_path: Path) -> None:
+    connection = {"SSH_CONNECTION": "10.1.1.1 5000 127.0.0.1 22"}
+    answer = call("check", {"folder": str(tmp_path / "rf" / "w")}, connection)
+    assert answer["address"] == "127.0.0.1"
+
+
+def test_a_look_leaves_nothing_behind_unless_the_node_is_about_to_start(tmp_path: Path) -> None:
+    given = {"folder": str(tmp_path / "rf" / "w"), "address": "127.0.0.1"}
+    call("check", given)
+    assert not (tmp_path / "rf").exists()
+    call("check", {**given, "make": True})
+    assert (tmp_path / "rf" / "w").stat().st_mode & 0o777 == 0o700
+
+
+def test_looks_that_share_a_file_system_do_not_disturb_one_another(tmp_path: Path) -> None:
+    def look(number: int) -> list[str]:
+        folder = tmp_path / "rf" / str(number)
+        return [
+            problem
+            for _ in range(50)
+            for problem in agent.check({"folder": str(folder), "address": "127.0.0.1"})["problems"]
+        ]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [problem for found in pool.map(look, range(8)) for problem in found] == []
+
+
+def test_a_folder_that_somebody_else_prepared_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rf").mkdir(mode=0o777)
+    (tmp_path / "rf").chmod(0o777)
+    problems = call("check", {"folder": str(tmp_path / "rf" / "w")})["problems"]
+    assert any("is not a private folder of this user" in problem for problem in problems)
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nearly_full(_: Path) -> int:
+        return 5 << 20
+
+    monkeypatch.setattr(agent, "_free_bytes", nearly_full)
+    problems = agent.check({"folder": str(tmp_path / "rf" / "w"), "address": "127.0.0.1"})
+    assert any("has 5 MiB left" in problem for problem in problems["problems"])
+
+
+def test_a_container_gets_its_variables_in_a_private_file_and_goes_with_its_node(
+    node: dict[str, Any], tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    script = f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = run ] && sleep 1000\nexit 0\n'
+    (tools / "docker").write_text(script)
+    (tools / "docker").chmod(0o755)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    given = {**node, "image": "ray:1", "python": "/opt/python"}
+    call("start", given, path)
+    deadline = time.monotonic() + 20
+    while not said.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    line = said.read_text()
+    assert "--network host" in line
+    assert f"--volume {node['folder']}:{node['folder']}" in line
+    assert "ray:1 /opt/python -m ray.scripts.scripts start --block" in line
+    assert "s3cret" not in line
+    variables = Path(node["folder"]) / "environment"
+    assert "SECRET=s3cret" in variables.read_text()
+    assert variables.stat().st_mode & 0o777 == 0o600
+    call("end", given, path)
+    assert f"rm --force rankflow-test-{os.getpid()}" in said.read_text()
+
+
+def test_what_ignores_sigterm_is_killed(
+    node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "GRACE_SECONDS", 0.5)
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal as s,time; s.signal(15, lambda *_: 0); print(flush=True); time.sleep(9)",
+        ],
+        env={**os.environ, agent.MARKER: node["marker"]},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    folder = Path(node["folder"])
+    agent.own_folder(folder)
+    identity = agent.identity_of(child.pid)
+    record = {"pid": child.pid, "identity": identity, "startedAtMs": 0}
+    agent.write_privately(folder / agent.RECORD, json.dumps(record))
+    agent.end(node)
+    assert child.wait(10) == -signal.SIGKILL

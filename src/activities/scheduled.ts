@@ -1,0 +1,151 @@
+import { existsSync, statSync } from 'node:fs';
+
+import { Context } from '@temporalio/activity';
+import { WorkflowFailedError } from '@temporalio/client';
+import { ApplicationFailure } from '@temporalio/common';
+
+import { nodesOfRunningCluster } from '../client/clusters.js';
+import { describeFailure } from '../client/errors.js';
+import { type RunMemo, runParameters } from '../client/identity.js';
+import { digestRemote, inspectInput, sha256File } from '../client/input.js';
+import { pythonError, runPython } from '../client/python.js';
+import { findRun, priorityOf, runResult } from '../client/runs.js';
+import { storedResult } from '../client/stored.js';
+import type {
+  ControlActivities,
+  FindInput,
+  PlanOccurrenceInput,
+  PreparedScheduledRun,
+  PrepareScheduledRunInput,
+  PruneInput,
+  PublishInput,
+} from '../contracts/activities.js';
+import { ERRORS } from '../contracts/errors.js';
+import type { Occurrence } from '../contracts/schedule.js';
+import type { PublishedResults, RunResult } from '../contracts/workflows.js';
+import { occurrenceOf } from '../occurrence.js';
+
+/** Well within the 30 s after which these activities are thought to be lost. */
+const HEARTBEAT_MS = 5_000;
+
+export const planOccurrence: ControlActivities['planOccurrence'] = async ({
+  run,
+  nominal,
+}: PlanOccurrenceInput): Promise<Occurrence> => occurrenceOf(run, new Date(nominal));
+
+/** Looks once; Temporal looks again. */
+export async function findInput({ input, wait, fail }: FindInput): Promise<{ found: boolean }> {
+  return told(async () => {
+    if (await isThere(input)) return { found: true };
+    const message = `there is no input at ${input}`;
+    if (wait) throw ApplicationFailure.retryable(message, 'InputMissing');
+    if (fail) throw ApplicationFailure.nonRetryable(message, 'InputMissing');
+    return { found: false };
+  });
+}
+
+/** An empty file is one that is just being written. */
+async function isThere(input: string): Promise<boolean> {
+  if (!input.includes('://')) return existsSync(input) && statSync(input).size > 0;
+  const { size } = await python<{ size: number | null }>(['size', '--input', input]);
+  return (size ?? 0) > 0;
+}
+
+/** What is known of the run of a date, and what to start it with. */
+export async function prepareScheduledRun({
+  run,
+  occurrence,
+  deadline,
+}: PrepareScheduledRunInput): Promise<PreparedScheduledRun> {
+  return told(async () => {
+    const { client } = Context.current();
+    const { runId } = occurrence;
+    const { store } = run.inference.run;
+    const known = await findRun(client, runId);
+    const stored = await storedResult(store, runId);
+    const inference = structuredClone(run.inference);
+    inference.run.runId = runId;
+    inference.run.input.uri = occurrence.input;
+    if (deadline !== undefined) inference.deadline = deadline;
+    if (run.onRunningCluster) {
+      const { cluster } = inference;
+      cluster.nodes = (await nodesOfRunningCluster(client, cluster.name)) ?? cluster.nodes;
+    }
+    const base = { inference, memo: {}, priority: priorityOf(inference), running: false };
+    if (known?.status.name === 'RUNNING') return { ...base, running: true };
+    if (stored !== undefined) return { ...base, finished: { runId, ...stored } };
+    const memo: RunMemo = {
+      parameters: runParameters(inference.run, await sha256Of(occurrence.input)),
+      store,
+      fleet: inference.fleet.name,
+      cluster: inference.cluster.name,
+    };
+    return { ...base, memo };
+  });
+}
+
+async function sha256Of(input: string): Promise<string> {
+  const found = await inspectInput(input);
+  return found.kind === 'remote' ? (await digestRemote(found.uri)).sha256 : sha256File(found.uri);
+}
+
+/** Waits for a run that was started before, whoever started it. That it failed is final. */
+export async function awaitRun({ runId }: { readonly runId: string }): Promise<RunResult> {
+  return told(async () => {
+    try {
+      return await runResult(Context.current().client, runId);
+    } catch (error) {
+      if (!(error instanceof WorkflowFailedError)) throw error;
+      const { type, message } = describeFailure(error);
+      throw ApplicationFailure.nonRetryable(message, type);
+    }
+  });
+}
+
+/** Copies the results to where the schedule wants them, and notes the run for retention. Safe to repeat. */
+export async function publishResults({
+  store,
+  occurrence,
+}: PublishInput): Promise<PublishedResults> {
+  return told(async () => {
+    const input = JSON.stringify({ store, ...occurrence });
+    return python<PublishedResults>(['publish'], input);
+  });
+}
+
+export async function pruneScheduled({
+  store,
+  occurrence,
+  retention,
+}: PruneInput): Promise<{ removed: string[] }> {
+  return told(async () => {
+    const input = JSON.stringify({ store, ...occurrence, ...retention });
+    return python<{ removed: string[] }>(['prune'], input);
+  });
+}
+
+async function python<T>(args: readonly string[], input?: string): Promise<T> {
+  const result = await runPython(['rankflow.rows', ...args], input === undefined ? {} : { input });
+  if (result.exitCode !== 0) throw pythonError('Working on the store', result);
+  return JSON.parse(result.stdout) as T;
+}
+
+/** Heartbeats meanwhile, and throws failures with the types that decide whether Temporal tries again. */
+async function told<T>(work: () => Promise<T>): Promise<T> {
+  const context = Context.current();
+  const timer = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
+  try {
+    return await Promise.race([work(), context.cancelled]);
+  } catch (error) {
+    if (error instanceof ApplicationFailure) throw error;
+    const { type, message } = describeFailure(error);
+    if (!Object.hasOwn(ERRORS, type)) {
+      const lasting = type === 'Usage' || type === 'Cancelled' || type === 'Terminated';
+      throw ApplicationFailure.create({ type, message, nonRetryable: lasting });
+    }
+    const { retryable } = ERRORS[type as keyof typeof ERRORS];
+    throw ApplicationFailure.create({ type, message, nonRetryable: !retryable });
+  } finally {
+    clearInterval(timer);
+  }
+}

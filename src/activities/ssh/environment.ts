@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto';
+
+import type { NodeEnvironment } from '../../contracts/cluster.js';
+
+/** Python of the locked environment, and of engines. */
+const PYTHON = '3.11';
+/** `uv` and `conda` download gigabytes when they meet a host for the first time. */
+export const INSTALL_TIMEOUT_MS = 3_600_000;
+
+/** One step that makes the environment of a node. */
+export interface InstallStep {
+  readonly what: string;
+  readonly command: readonly string[];
+  /** Text for standard input. */
+  readonly input?: string;
+  readonly timeoutMs: number;
+}
+
+/** How a node gets its Python. `python` may begin with `~/`: the folder is the user's on that host. */
+export interface InstallPlan {
+  readonly python: string;
+  readonly steps: readonly InstallStep[];
+}
+
+/** Whether a Python is one that is installed on the node when it starts. */
+export const isInstalled = (python: string): boolean => python.startsWith('~/');
+
+/**
+ * How the environment of a cluster file comes to be on a node. What is installed lies in a folder that its content
+ * names, so it is there once for each content and stays when the cluster goes.
+ */
+export function installPlan({
+  python,
+  pythonVersion,
+  requirements,
+  conda,
+  image,
+}: NodeEnvironment): InstallPlan {
+  // The host's own Python only carries what starts the container.
+  if (image !== undefined) return { python: 'python3', steps: [] };
+  if (requirements !== undefined) {
+    return install(requirements, 'requirements.txt', pythonVersion ?? PYTHON, UV, 'uv');
+  }
+  if (conda !== undefined) return install(conda, 'environment.yml', '', CONDA, 'conda');
+  return { python: python ?? 'python3', steps: [] };
+}
+
+function install(
+  text: string,
+  file: string,
+  version: string,
+  script: string,
+  tool: string,
+): InstallPlan {
+  const hash = createHash('sha256')
+    .update(`${tool}\0${version}\0${text}`)
+    .digest('hex')
+    .slice(0, 16);
+  const folder = `.cache/rankflow/environments/${hash}`;
+  return {
+    python: `~/${folder}/bin/python`,
+    steps: [
+      {
+        what: `environment from ${file} with ${tool}`,
+        // The parameters are names of our own, never text of the file: that comes on standard input.
+        command: ['sh', '-c', script, 'sh', folder, file, version],
+        input: text,
+        timeoutMs: INSTALL_TIMEOUT_MS,
+      },
+    ],
+  };
+}
+
+/** `ready` is written last: an installation that was cut off is done again. */
+const BEGIN =
+  'set -eu; cd "$HOME"; folder=$1; file=$2; version=$3; [ -e "$folder/ready" ] && exit 0; mkdir -p "$folder"; cat > "$folder/$file"; ';
+const missing = (tool: string, advice: string): string =>
+  `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: ${advice}" >&2; exit 127; }; `;
+const UV =
+  'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; ' +
+  BEGIN +
+  missing('uv', 'install it for this user, or name a Python in environment.python') +
+  'uv venv --quiet --allow-existing --python "$version" "$folder"; ' +
+  'uv pip install --python "$folder/bin/python" -r "$folder/$file"; : > "$folder/ready"';
+const CONDA =
+  BEGIN +
+  missing('conda', 'install it for this user, or name a Python in environment.python') +
+  'conda env update --quiet --prefix "$PWD/$folder" --file "$folder/$file"; : > "$folder/ready"';

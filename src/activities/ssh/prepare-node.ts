@@ -1,0 +1,133 @@
+import { readFileSync } from 'node:fs';
+
+import { execa } from 'execa';
+
+import type { SshNode, SshProvider } from '../../contracts/cluster.js';
+import { HostError, type Host } from '../../hosts/host.js';
+import { paths } from '../../setup/paths.js';
+import { distributionVersions, environmentPythonVersion } from '../../setup/python.js';
+import { HEAD } from '../../workflows/cluster-plan.js';
+import { ensureToken } from '../local/node-state.js';
+import { callAgent, CheckAnswer } from './agent.js';
+import { installPlan, type InstallStep } from './environment.js';
+import { nodeFolder } from './node-settings.js';
+
+/** Unpacks standard input into `$1`: a package that was there may be of another version. */
+const UNPACK = 'set -eu; rm -rf "$1"; umask 077; mkdir "$1"; tar -x -f - -C "$1"';
+/** A megabyte over a slow line. */
+const UNPACK_MS = 120_000;
+
+/** A node that is being made ready. */
+export interface Preparation {
+  readonly cluster: string;
+  readonly nodes: SshProvider;
+  readonly node: SshNode;
+  readonly host: Host;
+  readonly log: (line: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Makes a host ready for `ray start`: environment, set-up commands, a look at all that a node needs, token, package.
+ * Each step may be repeated.
+ *
+ * @returns the address that the other nodes reach it at
+ * @throws HostError with everything that is wrong with the host
+ */
+export async function prepareNode(preparation: Preparation): Promise<string> {
+  const { cluster, nodes, node, host } = preparation;
+  const { steps } = installPlan(nodes.environment);
+  const setup = nodes.setup.map((command) => ({
+    what: `set-up command ${command.join(' ')}`,
+    command,
+    timeoutMs: nodes.stepTimeoutSeconds * 1000,
+  }));
+  for (const step of [...steps, ...setup]) await runStep(preparation, step);
+  const address = await checkNode(preparation, true);
+  const files = nodeFolder(cluster, nodes, node.name);
+  if (nodes.tokenAuth) {
+    await host.put(files.token, readFileSync(ensureToken(cluster), 'utf8'), 0o600);
+  }
+  await sendPackage(preparation, files.package);
+  return address;
+}
+
+async function runStep({ host, log, signal }: Preparation, step: InstallStep): Promise<void> {
+  log(`${step.what} ...`);
+  const said: string[] = [];
+  const { exitCode } = await host.run(step.command, {
+    timeoutMs: step.timeoutMs,
+    onLine: (line) => {
+      log(line);
+      said.push(line);
+      if (said.length > SHOWN_LINES) said.shift();
+    },
+    ...(step.input !== undefined && { input: step.input }),
+    ...(signal && { signal }),
+  });
+  if (exitCode === 0) return;
+  throw new HostError(
+    'HostRefused',
+    host.name,
+    `${step.what} failed (exit code ${exitCode}): ${said.join('; ')}`,
+    'Mend the command in the cluster file, or what it needs on that host.',
+  );
+}
+
+/** Lines of a failed command that an error shows; all of them are in the node's log. */
+const SHOWN_LINES = 5;
+
+/**
+ * Looks at everything that a node needs on its host.
+ *
+ * @param make also makes the node's folder there
+ * @returns the address that the other nodes reach it at
+ * @throws HostError `HostRefused` with all that is missing
+ */
+export async function checkNode(
+  { cluster, nodes, node, host, signal }: Omit<Preparation, 'log'>,
+  make = false,
+): Promise<string> {
+  const { python } = installPlan(nodes.environment);
+  const { gcs, dashboard, client } = nodes.ports;
+  const gpus = node.resources?.num_gpus;
+  const given = {
+    folder: nodeFolder(cluster, nodes, node.name).folder,
+    make,
+    expected: await ownVersions(),
+    ports: node.name === HEAD ? { gcs, dashboard, client } : {},
+    ...(node.address !== undefined && { address: node.address }),
+    ...(gpus !== undefined && { gpus }),
+    ...(nodes.environment.image !== undefined && { image: nodes.environment.image }),
+  };
+  const options = signal && { signal };
+  const { problems, address } = await callAgent(host, python, 'check', given, CheckAnswer, options);
+  if (problems.length === 0) return address;
+  const wayOut = 'Mend on that host what the message names, then run the same command again.';
+  throw new HostError('HostRefused', host.name, problems.join('; '), wayOut);
+}
+
+/** Versions that every node has to have: the drivers that place engines run in this machine's environment. */
+async function ownVersions(): Promise<{ python?: string; ray?: string }> {
+  const python = environmentPythonVersion()?.split('.').slice(0, 2).join('.');
+  const ray = (await distributionVersions(['ray'])).get('ray');
+  return { ...(python !== undefined && { python }), ...(ray !== undefined && { ray }) };
+}
+
+/** What engines are made of, in the version of this worker. */
+async function sendPackage({ host, signal }: Preparation, folder: string): Promise<void> {
+  const archive = ['-c', '-f', '-', '--exclude=__pycache__', '-C', paths.pythonProject, 'rankflow'];
+  const { stdout } = await execa('tar', archive, { encoding: 'buffer' });
+  const { exitCode, stderr } = await host.run(['sh', '-c', UNPACK, 'sh', folder], {
+    input: stdout,
+    timeoutMs: UNPACK_MS,
+    ...(signal && { signal }),
+  });
+  if (exitCode === 0) return;
+  throw new HostError(
+    'HostRefused',
+    host.name,
+    `the Python package cannot be unpacked into ${folder}: ${stderr.trim()}`,
+    'See that tar is there and that there is some room.',
+  );
+}

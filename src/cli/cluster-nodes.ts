@@ -1,0 +1,150 @@
+import type { Command } from 'commander';
+
+import type { SshNode } from '../contracts/cluster.js';
+import type { ChangeNodesRequest, ChangeNodesResult } from '../contracts/workflows.js';
+import { clusterTarget } from './cluster-target.js';
+import { numeric } from './run-options.js';
+
+interface AddFlags {
+  readonly spare?: boolean;
+  readonly json?: boolean;
+}
+
+interface DrainFlags {
+  readonly seconds: unknown;
+  readonly json?: boolean;
+}
+
+interface LogFlags {
+  readonly lines: unknown;
+  readonly json?: boolean;
+}
+
+/** `rankflow cluster add|drain|remove|scale|logs`: the nodes of a cluster over ssh. */
+export function registerNodeCommands(cluster: Command): void {
+  cluster
+    .command('add')
+    .description('add hosts to a cluster over ssh, or try nodes that failed or were drained again')
+    .argument('<file-or-name>', 'cluster')
+    .argument(
+      '[hosts...]',
+      'hosts or names of nodes (default: what the file has and the cluster lacks)',
+    )
+    .option('--spare', 'only to take the place of others')
+    .option('--json', 'print the nodes as JSON')
+    .action(add);
+  cluster
+    .command('drain')
+    .description('give engines on nodes time to finish, then end the nodes')
+    .argument('<file-or-name>', 'cluster')
+    .argument('<nodes...>', 'names of nodes')
+    .option('--seconds <n>', 'time that they have at most', numeric, 120)
+    .option('--json', 'print the nodes as JSON')
+    .action(async (target: string, nodes: string[], { seconds, json }: DrainFlags) =>
+      change(target, { drain: { nodes, seconds: await wholeNumber(seconds, '--seconds') } }, json),
+    );
+  cluster
+    .command('remove')
+    .description('end nodes at once and forget them')
+    .argument('<file-or-name>', 'cluster')
+    .argument('<nodes...>', 'names of nodes')
+    .option('--json', 'print the nodes as JSON')
+    .action(async (target: string, nodes: string[], { json }: AddFlags) =>
+      change(target, { remove: nodes }, json),
+    );
+  cluster
+    .command('scale')
+    .description('say how many worker nodes a cluster over ssh is to have; the others are spares')
+    .argument('<file-or-name>', 'cluster')
+    .argument('<count>', 'worker nodes', numeric)
+    .option('--json', 'print the nodes as JSON')
+    .action(async (target: string, count: unknown, { json }: AddFlags) =>
+      change(target, { count: await wholeNumber(count, 'count') }, json),
+    );
+  cluster
+    .command('logs')
+    .description('show what happened on the nodes, and the end of what Ray said there')
+    .argument('<file-or-name>', 'cluster')
+    .argument('[nodes...]', 'names of nodes (default: all)')
+    .option('--lines <n>', 'lines of each node', numeric, 50)
+    .option('--json', 'print each line as JSON')
+    .action(logs);
+}
+
+async function wholeNumber(value: unknown, what: string): Promise<number> {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0) return value;
+  const { ClientError } = await import('../client/errors.js');
+  throw new ClientError('Usage', `${what}: expected a whole number`);
+}
+
+async function add(target: string, hosts: string[], flags: AddFlags): Promise<void> {
+  const { ClientError } = await import('../client/errors.js');
+  const { clusterStatus } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { expandHosts, named } = await import('../clusters/members.js');
+
+  const { name, spec } = await clusterTarget(target);
+  const status = await withClient(async (client) => clusterStatus(client, name));
+  const present = new Map(status?.nodes.map((node) => [node.name, node]));
+  const known = new Map(
+    [spec?.nodes, status?.asked].flatMap((nodes) =>
+      nodes?.provider === 'ssh'
+        ? nodes.workers.map((node): [string, SshNode] => [node.name, node])
+        : [],
+    ),
+  );
+  const nodes =
+    hosts.length === 0
+      ? [...known.values()].filter((node) => !present.has(node.name))
+      : hosts.flatMap(expandHosts).map(
+          (host) =>
+            known.get(host) ??
+            named({
+              host: present.get(host)?.host ?? host,
+              ...(present.has(host) && { name: host }),
+            }),
+        );
+  if (nodes.length === 0) {
+    throw new ClientError('Usage', `There is no node to add to ${name}: name a host.`);
+  }
+  await change(target, { add: nodes, ...(flags.spare && { spare: true }) }, flags.json);
+}
+
+async function change(
+  target: string,
+  request: ChangeNodesRequest,
+  json: boolean | undefined,
+): Promise<void> {
+  const { changeNodes } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const { name } = await clusterTarget(target);
+  const result = await withClient(async (client) => changeNodes(client, name, request));
+  if (json) printJson({ name, ...result });
+  else print(name);
+  say(nodesText(result));
+  say(`See how it goes with: rankflow cluster status ${name}`);
+}
+
+const nodesText = ({ active, spares }: ChangeNodesResult): string =>
+  `Worker nodes: ${active.join(', ') || 'none'}; others: ${spares.join(', ') || 'none'}.`;
+
+async function logs(target: string, nodes: string[], flags: LogFlags): Promise<void> {
+  const { clusterLogs } = await import('../clusters/logs.js');
+  const { clusterStatus } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson } = await import('./output.js');
+
+  const lines = await wholeNumber(flags.lines, '--lines');
+  const { name, spec } = await clusterTarget(target);
+  const status = await withClient(async (client) => clusterStatus(client, name)).catch(
+    () => undefined,
+  );
+  const asked = status?.asked;
+  const shown = spec ?? (asked && { name, nodes: asked });
+  for await (const found of clusterLogs(name, shown, nodes, lines)) {
+    if (flags.json) printJson(found);
+    else print(found.source === 'ray' ? `${found.node} ray | ${found.line}` : found.line);
+  }
+}

@@ -1,0 +1,30 @@
+import type { ClusterNodeStatus, ClusterStatus } from '../contracts/workflows.js';
+import { table } from './output.js';
+
+/** Events that are shown: the last ones say what is going on. */
+const EVENTS = 10;
+
+/** A cluster over ssh, for people: a line for each node, and what happened last. */
+export function clusterTable(cluster: ClusterStatus): string {
+  const { name, state, address, nodes, users, events = [] } = cluster;
+  const head = ['NODE', 'STATE', 'ADDRESS', 'RESOURCES', 'ENGINES', 'SINCE', 'LAST PROBLEM'];
+  return [
+    `${name}: ${state} (ssh)${address ? `, Ray ${address.address}, dashboard ${address.dashboardUrl}` : ''}`,
+    table([head, ...nodes.map(row)]),
+    ...(users.length > 0 ? [`used by ${users.join(', ')}`] : []),
+    ...events.slice(-EVENTS).map(({ at, node, what }) => `${at}  ${node ?? name}: ${what}`),
+  ].join('\n');
+}
+
+function row(node: ClusterNodeStatus): string[] {
+  const { name, state, deadline, ip, host, cpus, gpus, engines, since, problem } = node;
+  return [
+    name,
+    deadline === undefined ? state : `${state} until ${deadline}`,
+    ip ?? host ?? '',
+    `${cpus} CPU${gpus > 0 ? `, ${gpus} GPU` : ''}`,
+    engines === undefined ? '' : String(engines),
+    since ?? '',
+    problem?.message.split('\n')[0] ?? '',
+  ];
+}

@@ -1,0 +1,119 @@
+import { nodeFolder } from '../activities/ssh/node-settings.js';
+import { installPlan } from '../activities/ssh/environment.js';
+import { targetOf } from '../activities/ssh/hosts.js';
+import { ClientError } from '../client/errors.js';
+import type { ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
+import type { HostReport } from '../hosts/alike/facts.js';
+import { portsToReach } from '../hosts/alike/ports.js';
+import type { VersionRules } from '../hosts/alike/versions.js';
+import { inspectHosts, type InspectedHost } from '../hosts/inspect.js';
+import { localHost } from '../hosts/local.js';
+import { sshHost } from '../hosts/ssh.js';
+import { paths } from '../setup/paths.js';
+import { HEAD } from '../workflows/names.js';
+
+export interface ClusterInspection {
+  /** Nodes that are looked at, the head always; default all, spares included. */
+  readonly nodes?: readonly string[];
+  /** Whether its nodes run already, so that their ports are taken. */
+  readonly running?: boolean | 'maybe';
+  /** Address of Temporal for engines on nodes; not looked at when absent. */
+  readonly temporal?: string | undefined;
+  readonly store?: string | undefined;
+  readonly engine?: VersionRules['engine'];
+  readonly signal?: AbortSignal;
+}
+
+/** This machine in tables: no node can be called so. */
+const HERE = 'this machine';
+
+/**
+ * Looks at the hosts of a cluster and at this machine, whose drivers place engines on them; see {@link inspectHosts}.
+ *
+ * @throws ClientError `Usage` for an existing cluster: nobody here may log in on its hosts
+ */
+export async function inspectCluster(
+  { name, nodes }: ClusterSpec,
+  { nodes: wanted, ...options }: ClusterInspection,
+): Promise<HostReport> {
+  if (nodes.provider === 'existing') {
+    throw new ClientError('Usage', `The hosts of ${name} are not ours to look at.`, {
+      wayOut: 'Run `rankflow doctor` on each of them, or describe them with provider ssh.',
+    });
+  }
+  if (nodes.provider === 'local') {
+    const alone = { ...here(), role: 'head', engines: true } as const;
+    return inspectHosts([alone], { ...settings(options), ports: [] });
+  }
+  const chosen = [nodes.head, ...nodes.workers].filter(
+    (node) => node.name === HEAD || wanted === undefined || wanted.includes(node.name),
+  );
+  return inspectHosts([...chosen.map((node) => onSsh(name, nodes, node)), here()], {
+    ...settings(options),
+    ports: portsToReach(nodes.ports),
+    storeEnvironment: passedOn(nodes),
+    rules: rulesOf(nodes, options.engine),
+  });
+}
+
+function settings({ running, temporal, store, engine, signal }: ClusterInspection) {
+  return {
+    temporal,
+    store,
+    rules: { ...(engine && { engine }) },
+    ...(running && { running }),
+    ...(signal && { signal }),
+  };
+}
+
+const here = (): InspectedHost => ({
+  host: localHost(HERE),
+  role: 'control',
+  engines: false,
+  address: '127.0.0.1',
+  python: [paths.python],
+  env: { PYTHONPATH: paths.pythonProject },
+  folders: { home: paths.home },
+});
+
+function onSsh(cluster: string, nodes: SshProvider, node: SshNode): InspectedHost {
+  const { environment } = nodes;
+  const { python, steps } = installPlan(environment);
+  const { folder, package: files } = nodeFolder(cluster, nodes, node.name);
+  return {
+    // Not the bounded host of the activities: those that listen would keep the others from connecting.
+    host: sshHost(targetOf(nodes, node)),
+    role: node.name === HEAD ? 'head' : 'worker',
+    engines: node.name !== HEAD || nodes.workers.length === 0,
+    address: node.address,
+    python: pythonCommand(python),
+    env: { PYTHONPATH: files },
+    environmentLater: steps.length > 0,
+    image: environment.image,
+    packageLater: true,
+    folders: { node: folder },
+  };
+}
+
+/** `~` is the home of the user over there, which only a shell of that host knows. */
+const pythonCommand = (python: string): string[] =>
+  python.startsWith('~/')
+    ? ['sh', '-c', 'python=$1; shift; exec "$HOME/$python" "$@"', 'sh', python.slice(2)]
+    : [python];
+
+/** What the nodes get of this process' environment and of the cluster file: settings of the store are among it. */
+function passedOn({ environment: { variables, pass = [] } }: SshProvider): Record<string, string> {
+  const passed = pass.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return { ...variables, ...Object.fromEntries(passed) };
+}
+
+function rulesOf(
+  { environment: { variables } }: SshProvider,
+  engine: VersionRules['engine'] = 'vllm',
+): VersionRules {
+  const minor = variables?.['RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL'] === 'minor';
+  return { engine, pythonMatch: minor ? 'minor' : 'patch' };
+}

@@ -1,0 +1,117 @@
+import type { SshFile } from '../contracts/cluster-file.js';
+import type { SshNode } from '../contracts/cluster.js';
+
+/** What is wrong with a value of the cluster file. */
+export interface Complaint {
+  readonly path: readonly PropertyKey[];
+  /** The key that is wrong, when it is not the value at `path`. */
+  readonly key?: string;
+  readonly message: string;
+}
+
+export interface Members {
+  readonly head: SshNode;
+  /** Worker nodes that are wanted, then the spares. */
+  readonly workers: SshNode[];
+  readonly count: number;
+}
+
+/** A range stands for this many hosts at most: more is a slip of the finger. */
+const LONGEST_RANGE = 1024;
+
+/** `10.0.0.[8-10]` → `10.0.0.8`, `10.0.0.9`, `10.0.0.10`; numbers keep the width of the first. */
+export function expandHosts(pattern: string): string[] {
+  const match = /^(?<before>.*)\[(?<first>\d+)-(?<last>\d+)\](?<after>.*)$/u.exec(pattern);
+  if (match?.groups === undefined) return [pattern];
+  const { before = '', first = '', last = '', after = '' } = match.groups;
+  const length = Math.min(LONGEST_RANGE, Number(last) - Number(first) + 1);
+  return Array.from(
+    { length: Math.max(0, length) },
+    (_, index) => `${before}${String(Number(first) + index).padStart(first.length, '0')}${after}`,
+  );
+}
+
+/** The nodes of a cluster file: groups and ranges spelt out, each node with a name of its own. */
+export function membersOf(file: SshFile, complaints: Complaint[]): Members {
+  const placed: { readonly node: SshNode; readonly path: readonly PropertyKey[] }[] = [];
+  const spares: typeof placed = [];
+  const head = typeof file.head === 'string' ? { host: file.head } : file.head;
+  placed.push({ node: { ...head, name: 'head' }, path: ['head'] });
+  if (head.name !== undefined && head.name !== 'head') {
+    complaints.push({ path: ['head', 'name'], message: 'the head is called head' });
+  }
+  for (const [index, entry] of file.workers.entries()) {
+    const path = ['workers', index];
+    if (typeof entry === 'string') placed.push(...hostsOf(entry, path, complaints));
+    else if ('group' in entry) {
+      const { wanted, others } = groupOf(entry, path, complaints);
+      placed.push(...wanted);
+      spares.push(...others);
+    } else placed.push({ node: named(entry), path });
+  }
+  for (const [index, entry] of file.spares.entries()) {
+    const path = ['spares', index];
+    if (typeof entry === 'string') spares.push(...hostsOf(entry, path, complaints));
+    else spares.push({ node: named(entry), path });
+  }
+  checkUnique([...placed, ...spares], complaints);
+  const count = placed.length - 1;
+  const workers = [...placed.slice(1), ...spares].map(({ node }) => node);
+  return { head: { ...head, name: 'head' }, workers, count };
+}
+
+type Placed = { readonly node: SshNode; readonly path: readonly PropertyKey[] };
+
+function hostsOf(pattern: string, path: readonly PropertyKey[], complaints: Complaint[]): Placed[] {
+  const hosts = expandHosts(pattern);
+  if (hosts.length === 0) complaints.push({ path, message: `${pattern} stands for no host` });
+  return hosts.map((host) => ({ node: named({ host }), path }));
+}
+
+type Group = Extract<SshFile['workers'][number], { group: string }>;
+
+function groupOf(
+  { group, hosts: patterns, count, ...shared }: Group,
+  path: readonly PropertyKey[],
+  complaints: Complaint[],
+): { wanted: Placed[]; others: Placed[] } {
+  const placed = patterns.flatMap((pattern, index) =>
+    hostsOf(pattern, [...path, 'hosts', index], complaints),
+  );
+  const nodes = placed.map(({ node, path: at }, index) => ({
+    node: { ...shared, ...node, name: `${group}-${index + 1}` },
+    path: at,
+  }));
+  if (count !== undefined && count > nodes.length) {
+    complaints.push({
+      path: [...path, 'count'],
+      message: `${count} nodes are wanted of ${nodes.length} hosts`,
+    });
+  }
+  const wanted = count ?? nodes.length;
+  return { wanted: nodes.slice(0, wanted), others: nodes.slice(wanted) };
+}
+
+/** A host without a name is called as it is addressed. */
+export const named = (
+  node: Omit<SshNode, 'name'> & { readonly name?: string | undefined },
+): SshNode => ({
+  ...node,
+  name: node.name ?? node.host.toLowerCase().replaceAll(/[^a-z0-9.-]/gu, '-'),
+});
+
+function checkUnique(placed: readonly Placed[], complaints: Complaint[]): void {
+  const names = new Map<string, number>();
+  const hosts = new Map<string, string>();
+  for (const { node, path } of placed) {
+    if (names.has(node.name))
+      complaints.push({ path, message: `there are two nodes called ${node.name}` });
+    names.set(node.name, 1);
+    // Two nodes on one host would each count all of its CPUs and GPUs.
+    const where = `${node.host}:${node.ssh?.port ?? ''}`;
+    const other = hosts.get(where);
+    if (other !== undefined)
+      complaints.push({ path, message: `${node.host} is the host of ${other}, too` });
+    else hosts.set(where, node.name);
+  }
+}

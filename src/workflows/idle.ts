@@ -1,0 +1,24 @@
+import type { ClusterObservation } from '../contracts/activities.js';
+
+/** Since when nobody has used a cluster. Pure state, no timers. */
+export class Idle {
+  #since: number | undefined;
+
+  /** @param minutes after which an unused cluster is to go; undefined: never */
+  constructor(private readonly minutes: number | undefined) {}
+
+  /**
+   * Takes in a look; one that could not see whether there are engines and jobs counts as use.
+   *
+   * @param users how many workflows need the cluster
+   * @param now milliseconds since the epoch
+   * @returns whether it is time to go
+   */
+  see({ engines, jobs }: ClusterObservation, users: number, now: number): boolean {
+    if (this.minutes === undefined) return false;
+    const unused = engines !== undefined && Object.values(engines).every((count) => count === 0);
+    const idle = unused && jobs === 0 && users === 0;
+    this.#since = idle ? (this.#since ?? now) : undefined;
+    return this.#since !== undefined && now - this.#since >= this.minutes * 60_000;
+  }
+}

@@ -1,0 +1,52 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+import type { Client } from '@temporalio/client';
+import { temporal } from '@temporalio/proto';
+
+const { History } = temporal.api.history.v1;
+
+export const HISTORIES = fileURLToPath(new URL('../replay/histories', import.meta.url));
+
+/**
+ * `history` is the protobuf message, compressed, in base64: the SDK's reader of JSON histories wants the same
+ * copy of protobufjs below `@temporalio/common` and `@temporalio/proto`, which npm does not give it.
+ */
+export interface KeptHistory {
+  readonly workflowId: string;
+  readonly events: number;
+  readonly history: string;
+}
+
+/** Keeps the first run of a workflow when it has ended, unless a history of this name is there. */
+export async function keepHistory(client: Client, name: string, workflowId: string): Promise<void> {
+  const file = path.join(HISTORIES, `${name}.json`);
+  if (existsSync(file)) return;
+  const handle = client.workflow.getHandle(workflowId);
+  await handle.result().catch(() => undefined);
+  const { raw } = await handle.describe();
+  const runId = raw.workflowExecutionInfo?.firstRunId;
+  const history = await client.workflow.getHandle(workflowId, runId ?? '').fetchHistory();
+  const bytes = History.encode(withoutHost(history)).finish();
+  const kept: KeptHistory = {
+    workflowId,
+    events: history.events?.length ?? 0,
+    history: gzipSync(bytes).toString('base64'),
+  };
+  writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
+}
+
+/** Names of hosts, processes and folders are of no use in a kept history. Changes `value` in place. */
+function withoutHost<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
+  const fields = value as Record<string, unknown>;
+  for (const [key, field] of Object.entries(fields)) {
+    if (key === 'identity') fields[key] = 'worker';
+    else if (key === 'stackTrace') fields[key] = '';
+    else if (typeof field === 'string' && field.includes('@')) fields[key] = 'queue';
+    else withoutHost(field);
+  }
+  return value;
+}

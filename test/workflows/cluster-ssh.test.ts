@@ -1,0 +1,225 @@
+import { WithStartWorkflowOperation, type WorkflowUpdateFailedError } from '@temporalio/client';
+import { ApplicationFailure } from '@temporalio/common';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import type { ControlActivities, NodeProblem } from '../../src/contracts/activities.js';
+import type { ClusterSpec } from '../../src/contracts/cluster.js';
+import {
+  CONTROL_QUEUE,
+  QUERY,
+  UPDATE,
+  WORKFLOW,
+  clusterWorkflowId,
+} from '../../src/contracts/names.js';
+import type {
+  ChangeNodesRequest,
+  ChangeNodesResult,
+  ClusterStatus,
+  EnsureClusterRequest,
+  EnsuredCluster,
+  StopResult,
+} from '../../src/contracts/workflows.js';
+import { ADDRESS, rayNode } from '../support/fake-cluster.js';
+import { Harness, eventually } from '../support/harness.js';
+import { keepHistory } from '../support/kept-history.js';
+import { sshProvider } from '../support/ssh-spec.js';
+
+/** Hosts on which a node runs; those that are not fit, and why; those that do not answer. */
+const running = new Set<string>();
+const unfit = new Map<string, string>();
+const away = new Set<string>();
+const calls: string[] = [];
+/** Hosts become unfit only after they were looked at. */
+let lookAway = false;
+
+const problemOf = (node: string): NodeProblem => ({
+  node,
+  problem: { type: 'HostRefused', message: `${node}: ${unfit.get(node)}` },
+});
+
+const activities: Partial<ControlActivities> = {
+  checkNodes: async ({ nodes }) => {
+    calls.push(`check ${nodes.join(' ')}`);
+    if (lookAway) return [];
+    return nodes.filter((node) => unfit.has(node)).map(problemOf);
+  },
+  observeCluster: async ({ nodes = [] }) => {
+    const processes = nodes.map((name) => ({
+      ...{ name, running: running.has(name), ageSeconds: 1 },
+      ...(away.has(name) && { running: false, unreachable: 'no route' }),
+    }));
+    if (!running.has('head')) return { reachable: false, nodes: [], processes };
+    const alive = [...running].filter((name) => !away.has(name));
+    return {
+      ...{ reachable: true, address: ADDRESS, processes, jobs: 0, engines: {} },
+      nodes: alive.map((name) => rayNode({ name, nodeId: `id-${name}`, head: name === 'head' })),
+    };
+  },
+  startNode: async ({ node, address }) => {
+    calls.push(`start ${node}${address ? ` at ${address.address}` : ''}`);
+    if (away.has(node)) throw ApplicationFailure.nonRetryable(`${node}: away`, 'HostUnreachable');
+    if (unfit.has(node))
+      throw ApplicationFailure.nonRetryable(problemOf(node).problem.message, 'HostRefused');
+    running.add(node);
+  },
+  endNode: async ({ node }) => {
+    calls.push(`end ${node}`);
+    running.delete(node);
+  },
+  removeNodes: async ({ nodes }) => {
+    calls.push(`remove ${nodes.join(' ')}`);
+    running.clear();
+    return nodes
+      .filter((node) => away.has(node))
+      .map((node) => ({ node, problem: { type: 'HostUnreachable', message: `${node}: away` } }));
+  },
+  drainNode: async ({ nodeId, seconds }) => {
+    calls.push(`drain ${nodeId} ${seconds}`);
+  },
+};
+
+let harness: Harness;
+beforeAll(async () => {
+  harness = await Harness.start('cluster-ssh');
+  await harness.serve(CONTROL_QUEUE, activities);
+});
+beforeEach(() => {
+  for (const state of [running, unfit, away]) state.clear();
+  calls.length = 0;
+});
+afterAll(async () => harness.close());
+
+const specOf = (name: string, workers: string[], count?: number): ClusterSpec => ({
+  name,
+  nodes: sshProvider(workers, count),
+});
+const handleOf = (name: string) => harness.client.workflow.getHandle(clusterWorkflowId(name));
+const ensure = async (spec: ClusterSpec) =>
+  harness.client.workflow.executeUpdateWithStart<never, EnsuredCluster, [EnsureClusterRequest]>(
+    UPDATE.ensureCluster,
+    {
+      args: [{ spec }],
+      startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.cluster, {
+        workflowId: clusterWorkflowId(spec.name),
+        taskQueue: CONTROL_QUEUE,
+        args: [{ spec }],
+        workflowIdConflictPolicy: 'USE_EXISTING',
+      } as never),
+    },
+  );
+const change = async (name: string, request: ChangeNodesRequest) =>
+  handleOf(name).executeUpdate<ChangeNodesResult, [ChangeNodesRequest]>(UPDATE.changeNodes, {
+    args: [request],
+  });
+const stop = async (name: string) =>
+  handleOf(name).executeUpdate<StopResult, [object]>(UPDATE.stopCluster, { args: [{}] });
+const statusOf = async (name: string) => handleOf(name).query<ClusterStatus>(QUERY.status);
+const refusal = async (update: Promise<unknown>): Promise<{ type?: string; message?: string }> =>
+  update.then(
+    () => ({ message: 'no refusal' }),
+    (error: WorkflowUpdateFailedError) =>
+      error.cause as ApplicationFailure as { type?: string; message?: string },
+  );
+
+describe('a cluster over ssh', () => {
+  it('comes up from its head, and is taken down', async () => {
+    expect(await ensure(specOf('whole', ['a', 'b']))).toMatchObject({ address: ADDRESS });
+    expect(calls.slice(0, 2)).toEqual(['check head a b', 'start head']);
+    expect(calls.slice(2).toSorted()).toEqual([
+      `start a at ${ADDRESS.address}`,
+      `start b at ${ADDRESS.address}`,
+    ]);
+    const status = await statusOf('whole');
+    expect(status).toMatchObject({ state: 'ready', provider: 'ssh' });
+    expect(status.events?.map(({ node, what }) => `${node}: ${what}`)).toContain(
+      'a: was missing, is alive',
+    );
+    expect(status.nodes[1]?.since).toMatch(/^\d{4}-/u);
+    expect(await stop('whole')).toEqual({ stopped: true });
+    expect(calls.at(-1)).toBe('remove head a b');
+  });
+
+  it('is refused with the problems of all hosts before anything is started', async () => {
+    unfit.set('a', 'has no Ray').set('b', 'port 1 is taken');
+    const cause = await refusal(ensure(specOf('unfit', ['a', 'b', 'c'])));
+    expect(cause.type).toBe('ClusterStartFailed');
+    expect(cause.message).toMatch(/a: has no Ray\n {2}b: port 1 is taken/u);
+    await eventually(() => calls.some((call) => call.startsWith('remove')));
+    expect(calls.filter((call) => call.startsWith('start'))).toEqual([]);
+  });
+
+  it('takes a spare for a host that is not fit', async () => {
+    unfit.set('a', 'has no Ray');
+    await ensure(specOf('spared', ['a', 'b', 's'], 2));
+    expect(calls.slice(0, 2)).toEqual(['check head a b', 'check s']);
+    const nodes = (await statusOf('spared')).nodes.map(({ name, state }) => `${name} ${state}`);
+    expect(nodes).toEqual(expect.arrayContaining(['head alive', 'b alive', 's alive']));
+    await stop('spared');
+  });
+
+  it('that came up in part says which nodes it lacks; the same command goes on from there', async () => {
+    const spec = specOf('half', ['a', 'b']);
+    // It was fit when it was looked at, and is not when it is to start.
+    lookAway = true;
+    unfit.set('b', 'disk full');
+    const cause = await refusal(ensure(spec));
+    lookAway = false;
+    expect(cause).toMatchObject({ type: 'ClusterStartFailed' });
+    expect(cause.message).toMatch(/lacks nodes that do not start:\n {2}b: disk full/u);
+    const half = await statusOf('half');
+    expect(half.nodes.map(({ name, state }) => `${name} ${state}`)).toEqual([
+      ...['head alive', 'a alive', 'b failed'],
+    ]);
+
+    unfit.clear();
+    calls.length = 0;
+    expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
+    expect(calls).toEqual([`start b at ${ADDRESS.address}`]);
+    await stop('half');
+  });
+
+  it(
+    'joins a lost node again, tells what happened, and changes by request',
+    { timeout: 120_000 },
+    async () => {
+      const spec = specOf('alive', ['a', 'b', 's'], 2);
+      await ensure(spec);
+      running.delete('a');
+      calls.length = 0;
+      await eventually(() => calls.includes(`start a at ${ADDRESS.address}`), 60);
+      await eventually(async () => (await statusOf('alive')).state === 'ready');
+      const told = (await statusOf('alive')).events?.map(({ node, what }) => `${node}: ${what}`);
+      expect(told).toEqual(
+        expect.arrayContaining(['a: was alive, is missing', 'a: was missing, is alive']),
+      );
+
+      expect(await refusal(change('alive', { remove: ['x'] }))).toMatchObject({
+        type: 'ClusterMismatch',
+      });
+      expect(await refusal(change('alive', { count: 4 }))).toMatchObject({
+        message: expect.stringMatching(/hosts for 3/u),
+      });
+      await change('alive', { drain: { nodes: ['b'], seconds: 60 } });
+      expect(calls).toContain('drain id-b 60');
+      await eventually(
+        () => calls.includes('end b') && calls.includes(`start s at ${ADDRESS.address}`),
+        60,
+      );
+      await eventually(async () => (await statusOf('alive')).state === 'ready');
+      const nodes = (await statusOf('alive')).nodes.map(({ name, state }) => `${name} ${state}`);
+      expect(nodes).toEqual(['head alive', 'a alive', 's alive', 'b drained']);
+      // What it was asked for is still what it is called for.
+      expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
+      await stop('alive');
+      if (process.env['RECORD_HISTORIES']) {
+        await keepHistory(harness.client, 'cluster-over-ssh', clusterWorkflowId('alive'));
+      }
+    },
+  );
+
+  it('goes down although a host does not answer, and says which', async () => {
+    await ensure(specOf('cut', ['a']));
+    away.add('a');
+    expect(await stop('cut')).toMatchObject({ stopped: true, left: [{ node: 'a' }] });
+  });
+});

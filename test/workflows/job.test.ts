@@ -1,0 +1,190 @@
+import type { WorkflowFailedError } from '@temporalio/client';
+import { ApplicationFailure } from '@temporalio/common';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { JobSpec, type JobResult, type JobStatus } from '../../src/contracts/job.js';
+import {
+  CONTROL_QUEUE,
+  QUERY,
+  SIGNAL,
+  WORKFLOW,
+  jobWorkflowId,
+} from '../../src/contracts/names.js';
+import { FakeJobs } from '../support/fake-job.js';
+import { Harness, eventually } from '../support/harness.js';
+
+let harness: Harness;
+let jobs: FakeJobs;
+
+beforeAll(async () => {
+  harness = await Harness.start('job');
+  const forward = (name: string) => async (input: unknown) =>
+    (jobs.activities as unknown as Record<string, (input: unknown) => unknown>)[name]?.(input);
+  const names = ['openJob', 'submitJob', 'followJob', 'endJob', 'ensureCluster', 'stopCluster'];
+  await harness.serve(
+    CONTROL_QUEUE,
+    Object.fromEntries(names.map((name) => [name, forward(name)])),
+  );
+});
+beforeEach(() => {
+  jobs = new FakeJobs();
+});
+afterAll(async () => harness.close());
+
+const start = async (jobId: string, change: object = {}) => {
+  const spec = JobSpec.parse({
+    jobId,
+    entrypoint: 'python train.py',
+    store: '/store',
+    cluster: { name: 'ray', nodes: { provider: 'local' } },
+    ...change,
+  });
+  return harness.client.workflow.start(WORKFLOW.job, {
+    workflowId: jobWorkflowId(jobId),
+    taskQueue: CONTROL_QUEUE,
+    args: [{ spec }],
+  });
+};
+type Handle = Awaited<ReturnType<typeof start>>;
+const failureOf = async (handle: Handle): Promise<ApplicationFailure> => {
+  const error = await handle.result().catch((caught: WorkflowFailedError) => caught.cause);
+  if (!(error instanceof ApplicationFailure)) throw new Error(`no failure: ${String(error)}`);
+  return error;
+};
+
+describe('a job', () => {
+  it('gives back what its script reported, and the cluster', async () => {
+    const result = { metrics: { loss: 0.5 }, checkpoint: '/store/best' };
+    jobs.ends = [{ status: 'succeeded', result }];
+    const handle = await start('good');
+    expect(await handle.result()).toEqual({
+      jobId: 'good',
+      state: 'succeeded',
+      attempts: 1,
+      ...result,
+    } satisfies JobResult);
+    expect(jobs.released).toBe(1);
+    const status = await handle.query<JobStatus>(QUERY.status);
+    expect(status).toMatchObject({
+      state: 'succeeded',
+      result,
+      attempts: [{ state: 'succeeded' }],
+    });
+  });
+
+  it('fails with the reason when its script does, without another try', async () => {
+    jobs.ends = [{ status: 'failed', errorType: 'JOB_ENTRYPOINT_COMMAND_ERROR', exitCode: 3 }];
+    const failure = await failureOf(await start('bad'));
+    expect(failure).toMatchObject({
+      type: 'JobFailed',
+      details: [{ state: 'failed', attempts: 1 }],
+    });
+    expect(failure.message).toContain('exit code 3');
+    expect(jobs.submitted).toEqual([1]);
+    expect(jobs.released).toBe(1);
+  });
+
+  it('is tried again as often as retries say', async () => {
+    const failed = { status: 'failed', exitCode: 1 } as const;
+    jobs.ends = [failed, failed, { status: 'succeeded' }];
+    const handle = await start('retried', { retries: 2 });
+    expect(await handle.result()).toMatchObject({ state: 'succeeded', attempts: 3 });
+    expect(jobs.submitted).toEqual([1, 2, 3]);
+  });
+
+  it('is submitted again on the repaired cluster when something below it was lost', async () => {
+    jobs.ends = [
+      { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' },
+      { status: 'unknown' },
+      { status: 'succeeded' },
+    ];
+    const handle = await start('lost');
+    expect(await handle.result()).toMatchObject({ state: 'succeeded', attempts: 3 });
+    // Once for each attempt, and what may be left of the lost ones is ended before the next begins.
+    expect(jobs.ensured).toBe(3);
+    expect(jobs.ended).toEqual([1, 2]);
+    const { attempts } = await handle.query<JobStatus>(QUERY.status);
+    expect(attempts.map(({ state, submissionId }) => [submissionId, state])).toEqual([
+      ['lost-a1', 'lost'],
+      ['lost-a2', 'lost'],
+      ['lost-a3', 'succeeded'],
+    ]);
+  });
+
+  it('is not submitted again while nobody knows whether it runs', async () => {
+    jobs.ends = [{ status: 'unreachable', reason: 'fetch failed' }, { status: 'succeeded' }];
+    const handle = await start('unreachable');
+    expect(await handle.result()).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect(jobs.submitted).toEqual([1]);
+    expect(jobs.ensured).toBe(2);
+  });
+
+  it('counts on from the attempts of an earlier start', async () => {
+    jobs.earlierAttempts = 4;
+    jobs.ends = [{ status: 'succeeded' }];
+    expect(await (await start('continued')).result()).toMatchObject({ attempts: 5 });
+    expect(jobs.submitted).toEqual([5]);
+  });
+
+  it('is stopped in good order, and its cluster given back', async () => {
+    const handle = await start('stopped');
+    await eventually(() => jobs.submitted.length === 1);
+    await eventually(async () => (await handle.query<JobStatus>(QUERY.status)).state === 'running');
+    await handle.signal(SIGNAL.stopJob);
+    expect(await handle.result()).toEqual({ jobId: 'stopped', state: 'stopped', attempts: 1 });
+    expect(jobs.ended).toEqual([1]);
+    expect(jobs.released).toBe(1);
+  });
+
+  it('is followed to its last line when it is stopped just as it starts', async () => {
+    jobs.startsOnlyWhenEnded = true;
+    const handle = await start('just-started');
+    await eventually(() => jobs.followed.length === 1);
+    await handle.signal(SIGNAL.stopJob);
+    expect(await handle.result()).toMatchObject({ state: 'stopped' });
+    expect(jobs.followed).toEqual(['start', 'end']);
+  });
+
+  it('is stopped by a cancellation as well', async () => {
+    const handle = await start('cancelled');
+    await eventually(async () => (await handle.query<JobStatus>(QUERY.status)).state === 'running');
+    await handle.cancel();
+    expect(await handle.result()).toMatchObject({ state: 'stopped' });
+    expect(jobs.ended).toEqual([1]);
+  });
+
+  it('can be stopped before its cluster is there', async () => {
+    let asked = false;
+    jobs.onEnsure = async () => {
+      asked = true;
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+    };
+    const handle = await start('early');
+    await eventually(() => asked);
+    await handle.signal(SIGNAL.stopJob);
+    expect(await handle.result()).toEqual({ jobId: 'early', state: 'stopped', attempts: 0 });
+    expect(jobs.submitted).toEqual([]);
+    expect(jobs.released).toBe(1);
+  });
+
+  it('is ended when its time is over', async () => {
+    const failure = await failureOf(await start('slow', { timeoutSeconds: 2 }));
+    expect(failure).toMatchObject({ type: 'JobTimedOut', details: [{ state: 'timed_out' }] });
+    expect(jobs.ended).toEqual([1]);
+    expect(jobs.released).toBe(1);
+  });
+
+  it('fails at once when Ray refuses it', async () => {
+    jobs.onSubmit = () => {
+      throw ApplicationFailure.nonRetryable('Ray refuses the job: bad field', 'JobRefused');
+    };
+    expect(await failureOf(await start('refused'))).toMatchObject({ type: 'JobRefused' });
+    expect(jobs.released).toBe(1);
+  });
+
+  it('gives up when it is lost again and again', async () => {
+    jobs.ends = [{ status: 'unknown' }, { status: 'unknown' }];
+    const failure = await failureOf(await start('hopeless', { restarts: 1 }));
+    expect(failure).toMatchObject({ type: 'JobLost', details: [{ attempts: 2 }] });
+  });
+});

@@ -1,0 +1,410 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
+import { existsSync, readFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import getPort from 'get-port';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { runNotifyCommand, sendWebhook, signatureOf } from '../../src/activities/notify.js';
+import {
+  awaitRun,
+  findInput,
+  planOccurrence,
+  prepareScheduledRun,
+} from '../../src/activities/scheduled.js';
+import {
+  backfillSchedule,
+  checkSchedule,
+  createSchedule,
+  deleteSchedule,
+  describeSchedule,
+  triggerSchedule,
+  type ScheduleDefinition,
+  type ScheduleView,
+} from '../../src/client/schedules.js';
+import type { PruneInput, PublishInput } from '../../src/contracts/activities.js';
+import { inferenceWorkflowId } from '../../src/contracts/names.js';
+import type { SchedulePolicies, ScheduledRun } from '../../src/contracts/schedule.js';
+import type { ScheduledResult } from '../../src/contracts/workflows.js';
+import { findTemporal } from '../../src/setup/temporal.js';
+import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
+import { Harness, eventually } from '../support/harness.js';
+import { World } from '../support/world.js';
+
+let harness: Harness;
+let world: World;
+let folder: string;
+const published: string[] = [];
+const pruned: PruneInput[] = [];
+const schedules = new Set<string>();
+
+/** Everything as it is, but for the copies of results, which need real ones. */
+const activities = {
+  planOccurrence,
+  findInput,
+  prepareScheduledRun,
+  awaitRun,
+  sendWebhook,
+  runNotifyCommand,
+  publishResults: async ({ occurrence }: PublishInput) => {
+    published.push(occurrence.runId);
+    return occurrence.output === undefined ? {} : { publishedUri: occurrence.output };
+  },
+  pruneScheduled: async (input: PruneInput) => {
+    pruned.push(input);
+    return { removed: [] };
+  },
+};
+
+beforeAll(async () => {
+  harness = await Harness.start('schedule');
+  world = await World.start(harness, activities);
+});
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'rankflow-schedule-'));
+  newRun();
+});
+afterEach(async () => {
+  for (const name of schedules) await deleteSchedule(harness.client, name).catch(() => undefined);
+  schedules.clear();
+  rmSync(folder, { recursive: true, force: true });
+});
+afterAll(async () => {
+  await world.reset();
+  await harness.close();
+});
+
+/** A run of one batch that leaves a manifest, as a real one does. */
+function newRun(): void {
+  world.run = new FakeRun([1]);
+  world.run.onFinalized = ({ runId, store }, result) => {
+    const run = path.join(store, 'runs', runId);
+    mkdirSync(run, { recursive: true });
+    writeFileSync(
+      path.join(run, 'manifest.json'),
+      JSON.stringify({ state: 'completed', ...result }),
+    );
+    // The next run of the test begins from nothing.
+    world.run.committed.clear();
+    world.run.finalized.length = 0;
+  };
+}
+
+type Change = Partial<ScheduledRun>;
+
+const definition = (
+  name: string,
+  change: Change = {},
+  policies: Partial<SchedulePolicies> = {},
+): ScheduleDefinition => {
+  schedules.add(name);
+  return checkSchedule({
+    run: {
+      schedule: name,
+      timing: { cron: ['0 2 * * *'], timeZone: 'UTC' },
+      input: `${folder}/{date}/requests.jsonl`,
+      inference: {
+        run: { ...fakeSpec('template', 1), store: folder },
+        specHash: SPEC_HASH,
+        cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
+        fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
+        affinity: 'pull',
+        keep: true,
+      },
+      ...change,
+    },
+    policies,
+  });
+};
+
+const today = (): string => new Date().toISOString().slice(0, 10);
+function putInput(date: string): void {
+  mkdirSync(path.join(folder, date), { recursive: true });
+  writeFileSync(path.join(folder, date, 'requests.jsonl'), '{}\n');
+}
+
+/** Waits for the newest start of a schedule to end. */
+async function lastResult(view: ScheduleView): Promise<ScheduledResult> {
+  const workflowId = view.recent.at(-1)?.workflowId ?? '';
+  return (await harness.client.workflow.getHandle(workflowId).result()) as ScheduledResult;
+}
+const seen = async (name: string, is: (view: ScheduleView) => boolean, seconds = 60) =>
+  eventually(async () => {
+    const view = await describeSchedule(harness.client, name);
+    return is(view) && view;
+  }, seconds);
+const triggered = async (name: string, starts = 1): Promise<ScheduledResult> => {
+  await triggerSchedule(harness.client, name);
+  return lastResult(await seen(name, ({ recent }) => recent.length === starts));
+};
+
+describe('a schedule', { timeout: 120_000 }, () => {
+  it('runs the input of its date when it is triggered; twice is one run', async () => {
+    putInput(today());
+    const output = `${folder}/{date}.jsonl`;
+    await createSchedule(harness.client, definition('nightly', { output }), { paused: true });
+    expect(await triggered('nightly')).toMatchObject({
+      runId: `nightly-${today()}`,
+      date: today(),
+      state: 'completed',
+      publishedUri: `${folder}/${today()}.jsonl`,
+    });
+    const handle = harness.client.workflow.getHandle(inferenceWorkflowId(`nightly-${today()}`));
+    expect((await handle.describe()).memo).toMatchObject({ run: { store: folder } });
+    expect(await triggered('nightly', 2)).toMatchObject({ state: 'completed' });
+    expect(world.run.attempts).toHaveLength(1);
+  });
+
+  it('says so when a run is due while the last one goes on, and a start for the same date joins it', async () => {
+    putInput(today());
+    let finish: () => void = () => {};
+    world.run.onBatch = async () => new Promise((resolve) => (finish = resolve));
+    await createSchedule(harness.client, definition('busy', {}, { overlap: 'skip' }), {
+      paused: true,
+    });
+    await triggerSchedule(harness.client, 'busy');
+    await eventually(() => world.run.inFlight === 1, 60);
+    await triggerSchedule(harness.client, 'busy');
+    await seen('busy', ({ skipped }) => skipped === 1);
+    await triggerSchedule(harness.client, 'busy', 'allow-all');
+    const { recent } = await seen('busy', (view) => view.recent.length === 2);
+    finish();
+    for (const { workflowId } of recent) {
+      const result = await harness.client.workflow.getHandle(workflowId).result();
+      expect(result).toMatchObject({ state: 'completed', runId: `busy-${today()}` });
+    }
+    expect(world.run.attempts).toHaveLength(1);
+  });
+
+  it('is filled in for three days, each with its own input, one after the other', async () => {
+    const dates = ['2026-01-05', '2026-01-06', '2026-01-07'];
+    for (const date of dates) putInput(date);
+    const inputs: string[] = [];
+    world.run.onPlan = () => undefined;
+    const retention = { keepLast: 2 };
+    await createSchedule(harness.client, definition('filled', { retention }), { paused: true });
+    await backfillSchedule(harness.client, 'filled', {
+      from: new Date('2026-01-05T00:00:00Z'),
+      to: new Date('2026-01-07T23:59:59Z'),
+    });
+    const { recent } = await seen('filled', (view) => view.recent.length === 3, 90);
+    const results: ScheduledResult[] = [];
+    for (const { workflowId } of recent) {
+      results.push(
+        (await harness.client.workflow.getHandle(workflowId).result()) as ScheduledResult,
+      );
+      const { runId } = results.at(-1) as ScheduledResult;
+      const inference = harness.client.workflow.getHandle(inferenceWorkflowId(runId));
+      const history = await inference.fetchHistory();
+      const payload = history.events?.[0]?.workflowExecutionStartedEventAttributes?.input;
+      inputs.push(Buffer.from(payload?.payloads?.[0]?.data ?? []).toString());
+    }
+    expect(results.map(({ runId }) => runId)).toEqual(dates.map((date) => `filled-${date}`));
+    for (const [day, date] of dates.entries()) {
+      expect(inputs[day]).toContain(`${folder}/${date}/requests.jsonl`);
+    }
+    expect(pruned.at(-1)).toMatchObject({ occurrence: { date: '2026-01-07' }, retention });
+    expect(world.run.mostInFlight).toBe(1);
+  });
+
+  it('skips a date without input when it is to, and tells so', async () => {
+    const told = await receiver([200]);
+    const notify = [{ kind: 'webhook' as const, url: told.url }];
+    await createSchedule(harness.client, definition('skipping', { noInput: 'skip', notify }), {
+      paused: true,
+    });
+    expect(await triggered('skipping')).toMatchObject({ state: 'skipped', date: today() });
+    await eventually(() => told.calls.length === 1);
+    expect(JSON.parse(told.calls[0]?.body ?? '')).toMatchObject({ state: 'skipped' });
+    expect(world.run.attempts).toEqual([]);
+    told.server.close();
+  });
+
+  it('waits for an input that comes late', async () => {
+    await createSchedule(harness.client, definition('late', { waitForInputSeconds: 90 }), {
+      paused: true,
+    });
+    await triggerSchedule(harness.client, 'late');
+    const view = await seen('late', ({ recent }) => recent.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    putInput(today());
+    expect(await lastResult(view)).toMatchObject({ state: 'completed' });
+  });
+
+  it('pauses when a run fails, and the failure says why', async () => {
+    await createSchedule(harness.client, definition('failing', {}, { pauseOnFailure: true }));
+    const failure = await triggered('failing').catch((error: Error) => error.cause);
+    expect(failure).toMatchObject({
+      type: 'InputMissing',
+      message: `there is no input at ${folder}/${today()}/requests.jsonl`,
+    });
+    const { note } = await seen('failing', ({ paused }) => paused, 40);
+    expect(note).toContain('there is no input');
+  });
+
+  it('is refused when two of its own runs would be one', async () => {
+    const timing = { ...definition('hourly').run.timing, cron: ['0 * * * *'] };
+    const hourly = definition('hourly', { timing });
+    await expect(createSchedule(harness.client, hourly)).rejects.toMatchObject({ type: 'Usage' });
+    await expect(describeSchedule(harness.client, 'hourly')).rejects.toMatchObject({
+      type: 'NotFound',
+    });
+    const runId = '{schedule}-{date}-{hour}';
+    expect(
+      (await createSchedule(harness.client, definition('hourly', { timing, runId }))).name,
+    ).toBe('hourly');
+  });
+
+  it('is refused with a cron line that is none', async () => {
+    const timing = { ...definition('wrong').run.timing, cron: ['every night'] };
+    await expect(
+      createSchedule(harness.client, definition('wrong', { timing })),
+    ).rejects.toMatchObject({ type: 'Usage' });
+  });
+});
+
+interface Call {
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+
+/** Answers with the given states, the last one again and again. */
+async function receiver(
+  answers: number[],
+): Promise<{ server: Server; url: string; calls: Call[] }> {
+  const calls: Call[] = [];
+  const server = createServer((request, response) => {
+    let body = '';
+    request.on('data', (chunk: Buffer) => (body += chunk.toString()));
+    request.on('end', () => {
+      response.statusCode = answers[Math.min(calls.length, answers.length - 1)] ?? 200;
+      calls.push({ headers: request.headers, body });
+      response.end();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return { server, url: `http://127.0.0.1:${port}/hook`, calls };
+}
+
+describe('who wants to know how a run ended', { timeout: 90_000 }, () => {
+  it('gets a signed message, again after an error of the receiver, and a command is run', async () => {
+    putInput(today());
+    writeFileSync(path.join(folder, 'key'), 'a secret\n', { mode: 0o600 });
+    const told = await receiver([500, 200]);
+    const out = path.join(folder, 'told');
+    const notify: ScheduledRun['notify'] = [
+      { kind: 'webhook', url: told.url, secret: { file: path.join(folder, 'key') } },
+      {
+        kind: 'command',
+        command: [
+          'sh',
+          '-c',
+          'echo "$MARK $RANKFLOW_STATE $RANKFLOW_RUN_ID $1" > "$0"',
+          out,
+          '$HOME',
+        ],
+        env: { MARK: 'mine' },
+      },
+    ];
+    await createSchedule(harness.client, definition('telling', { notify }), { paused: true });
+    const { runId } = await triggered('telling');
+    await eventually(() => told.calls.length === 2, 40);
+    const [first, second] = told.calls as [Call, Call];
+    for (const { headers, body } of told.calls) {
+      const timestamp = String(headers['x-rankflow-timestamp']);
+      expect(headers['x-rankflow-signature']).toBe(signatureOf('a secret', timestamp, body));
+    }
+    expect(first.headers['x-rankflow-delivery']).toBe(second.headers['x-rankflow-delivery']);
+    expect(JSON.parse(second.body)).toMatchObject({
+      schedule: 'telling',
+      runId,
+      state: 'completed',
+      output: { rows: 10, failed: 0 },
+    });
+    await eventually(() => existsSync(out) && readFileSync(out, 'utf8') !== '');
+    // Arguments are arguments: no shell has seen them.
+    expect(readFileSync(out, 'utf8')).toBe(`mine completed ${runId} $HOME\n`);
+    told.server.close();
+  });
+});
+
+describe('a night that was missed', { timeout: 180_000 }, () => {
+  let server: ChildProcess | undefined;
+  let own: Harness | undefined;
+  afterEach(async () => {
+    await own?.close();
+    await end();
+  });
+  const end = async (): Promise<void> => {
+    if (server === undefined) return;
+    const ended = once(server, 'exit');
+    if (server.kill('SIGTERM')) await ended;
+    server = undefined;
+  };
+
+  it('is made up for when the server is back', async () => {
+    const temporal = await findTemporal();
+    const port = await getPort();
+    const database = path.join(folder, 'temporal.db');
+    const boot = async (): Promise<void> => {
+      server = spawn(
+        temporal?.command ?? '',
+        [
+          ...['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', String(port)],
+          ...['--log-level', 'error', '--db-filename', database],
+        ],
+        { stdio: 'ignore' },
+      );
+    };
+    await boot();
+    own = await eventually(
+      async () => Harness.on(`127.0.0.1:${port}`, 'default').catch(() => undefined),
+      30,
+    );
+    const { client } = own;
+    const there = await World.start(own, activities);
+    there.run = world.run;
+    // Every six seconds is a night here.
+    for (const day of [-1, 0, 1])
+      putInput(new Date(Date.now() + day * 86_400_000).toISOString().slice(0, 10));
+    const timing = { ...definition('missed').run.timing, cron: ['*/6 * * * * * *'] };
+    const runId = '{schedule}-{date}-{hour}{minute}{second}';
+    await eventually(
+      async () =>
+        createSchedule(client, definition('missed', { timing, runId })).catch(() => undefined),
+      30,
+    );
+    const started = await eventually(async () => {
+      const { recent } = await describeSchedule(client, 'missed');
+      return recent.length > 0 && recent;
+    }, 60);
+    await end();
+    const down = Date.now();
+    await new Promise((resolve) => setTimeout(resolve, 15_000));
+    const back = Date.now();
+    await boot();
+    const view = await eventually(async () => {
+      const now = await describeSchedule(client, 'missed').catch(() => undefined);
+      const last = Date.parse(now?.recent.at(-1)?.nominal ?? '');
+      return now !== undefined && last > back && now;
+    }, 90);
+    await deleteSchedule(client, 'missed');
+    const missed = view.recent.filter(({ nominal }) => {
+      const time = Date.parse(nominal);
+      return time > down && time < back;
+    });
+    expect(started.length).toBeGreaterThan(0);
+    expect(missed.length).toBeGreaterThanOrEqual(2);
+    expect(view.missed).toBe(0);
+    for (const { workflowId, runId: id } of missed) {
+      const result = (await client.workflow.getHandle(workflowId).result()) as ScheduledResult;
+      expect(result).toMatchObject({ runId: id, state: 'completed' });
+    }
+    await there.reset();
+  });
+});
