@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from temporalio import activity, workflow
@@ -16,8 +14,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from rankflow.contracts.names import GENERATE_BATCH, RANK_WORKFLOW
 from rankflow.engine.predecessor import give_back
+from tests.temporal import temporal_server
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 OLD, QUEUE = "fleet/slot-1/aaaaaaaa-1", "engines"
 
 
@@ -47,11 +45,7 @@ async def lost_once() -> int:
 
 @pytest.fixture
 async def server() -> AsyncIterator[WorkflowEnvironment]:
-    home = Path(os.environ.get("RANKFLOW_HOME", REPOSITORY / ".rankflow"))
-    cli = home / "bin" / "temporal"
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(cli) if cli.exists() else "temporal", ip="127.0.0.1"
-    ) as environment:
+    async with temporal_server() as environment:
         yield environment
 
 
