@@ -100,14 +100,14 @@ async function pytest(args, options = {}) {
 }
 
 /** What starts Ray nodes or real engines: it has the two cores of a small machine for itself. */
-const HEAVY = ['test/cluster', 'test/hosts', 'test/jobs', 'test/e2e', 'test/docs/guide.test.ts'];
-/** The fault campaign has a command of its own: `npm run test:campaign`. */
-const CAMPAIGN = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts'];
+const HEAVY = ['test/cluster', 'test/hosts', 'test/e2e', 'test/docs/guide.test.ts'];
+/** What takes too long for every change: `npm run test:campaign` and `npm run test:examples`. */
+const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts', 'test/jobs'];
 const ASIDE = { stdio: ['ignore', 'pipe', 'pipe'], all: true, maxBuffer: 1e9 };
 
 /** Every test. Those of workflows mostly wait for timers, so the light ones in Python run beside them. */
 async function everything() {
-  const others = [...HEAVY, ...CAMPAIGN].map((name) =>
+  const others = [...HEAVY, ...BY_THEMSELVES].map((name) =>
     name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
   );
   return [
@@ -129,7 +129,8 @@ if (results[0].failed === 0) {
   results.push(
     await step('set-up', async () => {
       const { setUp } = await import('../dist/setup/index.js');
-      await setUp({ log: (line) => console.error(line), jobs: true });
+      const jobs = chosen.vitest.some((name) => name.startsWith('test/jobs'));
+      await setUp({ log: (line) => console.error(line), jobs });
     }),
   );
 }
