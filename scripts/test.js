@@ -63,6 +63,33 @@ const honest = (counts, exitCode) =>
 /** Runs start beside one another: each has a report of its own. */
 let reportNumber = 0;
 
+/** What is said of each failed test at the very end, where a log that keeps only its last lines still has it. */
+const failures = [];
+
+const XML_ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", '#10': '\n' };
+const fromXml = (text) => text.replace(/&(#?\w+);/gu, (whole, name) => XML_ENTITIES[name] ?? whole);
+
+function failedInVitest(testResults) {
+  return testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const failed = assertionResults.filter((one) => one.status === 'failed');
+    const file = path.relative(root, name);
+    if (status === 'failed' && failed.length === 0) return [{ name: file, message }];
+    return failed.map((one) => ({
+      name: `${file} > ${one.fullName}`,
+      message: one.failureMessages.join('\n'),
+    }));
+  });
+}
+
+function failedInPytest(xml) {
+  const pattern =
+    /<testcase classname="([^"]*)" name="([^"]*)"[^>]*>\s*<(?:failure|error) message="([^"]*)"/gu;
+  return [...xml.matchAll(pattern)].map(([, file, name, message]) => ({
+    name: `${file}::${fromXml(name)}`,
+    message: fromXml(message),
+  }));
+}
+
 async function vitest(args) {
   const report = path.join(reports, `vitest-${(reportNumber += 1)}.json`);
   const { exitCode } = await run('vitest', [
@@ -75,6 +102,7 @@ async function vitest(args) {
     (file) =>
       file.status === 'failed' && !file.assertionResults.some((one) => one.status === 'failed'),
   );
+  failures.push(...failedInVitest(testResults));
   return honest(
     { passed: numPassedTests, failed: numFailedTests + unloadable.length },
     exitCode ?? 1,
@@ -92,7 +120,9 @@ async function pytest(args, options = {}) {
   );
   if (said) console.log(said);
   if (!existsSync(report)) return { passed: 0, failed: 1 };
-  const suite = /<testsuite [^>]*>/u.exec(readFileSync(report, 'utf8'))?.[0] ?? '';
+  const xml = readFileSync(report, 'utf8');
+  failures.push(...failedInPytest(xml));
+  const suite = /<testsuite [^>]*>/u.exec(xml)?.[0] ?? '';
   const count = (name) => Number(new RegExp(` ${name}="(\\d+)"`, 'u').exec(suite)?.[1] ?? 0);
   const failed = count('failures') + count('errors');
   const passed = count('tests') - failed - count('skipped');
@@ -100,14 +130,14 @@ async function pytest(args, options = {}) {
 }
 
 /** What starts Ray nodes or real engines: it has the two cores of a small machine for itself. */
-const HEAVY = ['test/cluster', 'test/hosts', 'test/jobs', 'test/e2e', 'test/docs/guide.test.ts'];
-/** The fault campaign has a command of its own: `npm run test:campaign`. */
-const CAMPAIGN = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts'];
+const HEAVY = ['test/cluster', 'test/hosts', 'test/e2e', 'test/docs/guide.test.ts'];
+/** What takes too long for every change: `npm run test:campaign` and `npm run test:examples`. */
+const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts', 'test/jobs'];
 const ASIDE = { stdio: ['ignore', 'pipe', 'pipe'], all: true, maxBuffer: 1e9 };
 
 /** Every test. Those of workflows mostly wait for timers, so the light ones in Python run beside them. */
 async function everything() {
-  const others = [...HEAVY, ...CAMPAIGN].map((name) =>
+  const others = [...HEAVY, ...BY_THEMSELVES].map((name) =>
     name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
   );
   return [
@@ -129,7 +159,8 @@ if (results[0].failed === 0) {
   results.push(
     await step('set-up', async () => {
       const { setUp } = await import('../dist/setup/index.js');
-      await setUp({ log: (line) => console.error(line), jobs: true });
+      const jobs = chosen.vitest.some((name) => name.startsWith('test/jobs'));
+      await setUp({ log: (line) => console.error(line), jobs });
     }),
   );
 }
@@ -146,6 +177,12 @@ if (results.every(({ failed }) => failed === 0)) {
   if (chosen.pytest.length > 0) results.push(await pytest(chosen.pytest));
 }
 rmSync(reports, { recursive: true, force: true });
+
+const SHOWN_LINES = 12;
+for (const { name, message } of failures) {
+  const lines = message.split('\n').slice(0, SHOWN_LINES);
+  console.log(`\nFAILED ${name}\n${lines.map((line) => `  ${line}`).join('\n')}`);
+}
 
 const sum = (key) => results.reduce((total, counts) => total + counts[key], 0);
 const [passed, failed] = [sum('passed'), sum('failed')];

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 
 import type { JobOptions } from '../client/job-spec.js';
+import { collect } from './collect.js';
 import { clusterOf, flagOf, numeric } from './run-options.js';
 
 /** Flags of `job submit`, as commander hands them over: numbers are not checked yet. */
@@ -30,8 +31,6 @@ export interface JobFlags {
   readonly dashboardUrl?: string;
   readonly rayTokenFile?: string;
 }
-
-const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
 
 /** `K=V`, as it is typed: unlike an engine argument a variable is always text. */
 export function variable(

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 
 import { secondsOf } from '../client/duration.js';
 import type { RunOptions } from '../client/inference.js';
+import { collect } from './collect.js';
 
 /** Flags of `run`, `submit` and `validate`, as commander hands them over: numbers are not checked yet. */
 export interface RunFlags {
@@ -73,8 +74,6 @@ export const duration = (text: string): unknown => secondsOf(text) ?? text;
 
 /** Workers and engines read files in folders of their own. */
 const absolute = (file: string | undefined): string | undefined => file && path.resolve(file);
-
-const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
 
 /** `max-num-seqs=8` → `{max_num_seqs: 8}`; a value that is not JSON is text. */
 export function keyValue(

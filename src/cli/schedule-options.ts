@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 
 import { duration, flagOf, numeric } from './run-options.js';
+import { collect } from './collect.js';
 
 /** Flags of `schedule create` and `update`: of the schedule, not of its runs. Nothing is checked yet. */
 export interface ScheduleFlags {
@@ -26,8 +27,6 @@ export interface ScheduleFlags {
   readonly notifyCommand?: readonly unknown[];
   readonly notifyEnv?: Readonly<Record<string, string>>;
 }
-
-const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
 
 const DAYS = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
 

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 
+import { collect } from './collect.js';
 import {
   addEngineOptions,
   addGenerationOptions,
@@ -71,8 +72,6 @@ const HELP = `
 Point any OpenAI client at it: base URL http://HOST:PORT/v1, and a key of \`rankflow serve keys create NAME\`. The
 document is at /openapi.json, health at /healthz and /readyz. A batch is an ordinary run with the batch's id; it goes
 on when the server stops. Servers that share a store have to serve the same models.`;
-
-const collect = (text: string, earlier: readonly string[] = []): string[] => [...earlier, text];
 
 const integer =
   (least: number, most: number) =>

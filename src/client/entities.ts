@@ -1,4 +1,8 @@
-import { type Client, WorkflowNotFoundError } from '@temporalio/client';
+import {
+  type Client,
+  type WorkflowExecutionDescription,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
 
 import { QUERY } from '../contracts/names.js';
 
@@ -18,15 +22,23 @@ export async function queryWorkflow<T>(
   }
 }
 
-/** Whether a workflow runs now. */
-export async function isRunning(client: Client, workflowId: string): Promise<boolean> {
+/** The newest execution of a workflow; undefined when Temporal knows none (any more). */
+export async function describeWorkflow(
+  client: Client,
+  workflowId: string,
+): Promise<WorkflowExecutionDescription | undefined> {
   try {
-    const { status } = await client.workflow.getHandle(workflowId).describe();
-    return status.name === 'RUNNING';
+    return await client.workflow.getHandle(workflowId).describe();
   } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return false;
+    if (error instanceof WorkflowNotFoundError) return undefined;
     throw error;
   }
+}
+
+/** Whether a workflow runs now. */
+export async function isRunning(client: Client, workflowId: string): Promise<boolean> {
+  const description = await describeWorkflow(client, workflowId);
+  return description?.status.name === 'RUNNING';
 }
 
 /** Names of the workflows of a type that run now; `prefix` is cut off their ids. */

@@ -3,7 +3,6 @@ import {
   type WorkflowExecutionDescription,
   type WorkflowExecutionInfo,
   WorkflowExecutionAlreadyStartedError,
-  WorkflowNotFoundError,
 } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 
@@ -16,7 +15,7 @@ import type {
 } from '../contracts/job.js';
 import { CONTROL_QUEUE, jobWorkflowId, SIGNAL, WORKFLOW } from '../contracts/names.js';
 import { jobSummary } from '../workflows/job-details.js';
-import { queryWorkflow } from './entities.js';
+import { describeWorkflow, queryWorkflow } from './entities.js';
 import { ClientError, describeFailure, type Failure } from './errors.js';
 import type { PreparedJob } from './job-spec.js';
 
@@ -75,12 +74,7 @@ async function findJob(
   client: Client,
   jobId: string,
 ): Promise<WorkflowExecutionDescription | undefined> {
-  try {
-    return await client.workflow.getHandle(jobWorkflowId(jobId)).describe();
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return undefined;
-    throw error;
-  }
+  return describeWorkflow(client, jobWorkflowId(jobId));
 }
 
 async function getJob(client: Client, jobId: string): Promise<WorkflowExecutionDescription> {

@@ -3,7 +3,6 @@ import {
   type WorkflowExecutionDescription,
   type WorkflowExecutionInfo,
   WorkflowExecutionAlreadyStartedError,
-  WorkflowNotFoundError,
 } from '@temporalio/client';
 
 import type { Priority } from '@temporalio/common';
@@ -13,6 +12,7 @@ import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names
 import type { RunState } from '../contracts/run.js';
 import type { RunResult } from '../contracts/workflows.js';
 import { stateOfStatus } from './assemble.js';
+import { describeWorkflow } from './entities.js';
 import { ClientError } from './errors.js';
 import { counted, shortName } from '../text.js';
 import { reconcile, type RunMemo, runParameters } from './identity.js';
@@ -65,12 +65,7 @@ export async function findRun(
   client: Client,
   runId: string,
 ): Promise<WorkflowExecutionDescription | undefined> {
-  try {
-    return await client.workflow.getHandle(inferenceWorkflowId(runId)).describe();
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return undefined;
-    throw error;
-  }
+  return describeWorkflow(client, inferenceWorkflowId(runId));
 }
 
 /** Like {@link findRun}, for commands about a run that must be there. */

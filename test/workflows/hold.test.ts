@@ -2,36 +2,22 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import {
   CONTROL_QUEUE,
-  PYTHON_QUEUE,
   QUERY,
   SIGNAL,
   WORKFLOW,
-  fleetQueue,
   runWorkflowId,
 } from '../../src/contracts/names.js';
 import type { RunProgress, RunWorkflowInput } from '../../src/contracts/workflows.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
+import { serveRun } from '../support/serve-run.js';
 
 let harness: Harness;
 let run: FakeRun;
-type Fake = FakeRun['python'];
 
 beforeAll(async () => {
   harness = await Harness.start('hold');
-  await harness.serve(CONTROL_QUEUE, {});
-  await harness.serve(PYTHON_QUEUE, {
-    planRun: async (input: Parameters<Fake['planRun']>[0]) => run.python.planRun(input),
-    rankProgress: async (input: Parameters<Fake['rankProgress']>[0]) =>
-      run.python.rankProgress(input),
-    finalizeRun: async (input: Parameters<Fake['finalizeRun']>[0]) => run.python.finalizeRun(input),
-    checkStoreRoom: async (input: Parameters<Fake['checkStoreRoom']>[0]) =>
-      run.python.checkStoreRoom(input),
-  });
-  await harness.serve(fleetQueue('fleet', SPEC_HASH), {
-    generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
-      run.generateBatch(input),
-  });
+  await serveRun(harness, () => run);
 });
 afterAll(async () => harness.close());
 

@@ -15,6 +15,8 @@ from rankflow.control.process import run_child
 from rankflow.control.spare import Spare, can_be_spared
 from tests.control import spared
 
+PACKAGES = Path(__file__).parents[2]
+"""Where ``rankflow`` and ``tests`` lie: a script outside does not find them by itself."""
 SPARED = "tests.control.spared"
 """Like the spare child, without vLLM's import; its task answers with its process id."""
 
@@ -94,7 +96,10 @@ async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
         "asyncio.run(main())\n"
     )
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        str(script),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(PACKAGES)},
     )
     out, _ = await worker.communicate()
     for _ in range(100):
