@@ -130,7 +130,7 @@ async function pytest(args, options = {}) {
 }
 
 /** What starts Ray nodes or real engines: it has the two cores of a small machine for itself. */
-const HEAVY = ['test/cluster', 'test/hosts', 'test/e2e', 'test/docs/guide.test.ts'];
+const HEAVY = ['test/bench', 'test/cluster', 'test/hosts', 'test/e2e', 'test/docs/guide.test.ts'];
 /** What takes too long for every change: `npm run test:campaign` and `npm run test:examples`. */
 const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts', 'test/jobs'];
 const ASIDE = { stdio: ['ignore', 'pipe', 'pipe'], all: true, maxBuffer: 1e9 };

@@ -56,14 +56,14 @@ describe('the examples of jobs', { timeout: 360_000 }, () => {
   afterAll(async () => folder.remove(FLEET), 360_000);
 
   it('train with Torch on two workers, and go on from the last checkpoint when a node is killed', async () => {
-    const running = submit('moons', [], 'torch_train.py', '--epochs', '10', '--pause', '1.5');
+    const running = submit('moons', [], 'torch_train.py', '--epochs', '10', '--pause', '4');
     await logged('moons', /epoch 2 accuracy/u);
     nodes.kill('worker-1');
     const { job, log } = await running;
     expect(job, log).toMatchObject({ state: 'succeeded', metrics: { epochs: 10 } });
     // It began again after what was reported, and not from the start.
     expect(job.metrics?.['first_epoch']).toBeGreaterThanOrEqual(2);
-    expect(job.metrics?.['accuracy']).toBeGreaterThan(0.9);
+    expect(job.metrics?.['accuracy']).toBeGreaterThan(0.8);
     // Each worker added its shard; of all checkpoints the two best are kept, and the last to go on from.
     expect(filesIn(job.checkpoint ?? '')).toEqual(
       expect.arrayContaining(['model.pt', 'optimizer-0.pt', 'optimizer-1.pt']),
