@@ -67,6 +67,7 @@ export async function simulatedCampaign(
       secrets: [{ what: 'secret', name: 'the key of the bucket', text: s3.secretKey }],
     } as const;
     return await onBench(benchOptions, options, async (bench, goal) => {
+      bench.onClose(async () => s3.close());
       await bench.stack.up();
       await simulatedStage({ bench, random, goal, selection, log, short }, async () =>
         beside?.(bench, random.fork('beside')),
@@ -106,6 +107,7 @@ async function networkCampaign(options: CampaignOptions): Promise<Report | undef
       { backend: 'simulated', log, server, secrets },
       options,
       async (bench, goal) => {
+        bench.onClose(() => network.remove());
         const temporal = await SharedServer.start(bench.home, network);
         bench.onClose(async () => temporal.stop());
         await bench.stack.up();

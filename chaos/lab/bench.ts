@@ -237,16 +237,29 @@ export class Bench {
     for (const { pid } of processesOf(this.home.folder)) signal(pid, 'SIGKILL');
   }
 
+  /**
+   * Takes every step, whatever fails: what one of them leaves must not be left of the others too.
+   *
+   * @throws Error of the first step that failed
+   */
   async #takeDown(): Promise<void> {
     const variables = this.stack.variables();
-    for (const fleet of this.health.fleets) {
-      await this.home.rankflow(['fleet', 'stop', fleet], variables);
+    const rankflow = (...args: string[]) => this.home.rankflow(args, variables);
+    const steps = [
+      ...[...this.health.fleets].map((fleet) => () => rankflow('fleet', 'stop', fleet)),
+      ...[...this.clusters].map((cluster) => () => rankflow('cluster', 'down', cluster)),
+      () => this.stack.down(),
+      ...this.#closers.toReversed(),
+    ];
+    const troubles: unknown[] = [];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (trouble) {
+        troubles.push(trouble);
+      }
     }
-    for (const cluster of this.clusters) {
-      await this.home.rankflow(['cluster', 'down', cluster], variables);
-    }
-    await this.stack.down();
-    for (const closer of this.#closers.toReversed()) await closer();
+    if (troubles.length > 0) throw troubles[0];
   }
 
   /** Something to be ended after the stack. */
