@@ -51,6 +51,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     [
       ...['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', String(port)],
       ...['--log-level', 'error', '--dynamic-config-value', 'matching.enableFairness=true'],
+      ...['--dynamic-config-value', 'matching.numTaskqueueWritePartitions=1'],
       ...NAMESPACES.flatMap((name) => ['--namespace', name]),
     ],
     { stdio: ['ignore', 'ignore', 'inherit'], reject: false },

@@ -101,6 +101,12 @@ async function choosePorts(): Promise<Ports> {
   return { port, uiPort };
 }
 
+/**
+ * Tasks are spread over four partitions of a queue, each in order for itself, so priorities and weights would be kept
+ * about, not exactly. The other three are still read: tasks that an older Rankflow left there are not lost.
+ */
+const EXACTLY = ['--dynamic-config-value', 'matching.numTaskqueueWritePartitions=1'];
+
 async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> {
   const temporal = await findTemporal();
   if (temporal === undefined) throw new Error('No Temporal CLI: run `rankflow setup` first.');
@@ -113,6 +119,7 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
       ...['server', 'start-dev', '--ip', HOST, '--port', String(ports.port)],
       ...['--ui-ip', HOST, '--ui-port', String(ports.uiPort), '--log-level', 'warn'],
       ...(sharesFairly() ? ['--dynamic-config-value', 'matching.enableFairness=true'] : []),
+      ...EXACTLY,
       ...['--db-filename', DATABASE],
       ...(namespace === 'default' ? [] : ['--namespace', namespace]),
     ],
