@@ -39,14 +39,23 @@ async function step(name, work) {
   }
 }
 
-/** What starts Ray nodes or real engines: it has the two cores of a small machine for itself. */
-const HEAVY = ['test/bench', 'test/cluster', 'test/hosts', 'test/e2e', 'test/docs/guide.test.ts'];
-/** What takes too long for every change: `npm run test:campaign` and `npm run test:examples`. */
-const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/chaos/vllm.test.ts', 'test/jobs'];
-const NOT_LIGHT = [...HEAVY, ...BY_THEMSELVES].map((name) =>
+/** What starts stacks, Ray nodes or real engines: it has the two cores of a small machine, and the ports, for itself. */
+const HEAVY = [
+  'test/unit/stack.test.ts',
+  'test/bench',
+  'test/cluster',
+  'test/hosts',
+  'test/e2e',
+  'test/docs/guide.test.ts',
+];
+/** The short fault campaign. On simulated engines it waits most of the time for something to recover. */
+const CAMPAIGN = { simulated: 'test/chaos/simulated.test.ts', vllm: 'test/chaos/vllm.test.ts' };
+/** What takes too long for every change: `npm run test:examples`. */
+const BY_THEMSELVES = ['test/jobs'];
+const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
-/** Most of them wait for timers of Temporal; each file has a namespace of its own. */
+/** The light ones wait for timers of Temporal most of the time; each file has a namespace of its own. */
 const SIDE_BY_SIDE = ['--fileParallelism', '--maxWorkers=3'];
 
 /** Every test, in groups; those of a row go on side by side. */
@@ -54,7 +63,9 @@ const GROUPS = [
   [
     { runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },
     { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
+    { runner: vitest, args: [CAMPAIGN.simulated], options: ASIDE },
   ],
+  [{ runner: vitest, args: [CAMPAIGN.vllm] }],
   [{ runner: vitest, args: HEAVY }],
   [{ runner: pytest, args: ['-m', 'vllm'] }],
 ];
