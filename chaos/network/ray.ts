@@ -46,14 +46,21 @@ export class RayOnHosts {
   }
 
   /**
-   * Starts the node of a host, unless it runs, and waits until the head knows it.
+   * Starts the node of a host, unless it runs, and waits until the head knows it. A node that was cut off for long
+   * ends a while after it is back, when it hears that Ray gave it up, and is started again then.
    *
    * @throws Error when it does not come up within two minutes
    */
   async start(host: Host): Promise<void> {
-    const running = this.#nodes.get(host.name)?.pid;
-    if (running === undefined || !isAlive(running)) this.#launch(host);
-    const joined = await poll(async () => (await this.#isAlive(host)) || undefined, 120, 500);
+    const joined = await poll(
+      async () => {
+        const running = this.#nodes.get(host.name)?.pid;
+        if (running === undefined || !isAlive(running)) this.#launch(host);
+        return (await this.#isAlive(host)) || undefined;
+      },
+      120,
+      500,
+    );
     if (joined === undefined) throw new Error(`node ${host.name} did not come up`);
   }
 
