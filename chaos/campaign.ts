@@ -37,7 +37,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const reports: Report[] = [];
   if (engines !== 'vllm' && !isPartition(options)) reports.push(await simulatedCampaign(options));
   if (options.partitions) {
-    const report = await networkCampaign(options);
+    const report = await partitionCampaign(options);
     if (report !== undefined) reports.push(report);
   }
   if (engines !== 'simulated') reports.push(await vllmCampaign(options));
@@ -88,7 +88,7 @@ export async function vllmCampaign(options: CampaignOptions): Promise<Report> {
 }
 
 /** Partitions, between hosts that are network namespaces. Undefined where those may not be made. */
-async function networkCampaign(options: CampaignOptions): Promise<Report | undefined> {
+export async function partitionCampaign(options: CampaignOptions): Promise<Report | undefined> {
   const { log, selection, short } = options;
   const random = new Random(options.seed).fork('network');
   let network: Network;

@@ -48,8 +48,12 @@ const HEAVY = [
   'test/e2e',
   'test/docs/guide.test.ts',
 ];
-/** The short fault campaign. On simulated engines it waits most of the time for something to recover. */
-const CAMPAIGN = { simulated: 'test/chaos/simulated.test.ts', vllm: 'test/chaos/vllm.test.ts' };
+/** The short fault campaign. But on real engines it waits for something to recover most of the time. */
+const CAMPAIGN = {
+  simulated: 'test/chaos/simulated.test.ts',
+  partitions: 'test/chaos/partitions.test.ts',
+  vllm: 'test/chaos/vllm.test.ts',
+};
 /** What takes too long for every change: `npm run test:examples`. */
 const BY_THEMSELVES = ['test/jobs'];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
@@ -64,6 +68,7 @@ const GROUPS = [
     { runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },
     { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
     { runner: vitest, args: [CAMPAIGN.simulated], options: ASIDE },
+    { runner: vitest, args: [CAMPAIGN.partitions], options: ASIDE },
   ],
   [{ runner: vitest, args: [CAMPAIGN.vllm] }],
   [{ runner: vitest, args: HEAVY }],

@@ -2,9 +2,9 @@ import { beforeAll, describe, expect, it } from 'vitest';
 
 import { simulatedCampaign } from '../../chaos/campaign.js';
 import type { Invariant, Violation } from '../../chaos/checker/violation.js';
-import { markdown } from '../../chaos/report/markdown.js';
 import type { Report } from '../../chaos/report/record.js';
 import { Unguarded } from '../../chaos/stages/controls.js';
+import { publish } from './publish.js';
 
 /** The short campaign: every fault once, on real processes of the stack, Ray and Temporal. */
 const MINUTES = 12;
@@ -34,7 +34,7 @@ beforeAll(
         };
       },
     );
-    console.log(markdown(report));
+    publish('simulated', report);
   },
   (MINUTES + 8) * 60_000,
 );

@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { vllmCampaign } from '../../chaos/campaign.js';
-import { markdown } from '../../chaos/report/markdown.js';
 import type { Report } from '../../chaos/report/record.js';
+import { publish } from './publish.js';
 
 /** Real vLLM engines on one warm fleet; loading them is most of the time. */
 const MINUTES = 15;
@@ -16,7 +16,7 @@ beforeAll(
       ...{ faults: 1000, minutes: MINUTES, seed: SEED, short: true, selection: {} },
       ...{ engines: 'vllm', partitions: false, log: (line) => console.log(line) },
     });
-    console.log(markdown(report));
+    publish('vllm', report);
   },
   (MINUTES + 20) * 60_000,
 );
