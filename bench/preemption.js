@@ -12,14 +12,21 @@
  * the node was gone; a negative one was before. The rounds that the file of
  * `--json` already holds are counted too, so that many rounds can be measured bit by bit.
  */
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
-import { renameSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import {
+  existsSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 
-import { execa } from 'execa';
+import { markedProcesses } from '../dist/activities/local/marked-processes.js';
+import { MARKER } from '../dist/activities/local/node-command.js';
+import { inHome, rankflow, statusOf, until, withOwnStack } from './own-stack.js';
 
 const { values } = parseArgs({
   options: {
@@ -45,41 +52,11 @@ const BATCH_ROWS = 500;
 /** Nobody hears of a node that goes in the moment in which it gives notice. */
 const LEAST_SECONDS = 3;
 
-// Everything is read from and written to a data folder of its own, with the installed parts of the real one.
-const { paths: installed } = await import('../dist/setup/paths.js');
-const home = mkdtempSync(path.join(tmpdir(), 'rf-'));
-for (const part of ['venv', 'models', 'bin', 'setup']) {
-  const source = path.join(installed.home, part);
-  if (existsSync(source)) symlinkSync(source, path.join(home, part));
-}
-const { markedProcesses } = await import('../dist/activities/local/marked-processes.js');
-const { MARKER } = await import('../dist/activities/local/node-command.js');
-
-const inHome = (...parts) => path.join(home, ...parts);
 const jsonLines = (file) =>
   readFileSync(file, 'utf8')
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line));
-
-const rankflow = (...args) =>
-  execa(process.execPath, [path.join(installed.packageRoot, 'dist/cli/main.js'), ...args], {
-    reject: false,
-    env: {
-      RANKFLOW_HOME: home,
-      TEMPORAL_ADDRESS: undefined,
-      TEMPORAL_NAMESPACE: undefined,
-      TEMPORAL_CONFIG_FILE: inHome('none.toml'),
-    },
-  });
-const statusOf = async (what, name) =>
-  JSON.parse((await rankflow(what, 'status', name, '--json')).stdout);
-
-async function until(check, seconds) {
-  for (const deadline = Date.now() + seconds * 1000; !(await check()); await sleep(500)) {
-    if (Date.now() > deadline) throw new Error(`did not happen within ${seconds} s: ${check}`);
-  }
-}
 
 function writeRequests(file) {
   const rows = Array.from({ length: Number(values.rows) }, (_, row) => ({
@@ -263,19 +240,7 @@ const earlier =
     : [];
 const results = [...earlier];
 
-async function cleanUp() {
-  await rankflow('fleet', 'stop', FLEET);
-  await rankflow('cluster', 'down');
-  await rankflow('down');
-  rmSync(home, { recursive: true, force: true });
-}
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.once(signal, () => {
-    void cleanUp().then(() => process.exit(1));
-  });
-}
-
-try {
+await withOwnStack(FLEET, async () => {
   const input = inHome('requests.jsonl');
   writeRequests(input);
   for (let index = 0; index < Number(values.rounds); index += 1) {
@@ -293,6 +258,4 @@ try {
   console.log(table(results));
   if (values.json !== undefined)
     writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
-} finally {
-  await cleanUp();
-}
+});

@@ -1,4 +1,14 @@
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import { randomInt } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -8,6 +18,9 @@ import { paths } from '../../dist/setup/paths.js';
 import { signal } from './processes.js';
 
 const CLI = path.join(paths.packageRoot, 'dist/cli/main.js');
+
+/** Below those that the kernel gives to connections; the stack takes others when these are taken. */
+const PORTS = [20_000, 29_998] as const;
 
 /** A data folder of a campaign's own, with links to the installed parts of the real one. */
 export class Home {
@@ -21,6 +34,10 @@ export class Home {
       const source = path.join(paths.home, part);
       if (existsSync(source)) symlinkSync(realpathSync(source), this.file(part));
     }
+    // Whoever else runs a stack here could take Temporal's usual port while a killed server is away.
+    const port = randomInt(...PORTS);
+    mkdirSync(this.file('stack'));
+    writeFileSync(this.file('stack', 'ports.json'), JSON.stringify({ port, uiPort: port + 1 }));
   }
 
   /** A path in the folder. */
