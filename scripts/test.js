@@ -54,8 +54,8 @@ const CAMPAIGN = {
   partitions: 'test/chaos/partitions.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
 };
-/** What takes too long for every change: `npm run test:examples`. */
-const BY_THEMSELVES = ['test/jobs'];
+/** What takes too long for every change: `npm run test:examples`, `npm run test:production`. */
+const BY_THEMSELVES = ['test/jobs', 'test/production'];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
