@@ -24,7 +24,8 @@ export class LimitedFolder {
   /** From now on every write that needs another page fails with ENOSPC. */
   fill(): void {
     const { blocks, bfree, bsize } = statfsSync(this.folder);
-    this.#resize((blocks - bfree) * bsize);
+    // A size of 0 would mean no limit, for ever.
+    this.#resize(Math.max(1, blocks - bfree) * bsize);
   }
 
   /** There is room again. */

@@ -92,7 +92,8 @@ async def plan_run(given: PlanRunInput) -> PlanSummary:
                 spare=_spare if can_be_spared(given.spec.model) else None,
             )
         except RankflowError as error:
-            raise _fewer_problems(error) from error
+            # Mostly the error itself, which must not become its own cause: chains of causes travel.
+            raise _fewer_problems(error) from None
         return planned.summary
 
 

@@ -66,7 +66,8 @@ class CanaryActivity:
             if error is not self._host.load_error:
                 raise
             self.load_failure_reported.set()
-            raise load_failure(error) from error
+            # No cause: it may be the error itself, and its reason is in the message.
+            raise load_failure(error) from None
 
     async def _answers(self) -> None:
         started = last_step = time.monotonic()
