@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'n
 import path from 'node:path';
 
 import { NotPossible } from '../faults/fault.js';
-import { isAlive, poll } from './processes.js';
+import { isAlive, poll, signal } from './processes.js';
 
 const V1 = '/sys/fs/cgroup/memory';
 const V2 = '/sys/fs/cgroup';
@@ -39,6 +39,8 @@ export class KernelMemoryLimit {
     try {
       writeFileSync(path.join(this.folder, this.limitFile), String(256 * 1024));
       writeFileSync(path.join(this.folder, 'cgroup.procs'), String(pid));
+      // One that was stopped in the middle of something asks for nothing.
+      signal(pid, 'SIGCONT');
       const dead = await poll(() => (isAlive(pid) ? undefined : true), 30);
       if (dead === undefined) throw new Error(`pid ${pid} lives without memory`);
     } finally {
