@@ -66,9 +66,11 @@ const SIDE_BY_SIDE = ['--fileParallelism', '--maxWorkers=3'];
 const GROUPS = [
   [
     { runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },
-    { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
-    { runner: vitest, args: [CAMPAIGN.simulated], options: ASIDE },
     { runner: vitest, args: [CAMPAIGN.partitions], options: ASIDE },
+  ],
+  [
+    { runner: pytest, args: ['-m', 'not vllm'] },
+    { runner: vitest, args: [CAMPAIGN.simulated], options: ASIDE },
   ],
   [{ runner: vitest, args: [CAMPAIGN.vllm] }],
   [{ runner: vitest, args: HEAVY }],
