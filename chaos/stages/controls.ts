@@ -33,7 +33,7 @@ export class Unguarded {
     await stack.down(true);
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
-      ...{ scenario: `no-${guard}`, rows: 480, tokens: 16 },
+      ...{ scenario: `no-${guard}`, rows: 800, tokens: 16 },
       ...{ fleet: `no-${guard}`, cluster: CLUSTER },
       // A zombie needs another engine that makes its commit.
       flags: flagsOf(this.bench, {
