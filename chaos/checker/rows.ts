@@ -31,11 +31,10 @@ export async function checkRows(
   checkEnd(subject, report);
   const manifest = view.manifest;
   if (manifest === undefined) {
-    // A run that is cancelled before its first batch has nothing to assemble.
-    if (!subject.cancelled || view.attempts.size > 0) {
-      report('no-output', 'the run has no manifest');
-    }
-    return { violations, counts: { lost: workload.rows.length, duplicated: 0, tokens: 0 } };
+    // A run that is cancelled before its first batch has nothing to assemble, and nothing to lose.
+    const lost = subject.cancelled && view.attempts.size === 0 ? 0 : workload.rows.length;
+    if (lost > 0) report('no-output', 'the run has no manifest');
+    return { violations, counts: { lost, duplicated: 0, tokens: 0 } };
   }
   const output = await lines(view, manifest.output.path);
   const errors = await lines(view, manifest.errors.path);

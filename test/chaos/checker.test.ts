@@ -160,6 +160,20 @@ describe('the checker of a run', () => {
   });
 });
 
+describe('a run without results', () => {
+  it('has lost nothing when it was cancelled before its first batch, else everything', async () => {
+    const cancelled = { ...run.subject, cancelled: true, exitCode: 1 };
+    expect(await checkRows(cancelled)).toMatchObject({ violations: [], counts: { lost: 0 } });
+    const { violations, counts } = await checkRows(run.subject);
+    expect(violations.map(({ code }) => code)).toContain('no-output');
+    expect(counts.lost).toBe(run.workload.rows.length);
+    run.plan();
+    run.generate();
+    await run.view.poll();
+    expect((await checkRows(cancelled)).counts.lost).toBe(run.workload.rows.length);
+  });
+});
+
 describe('the search for what is left and what leaks', () => {
   it('finds files that never became whole, and those that nobody reads', async () => {
     run.plan();
