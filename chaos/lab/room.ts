@@ -6,6 +6,8 @@ import { NotPossible } from '../faults/fault.js';
 /** More than what a run asks for before it starts. */
 const BYTES = 512 * 1024 * 1024;
 
+const FILL_TRIES = 50;
+
 /** A file system of its own in memory, whose room can be taken away and given back. */
 export class LimitedFolder {
   private constructor(readonly folder: string) {}
@@ -23,9 +25,16 @@ export class LimitedFolder {
 
   /** From now on every write that needs another page fails with ENOSPC. */
   fill(): void {
-    const { blocks, bfree, bsize } = statfsSync(this.folder);
-    // A size of 0 would mean no limit, for ever.
-    this.#resize(Math.max(1, blocks - bfree) * bsize);
+    for (let tries = 1; ; tries += 1) {
+      const { blocks, bfree, bsize } = statfsSync(this.folder);
+      try {
+        // A size of 0 would mean no limit, for ever.
+        return this.#resize(Math.max(1, blocks - bfree) * bsize);
+      } catch (error) {
+        // Somebody wrote meanwhile, and needs more than that.
+        if (tries === FILL_TRIES) throw error;
+      }
+    }
   }
 
   /** There is room again. */
