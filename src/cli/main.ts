@@ -24,6 +24,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   list: () => import('./list.js'),
   results: () => import('./results.js'),
   verify: () => import('./verify.js'),
+  gc: () => import('./gc.js'),
   pause: () => import('./steer.js'),
   resume: () => import('./steer.js'),
   drain: () => import('./steer.js'),

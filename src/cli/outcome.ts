@@ -2,9 +2,11 @@ import path from 'node:path';
 
 import pc from 'picocolors';
 
+import { costOf, type Prices } from '../client/cost.js';
 import { ClientError, EXIT } from '../client/errors.js';
 import { pythonError, runPython } from '../client/python.js';
 import type { RunSnapshot } from '../client/snapshot.js';
+import { costText } from './cost-text.js';
 import { printJson, reportFailure, say } from './output.js';
 import { formatSeconds } from './progress/render.js';
 
@@ -31,8 +33,10 @@ export async function concludeRun(
   snapshot: RunSnapshot,
   target: ResultTarget,
   json: boolean,
+  prices: Prices = {},
 ): Promise<void> {
-  const { runId, state, output, failure } = snapshot;
+  const { runId, state, output, failure, usage, completionTokens } = snapshot;
+  const cost = usage && costOf(usage, completionTokens, prices);
   if (failure !== undefined) {
     reportFailure(failure, json);
     process.exitCode = failure.exitCode;
@@ -42,10 +46,11 @@ export async function concludeRun(
   process.exitCode = state === 'completed' && output?.failed === 0 ? EXIT.ok : EXIT.failed;
   const files = output && target.out ? await copyResults(runId, target, output.failed > 0) : {};
   if (json) {
-    printJson({ event: 'result', runId, state, ...output, ...files });
+    printJson({ event: 'result', runId, state, ...output, ...(cost && { cost }), ...files });
     return;
   }
   say(summary(snapshot));
+  if (cost !== undefined) say(costText(cost));
   if (output === undefined) return;
   say(`results  ${files.out ?? output.outputUri}`);
   if (output.failed > 0) say(`errors   ${files.errorsOut ?? output.errorsUri}`);

@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
 
+import type { Prices } from '../client/cost.js';
+import { addPriceOption } from './cost-text.js';
 import {
   addModelOptions,
   addPlacementOptions,
@@ -13,6 +15,7 @@ interface Flags extends RunFlags {
   readonly json?: boolean;
   /** False with `--no-start`. */
   readonly start: boolean;
+  readonly pricePerHour: Prices;
 }
 
 /** `rankflow run`: from a request file to its results. */
@@ -25,7 +28,7 @@ export function register(program: Command): void {
     .option('--format <format>', 'of --out: jsonl or parquet')
     .option('--json', 'print events as JSON lines')
     .option('--no-start', 'do not start Temporal and the workers on this machine');
-  addPlacementOptions(addRequestOptions(addModelOptions(command)));
+  addPriceOption(addPlacementOptions(addRequestOptions(addModelOptions(command))));
   command.addHelpText(
     'after',
     `
@@ -77,7 +80,7 @@ async function run(file: string, flags: Flags): Promise<void> {
     say(OUTCOME[outcome]);
     const last = await followRun(client, runId, json);
     if (last !== undefined) {
-      await concludeRun(last, target, json);
+      await concludeRun(last, target, json, flags.pricePerHour);
       return;
     }
     sayDetached(runId);

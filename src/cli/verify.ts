@@ -39,9 +39,16 @@ export function verificationText(found: Verification): string {
   const head =
     `${runId}  ${state ?? 'not finished'}: ${rows} rows, ${succeeded} succeeded, ${failed} failed; ` +
     `${committed} of ${batches} batches committed`;
-  if (found.valid) return `${head}\nvalid: every request has one result, and every file is whole`;
+  const gone = found.attemptsCollected
+    ? ['its attempts were collected: answers are compared with the manifest alone']
+    : [];
+  if (found.valid)
+    return [head, 'valid: every request has one result, and every file is whole', ...gone].join(
+      '\n',
+    );
   return [
     head,
+    ...gone,
     `${found.totalProblems} ${found.totalProblems === 1 ? 'problem' : 'problems'}:`,
     ...problems.map(({ code, message }) => `  [${code}] ${message}`),
     ...(hidden > 0 ? [`  ... and ${hidden} more`] : []),

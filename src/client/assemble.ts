@@ -9,6 +9,7 @@ import type {
   RunResult,
 } from '../contracts/workflows.js';
 import { ERRORS } from '../contracts/errors.js';
+import { inferenceWorkflowId } from '../contracts/names.js';
 import { type Failure, isErrorType } from './errors.js';
 import {
   isOver,
@@ -84,9 +85,18 @@ export function assemble(seen: Observation): RunSnapshot {
     troubles: troublesOf(seen, heartbeats),
     engines: (fleet?.slots ?? []).map((slot) => engineView(slot, heartbeats, at)),
     ...(suspects > 0 && { suspects }),
+    ...usageOf(runId, fleet),
     ...(plan && { totalRows: plan.rows }),
     ...(cluster && { cluster: clusterView(cluster) }),
   };
+}
+
+/** What the fleet holds for a run now. */
+function usageOf(runId: string, fleet: FleetStatus | undefined): Pick<RunSnapshot, 'usage'> {
+  const found = fleet?.usage?.find(({ user }) => user === inferenceWorkflowId(runId));
+  if (found === undefined) return {};
+  const { user: _user, ...usage } = found;
+  return { usage };
 }
 
 /** A run that has ended while the workflow around it still goes on is not over for whoever watches. */
@@ -155,6 +165,7 @@ function endedSnapshot({ status, result, failure }: Ended): EndedSnapshot {
     troubles: [],
     engines: [],
     ...(failure && { failure }),
+    ...(result?.usage && { usage: result.usage }),
     ...(output && {
       output,
       totalRows: output.rows,

@@ -24,7 +24,9 @@ export {
   type StartedRun,
 } from './runs.js';
 export { storedResult, storedSnapshot, type StoredResult } from './stored.js';
+export { collectGarbage, type Garbage, type GarbageRules, type GarbageStep } from './gc.js';
 export { verifyRun, type Verification } from './verify.js';
+export { costOf, type NodeCost, type Prices, type RunCost } from './cost.js';
 export { runSnapshot, watchRun } from './progress.js';
 export {
   type ClusterView,

@@ -1,4 +1,5 @@
 import type { FinalizeRunResult, RunState } from '../contracts/run.js';
+import type { RunUsage } from '../contracts/workflows.js';
 import type { Failure } from './errors.js';
 
 /** What a run is doing, in the order in which it happens. */
@@ -72,6 +73,8 @@ export interface RunSnapshot {
   readonly suspects?: number;
   readonly cluster?: ClusterView;
   readonly engines: readonly EngineView[];
+  /** What engines were held for it so far; absent before there were any, and of a run that only its store knows. */
+  readonly usage?: RunUsage;
   /** When the run is over and wrote results. */
   readonly output?: FinalizeRunResult;
   /** When the run is over and failed. */

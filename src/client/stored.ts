@@ -108,7 +108,8 @@ export async function listStored(store: string): Promise<StoredListing[]> {
   const folder = path.join(store, 'runs');
   if (!existsSync(folder)) return [];
   const folders = readdirSync(folder, { withFileTypes: true }).filter((one) => one.isDirectory());
-  const runs = folders.map(({ name: runId }): StoredListing => {
+  const there = folders.filter(({ name: runId }) => !isRemoved(store, runId));
+  const runs = there.map(({ name: runId }): StoredListing => {
     const { plan, manifest } = readFolder(store, runId);
     const state = manifest?.state ?? (plan === undefined ? 'validating' : 'in_progress');
     const file = path.join(folder, runId, plan === undefined ? '' : 'plan.json');
@@ -149,7 +150,14 @@ async function python<T>(args: readonly string[]): Promise<T> {
   return JSON.parse(result.stdout) as T;
 }
 
+/** Whether a run is gone although files of it are still there: `rankflow gc` was, or is, removing it. */
+function isRemoved(store: string, runId: string): boolean {
+  const has = (name: string): boolean => existsSync(path.join(store, 'runs', runId, name));
+  return has('removing.json') && !has('manifest.json');
+}
+
 function readFolder(store: string, runId: string): StoredRun {
+  if (isRemoved(store, runId)) return {};
   const plan = readFile(store, runId, 'plan.json') as StoredPlan | undefined;
   const manifest = readFile(store, runId, 'manifest.json') as Manifest | undefined;
   return { ...(plan && { plan }), ...(manifest && { manifest }) };

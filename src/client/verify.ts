@@ -12,6 +12,8 @@ export interface Verification {
   readonly failed: number;
   readonly batches: number;
   readonly committed: number;
+  /** Whether `rankflow gc` took the attempts: the results were then compared with the manifest alone. */
+  readonly attemptsCollected: boolean;
   /** At most the first ones of `totalProblems`. */
   readonly problems: readonly { readonly code: string; readonly message: string }[];
   readonly totalProblems: number;

@@ -38,6 +38,42 @@ export interface StopResult {
   readonly stopped: boolean;
   /** Nodes over ssh that could not be ended, as their hosts do not answer. */
   readonly left?: readonly { readonly node: string; readonly problem: Problem }[];
+  /** Of a fleet: what it held for the user who gives it back. */
+  readonly usage?: FleetUsage;
+}
+
+/** How long engines were held on one node, in seconds times engines. */
+export interface NodeUsage {
+  /** What Ray calls the node. */
+  readonly node: string;
+  readonly loadingSeconds: number;
+  readonly readySeconds: number;
+  /** After notice that the node is taken away, or because the fleet was made smaller. */
+  readonly drainingSeconds: number;
+}
+
+/** What the engines of a fleet were held for somebody; time that several used them counts in equal parts. */
+export interface FleetUsage {
+  readonly nodes: readonly NodeUsage[];
+  /** Engines whose node was taken away with notice; absent when there were none. */
+  readonly preemptions?: number;
+}
+
+export interface UserUsage extends FleetUsage {
+  /** Id of a workflow. */
+  readonly user: string;
+}
+
+export interface UsageCarried {
+  readonly users: readonly UserUsage[];
+  /** Milliseconds since the epoch, up to which it is counted. */
+  readonly until?: number;
+}
+
+/** What the engines of a run were held for it. */
+export interface RunUsage extends FleetUsage {
+  /** Seconds from the first batch to the end of its assembly; absent while it goes on. */
+  readonly generateSeconds?: number;
 }
 
 // Cluster: workflow id cluster/<name>
@@ -196,6 +232,7 @@ export interface FleetCarried extends ClusterCarried {
   readonly slots: readonly FleetSlotStatus[];
   readonly steps?: readonly ScalingStep[];
   readonly draining?: boolean;
+  readonly usage?: UsageCarried;
 }
 
 /** Argument of the update `scaleFleet` and, beside a plain number, of the signal `scale`. One of the two. */
@@ -292,6 +329,8 @@ export interface FleetStatus {
   readonly backlog?: number;
   /** Its last changes of size, the newest last; absent when there were none. */
   readonly steps?: readonly ScalingStep[];
+  /** What it has held for those who use it now. */
+  readonly usage?: readonly UserUsage[];
   readonly problem?: Problem;
 }
 
@@ -341,6 +380,8 @@ export interface RunResult {
   readonly state: 'completed' | 'cancelled' | 'expired';
   /** Absent when the run was cancelled before its plan was written: there is nothing to assemble. */
   readonly output?: FinalizeRunResult;
+  /** Of this execution, of an `inferenceWorkflow` that had engines. */
+  readonly usage?: RunUsage;
 }
 
 export interface RankSummary {

@@ -148,6 +148,17 @@ export function markDraining(
   });
 }
 
+/** How many slots drain that did not before. */
+export function newlyDraining(
+  before: readonly FleetSlotStatus[],
+  after: readonly FleetSlotStatus[],
+): number {
+  const draining = new Set(
+    before.filter(({ state }) => state === 'draining').map(({ slot }) => slot),
+  );
+  return after.filter(({ slot, state }) => state === 'draining' && !draining.has(slot)).length;
+}
+
 /**
  * The slots after the fleet was made smaller: engines that have work or may have it drain until the deadline, the
  * others are not wanted any more. Those with the lowest indexes stay.

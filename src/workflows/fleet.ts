@@ -77,7 +77,9 @@ import {
   markRemoved,
   markRestarted,
   mergeSlots,
+  newlyDraining,
 } from './fleet-slots.js';
+import { Usage } from './fleet-usage.js';
 import { fleetSizeSignal } from './hold.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -121,6 +123,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const notices = new Notices(input.carried?.notices);
   const watching = new CancellationScope();
   const size = new FleetSize(input.carried?.steps);
+  const usage = new Usage(input.carried?.usage);
   const hung = new Set<number>();
   const answeredAt = new Map<string, number>();
   let spec: FleetSpec = { ...input.spec, engines: input.carried ? input.spec.engines : 0 };
@@ -161,9 +164,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     ...(spec.idleTimeoutSeconds && { idleTimeoutSeconds: spec.idleTimeoutSeconds }),
     ...(size.backlog !== undefined && { backlog: size.backlog }),
     ...size.carried(),
+    ...(usage.all.length > 0 && { usage: usage.all }),
     ...(problem && { problem }),
   });
   const show = (): void => setCurrentDetails(fleetDetails(status()));
+  /** Before slots or users change: until now they were as they are. */
+  const account = (): void => usage.count(slots, claims.users, Date.now());
 
   const observe = async (fleet: FleetSpec): Promise<FleetObservation> =>
     control.observeFleet.executeWithOptions({ summary: `Look at the engines of ${fleet.name}` }, [
@@ -199,6 +205,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       if (!admitted) failure = refusal;
       throw failureOf(refusal);
     }
+    account();
     claims.claim(request);
     // Its engines keep the size that they were started with: one more of another size may have no room.
     spec = { ...request.spec, ...policy, model: spec.model, engines: wanted };
@@ -213,6 +220,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     size.record(spec.engines, step, now);
     log.info('the fleet gets another size', { from: spec.engines, ...step });
     spec = { ...spec, engines: step.engines };
+    account();
     slots = markRemoved(step.engines, slots, new Date(now + graceMs).toISOString(), now);
     sendDrains();
     wake = true;
@@ -322,17 +330,21 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   );
   setHandler(stopFleetUpdate, async (request) => {
     const user = request?.user;
-    if (user !== undefined && !claims.release(user)) return { stopped: false };
+    account();
+    const spent = user === undefined ? undefined : usage.take(user);
+    const held = spent === undefined ? {} : { usage: spent };
+    if (user !== undefined && !claims.release(user)) return { stopped: false, ...held };
     stopping = true;
     watching.cancel();
     await condition(() => ended !== undefined);
-    return { stopped: true };
+    return { stopped: true, ...held };
   });
 
   const isDraining = (slot: number): boolean =>
     slots.some((known) => known.slot === slot && known.state === 'draining');
   const canaries = new Canaries((slot, incarnation, verdict) => {
     if (isDraining(slot)) return;
+    account();
     slots = slots.map((known) =>
       known.slot === slot && known.incarnation === incarnation
         ? judge(known, verdict, Date.now())
@@ -374,7 +386,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     }
   };
   const drainNoticed = (): void => {
+    account();
+    const before = slots;
     slots = markDraining(slots, notices.byNode, Date.now());
+    usage.preempted(newlyDraining(before, slots), claims.users);
     sendDrains();
   };
 
@@ -428,6 +443,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       if (seen.reachable) {
         const alive = new Set(seen.nodes.filter((node) => node.alive).map((node) => node.nodeId));
         notices.forget(({ nodeId }) => !alive.has(nodeId));
+        usage.know(seen.nodes);
+        account();
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
         slots = explainWaiting(slots, checkResources(spec, seen.nodes, notices.nodes));
         if (roomUnknown && seen.missingNodes === 0) {
@@ -471,6 +488,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         ...notices.carried(),
         ...size.carried(),
         ...(draining && { draining }),
+        usage: usage.carried(),
         everReady,
         slots,
       },

@@ -28,6 +28,7 @@ import type {
   Problem,
   RunFleet,
   RunResult,
+  RunUsage,
   SteerRequest,
 } from '../contracts/workflows.js';
 import { counted, shortName } from '../text.js';
@@ -88,6 +89,8 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let status: InferenceStatus = { runId: run.runId, phase: 'preparing' };
 
   let expired = false;
+  let generatingSince: number | undefined;
+  let usage: RunUsage | undefined;
   let runFleet: RunFleet = runFleetOf(fleet);
   let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
   const held = new HeldWork();
@@ -223,6 +226,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   const body = async (): Promise<RunResult> => {
     const plan = await bringUpInTime();
     enter({ phase: 'running', plan });
+    generatingSince = Date.now();
     const told = { hold: held.hold, engines: runFleet.engines };
     child = await startChild(runWorkflow, {
       workflowId: runWorkflowId(run.runId),
@@ -252,10 +256,18 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 
   const giveBack = async (): Promise<void> => {
     enter({ phase: 'stopping' });
+    const endedAt = Date.now();
     try {
       if (claimed.fleet) {
         const options = { summary: `Give back fleet ${fleet.name}` };
-        await release.stopFleet.executeWithOptions(options, [{ name: fleet.name, user }]);
+        const given = await release.stopFleet.executeWithOptions(options, [
+          { name: fleet.name, user },
+        ]);
+        const since = generatingSince;
+        usage = given.usage && {
+          ...given.usage,
+          ...(since !== undefined && { generateSeconds: (endedAt - since) / 1000 }),
+        };
       }
       if (claimed.cluster) {
         const options = { summary: `Give back cluster ${cluster.name}` };
@@ -270,17 +282,21 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     enter({ phase: 'done' });
   };
 
-  try {
-    return await work.run(body);
-  } catch (error) {
-    if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
-    // Nobody knows yet which rows there are.
-    if (expired) return { runId: run.runId, state: 'expired' };
-    enter({ problem: problemOf(error) });
-    throw workflowFailure(error);
-  } finally {
-    await CancellationScope.nonCancellable(giveBack);
-  }
+  const generate = async (): Promise<RunResult> => {
+    try {
+      return await work.run(body);
+    } catch (error) {
+      if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
+      // Nobody knows yet which rows there are.
+      if (expired) return { runId: run.runId, state: 'expired' };
+      enter({ problem: problemOf(error) });
+      throw workflowFailure(error);
+    } finally {
+      await CancellationScope.nonCancellable(giveBack);
+    }
+  };
+  const result = await generate();
+  return usage === undefined ? result : { ...result, usage };
 }
 
 const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {

@@ -172,13 +172,13 @@ describe('a fleet', () => {
   it('goes when its last user gives it back, and stays for a person', async () => {
     expect(await ensure(specOf('shared', 1), { user: 'a' })).toMatchObject({ startedHere: true });
     expect(await ensure(specOf('shared', 1), { user: 'b' })).toMatchObject({ startedHere: false });
-    expect(await stop('shared', { user: 'a' })).toEqual({ stopped: false });
+    expect(await stop('shared', { user: 'a' })).toMatchObject({ stopped: false });
     expect(ray.actors.size).toBe(1);
-    expect(await stop('shared', { user: 'b' })).toEqual({ stopped: true });
+    expect(await stop('shared', { user: 'b' })).toMatchObject({ stopped: true });
 
     await ensure(specOf('kept', 1), { user: 'a' });
     await ensure(specOf('kept', 1));
-    expect(await stop('kept', { user: 'a' })).toEqual({ stopped: false });
+    expect(await stop('kept', { user: 'a' })).toMatchObject({ stopped: false });
     expect(await stop('kept')).toEqual({ stopped: true });
   });
 
@@ -247,11 +247,15 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
   });
 
   /** Two engines, one on each of two nodes; then there is room for `room` on the first. */
-  const onTwoNodes = async (name: string, room: number): Promise<FleetSpec> => {
+  const onTwoNodes = async (
+    name: string,
+    room: number,
+    claim: Omit<EnsureFleetRequest, 'spec'> = {},
+  ): Promise<FleetSpec> => {
     const node = (nodeId: string, cpus: number) => rayNode({ nodeId, name: nodeId, cpus });
     ray.nodes = [node(STAYS, 1), node(GOES, 1)];
     const spec = specOf(name, 2);
-    await ensure(spec);
+    await ensure(spec, claim);
     ray.nodes = [node(STAYS, room), node(GOES, 1)];
     return spec;
   };
@@ -265,6 +269,22 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
   };
   const slotsOf = async (name: string) =>
     (await statusOf(name)).slots.map(({ slot, state }) => [slot, state]);
+
+  it('counts what engines were held for a user, on which node and how', async () => {
+    await onTwoNodes('counted', 2, { user: 'inference/one' });
+    await giveNotice('counted', 60);
+    await eventually(async () => (await statusOf('counted')).ready === 2);
+    const seen = (await statusOf('counted')).usage;
+    expect(seen).toMatchObject([{ user: 'inference/one', preemptions: 1 }]);
+    drains[0]?.end();
+    const { usage } = await stop('counted', { user: 'inference/one' });
+    expect(usage?.preemptions).toBe(1);
+    expect(usage?.nodes.map(({ node }) => node).toSorted()).toEqual([STAYS, GOES]);
+    for (const { node, readySeconds, drainingSeconds } of usage?.nodes ?? []) {
+      if (node === GOES) expect(drainingSeconds).toBeGreaterThan(0);
+      else expect([readySeconds > 0, drainingSeconds]).toEqual([true, 0]);
+    }
+  });
 
   it('drains its engine and starts another elsewhere at once, then removes it for good', async () => {
     await onTwoNodes('moving', 2);

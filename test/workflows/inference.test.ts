@@ -34,11 +34,17 @@ describe('inference', () => {
   it('brings up what a run needs and takes it down afterwards', async () => {
     world.run = new FakeRun([2, 2]);
     const handle = await world.infer('whole');
-    expect(await handle.result()).toMatchObject({
+    const result = await handle.result();
+    expect(result).toMatchObject({
       runId: 'whole',
       state: 'completed',
       output: { succeeded: 40 },
+      usage: { nodes: [{ node: 'worker-1', drainingSeconds: 0 }] },
     });
+    expect(result.usage?.generateSeconds).toBeGreaterThan(0);
+    expect(result.usage?.nodes[0]?.readySeconds).toBeGreaterThan(0);
+    const ended = await runSnapshot(harness.client, 'whole');
+    expect(ended.usage).toEqual(result.usage);
     expect(world.headsStarted).toBe(1);
     expect(world.headRuns).toBe(false);
     expect(world.ray.actors.size).toBe(0);
@@ -81,7 +87,11 @@ describe('inference', () => {
     const handle = await world.infer('early');
     await eventually(() => world.ray.executed.length > 0);
     await handle.cancel();
-    expect(await handle.result()).toEqual({ runId: 'early', state: 'cancelled' });
+    const { usage, ...result } = await handle.result();
+    expect(result).toEqual({ runId: 'early', state: 'cancelled' });
+    // Engines that loaded for nothing were held all the same.
+    expect(usage).toMatchObject({ nodes: [{ readySeconds: 0 }] });
+    expect(usage).not.toHaveProperty('generateSeconds');
     expect(world.ray.actors.size).toBe(0);
     expect(world.headRuns).toBe(false);
   });
@@ -135,6 +145,9 @@ describe('inference', () => {
     await eventually(() => world.run.inFlight === 3, 40);
     await scaleFleet(harness.client, 'models', { engines: 3 });
     await eventually(() => world.run.inFlight === 9);
+    // What it takes is seen while it goes on, too.
+    const fleet = await fleetStatus(harness.client, 'models');
+    expect(fleet?.usage).toMatchObject([{ user: 'inference/scaled' }]);
     gate.open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });

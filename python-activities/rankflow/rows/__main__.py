@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import FinalizeRunInput, PlanRunInput, RankProgressInput, RunSpec
 from rankflow.rows.finalize import finalize_run
+from rankflow.rows.gc import collect_garbage
+from rankflow.rows.gc_plan import Wanted
 from rankflow.rows.planner import estimate_bytes, plan_run, validate_run
 from rankflow.rows.problems import ProblemLog
 from rankflow.rows.progress import rank_progress
@@ -101,6 +103,8 @@ def _run(options: argparse.Namespace, stdout: BinaryIO) -> Any:
             return publish(Publish.model_validate_json(sys.stdin.buffer.read()))
         case "prune":
             return prune(Prune.model_validate_json(sys.stdin.buffer.read()))
+        case "gc":
+            return collect_garbage(Wanted.model_validate_json(sys.stdin.buffer.read()))
         case "retry-input":
             return write_retry_input(open_store(options.store), options.run_id, options.retry_id)
         case "verify":
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--input", required=True)
     commands.add_parser("publish", help="Publish on stdin: copy the results of a scheduled run")
     commands.add_parser("prune", help="Prune on stdin: remove what is too old of a schedule")
+    commands.add_parser("gc", help="Wanted on stdin: free a store of what nobody needs")
     retry = commands.add_parser("retry-input", help="write the failed rows of a run as an input")
     retry.add_argument("--retry-id", required=True)
     verify = commands.add_parser("verify", help="check a finished run again, file by file")

@@ -79,8 +79,11 @@ def finalize_run(store: Store, run_id: str, missing: Missing = "refuse") -> Fina
             store.publish(manifest.output.path, output_key(run_id))
             store.publish(manifest.errors.path, errors_key(run_id))
             store.put(success_key(run_id), b"")
-    except MissingKey:
-        # Another finalizer was faster, and has tidied away what this one was writing.
+    except RankflowError as error:
+        # Another finalizer was faster: what this one was writing has been tidied away, or the
+        # attempts that it was reading have been collected.
+        if not isinstance(error, MissingKey) and error.kind is not ErrorType.PLAN_CORRUPT:
+            raise
         manifest = read_manifest(store, run_id)
         if manifest is None or not store.exists(success_key(run_id)):
             raise

@@ -15,6 +15,7 @@ from rankflow.rows.identity import check_same_run
 from rankflow.rows.plan import PLAN_VERSION, Plan, PlanDocument, RankEntry, find_plan
 from rankflow.rows.problems import ProblemLog, whole_input
 from rankflow.rows.readers import detect_format
+from rankflow.rows.removal import refuse_removed
 from rankflow.rows.source import InputFile, open_input
 from rankflow.store import Store, open_store
 from rankflow.store.fence import require_fence
@@ -61,6 +62,7 @@ def plan_run(spec: RunSpec) -> PlanSummary:
             UNSUPPORTED_INPUT, UNSUPPORTED_STORE, STORE_UNAVAILABLE, STORE_FULL.
     """
     store = open_store(spec.store)
+    refuse_removed(store, spec.run_id)
     plan = find_plan(store, spec.run_id)
     if plan is not None:
         return _existing(store, plan, spec)

@@ -11,6 +11,7 @@ from rankflow.contracts.models import RowCounts
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
 from rankflow.rows.progress import rank_progress
+from rankflow.rows.removal import is_removed
 from rankflow.rows.retry import combined_lines
 from rankflow.store import Store
 from rankflow.store.base import CHUNK_BYTES
@@ -27,7 +28,7 @@ def show_run(store: Store, run_id: str) -> dict[str, Any]:
     manifest = read_manifest(store, run_id)
     if manifest is not None:
         return manifest.model_dump(by_alias=True)
-    plan = find_plan(store, run_id)
+    plan = None if is_removed(store, run_id) else find_plan(store, run_id)
     if plan is None:
         raise RankflowError(ErrorType.NO_RESULTS, f"the run {run_id} is not in {store.root}")
     return {"state": "in_progress", **plan.summary.model_dump(by_alias=True)}
@@ -41,11 +42,13 @@ def stored_run(store: Store, run_id: str) -> dict[str, Any]:
         a run that is planned and not finished; what is not there is absent.
     """
     found: dict[str, Any] = {}
+    manifest = read_manifest(store, run_id)
+    if manifest is None and is_removed(store, run_id):
+        return found
     plan = find_plan(store, run_id)
     if plan is not None:
         document = plan.document.model_dump(by_alias=True, exclude_none=True)
         found["plan"] = {name: document[name] for name in ("spec", "summary")}
-    manifest = read_manifest(store, run_id)
     if manifest is not None:
         found["manifest"] = manifest.model_dump(by_alias=True)
     elif plan is not None:
@@ -64,6 +67,8 @@ def list_runs(store: Store) -> list[dict[str, str]]:
         manifest = read_manifest(store, run_id)
         if manifest is not None:
             state = str(manifest.state)
+        elif is_removed(store, run_id):
+            continue
         else:
             state = "validating" if find_plan(store, run_id) is None else "in_progress"
         runs.append({"runId": run_id, "state": state})

@@ -9,7 +9,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.rows.manifest import Manifest, ResultFile, read_manifest
 from rankflow.rows.plan import Plan, load_plan
 from rankflow.store import MissingKey, Store
-from rankflow.store.layout import retry_input_key, retry_link_key
+from rankflow.store.layout import removing_key, retry_input_key, retry_link_key
 
 _LONGEST_CHAIN = 1000
 """Retries of retries: a chain that is longer goes round in a circle."""
@@ -34,10 +34,30 @@ def write_retry_input(store: Store, run_id: str, retry_id: str) -> dict[str, Any
 
     Safe to repeat. Returns ``input`` (its address), ``rows`` in it, ``invalid`` rows that are left
     out because they would fail again, and ``spec``, what the run was planned with. Without rows
-    nothing is written. Raises NO_RESULTS when the run is not finished.
+    nothing is written. Raises NO_RESULTS when the run is not finished, or is being removed.
     """
+    link = retry_link_key(retry_id)
+    linked = store.exists(link)
+    # Who removes a run marks it first and then looks for links: one of the two sees the other.
+    store.put(link, json.dumps({"runId": run_id}).encode())
+    rows = 0
+    try:
+        if store.exists(removing_key(run_id)):
+            raise RankflowError(
+                ErrorType.NO_RESULTS, f"the run {run_id} is being removed (by rankflow gc)"
+            )
+        rows, invalid = _write_input(store, run_id, retry_input_key(retry_id))
+    finally:
+        if rows == 0 and not linked:
+            store.delete(link)
+    spec = load_plan(store, run_id).spec.model_dump(by_alias=True, exclude_none=True)
+    address = store.uri(retry_input_key(retry_id))
+    return {"input": address, "rows": rows, "invalid": invalid, "spec": spec}
+
+
+def _write_input(store: Store, run_id: str, key: str) -> tuple[int, int]:
+    """Write the failed requests, if any; returns how many, and how many were invalid."""
     rows = invalid = 0
-    key = retry_input_key(retry_id)
     with store.writer(key) as writer:
         for row in _rows(store, run_id):
             if row.retried:
@@ -47,10 +67,15 @@ def write_retry_input(store: Store, run_id: str, retry_id: str) -> dict[str, Any
                 invalid += 1
         if rows > 0:
             writer.commit()
-    if rows > 0:
-        store.put(retry_link_key(retry_id), json.dumps({"runId": run_id}).encode())
-    spec = load_plan(store, run_id).spec.model_dump(by_alias=True, exclude_none=True)
-    return {"input": store.uri(key), "rows": rows, "invalid": invalid, "spec": spec}
+    return rows, invalid
+
+
+def retried_run(store: Store, run_id: str) -> str | None:
+    """The run whose failed rows a run retries."""
+    try:
+        return str(json.loads(store.read(retry_link_key(run_id)))["runId"])
+    except MissingKey:
+        return None
 
 
 def combined_lines(store: Store, run_id: str, *, errors: bool = False) -> Iterator[bytes]:
@@ -67,11 +92,10 @@ def _chain(store: Store, run_id: str) -> list[str]:
     """The run, the one that it retries and so on: the first one first."""
     chain = [run_id]
     while len(chain) < _LONGEST_CHAIN:
-        try:
-            link = json.loads(store.read(retry_link_key(chain[0])))
-        except MissingKey:
+        earlier = retried_run(store, chain[0])
+        if earlier is None:
             return chain
-        chain.insert(0, str(link["runId"]))
+        chain.insert(0, earlier)
     raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} retries itself")
 
 

@@ -18,6 +18,8 @@ class Verification:
     failed: int = 0
     batches: int = 0
     committed: int = 0
+    attempts_collected: bool = False
+    """The attempts are gone or going, so that results were compared with the manifest alone."""
     total_problems: int = 0
     problems: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
@@ -38,6 +40,7 @@ class Verification:
             "failed": self.failed,
             "batches": self.batches,
             "committed": self.committed,
+            "attemptsCollected": self.attempts_collected,
             "totalProblems": self.total_problems,
             "problems": self.problems,
         }

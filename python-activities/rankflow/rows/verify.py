@@ -8,11 +8,13 @@ import hashlib
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import Plan, find_plan
+from rankflow.rows.removal import is_removed
 from rankflow.rows.verification import Verification
 from rankflow.rows.verify_rows import Commits, check_rows
 from rankflow.store import MissingKey, Store
 from rankflow.store.commits import read_commit
 from rankflow.store.layout import (
+    collected_key,
     commits_prefix,
     errors_key,
     output_key,
@@ -29,7 +31,7 @@ def verify_run(store: Store, run_id: str) -> Verification:
         RankflowError: STORE_UNAVAILABLE. Everything else that is wrong is a problem found.
     """
     found = Verification(run_id)
-    if not store.list(run_prefix(run_id)):
+    if not store.list(run_prefix(run_id)) or is_removed(store, run_id):
         found.problem("unknown_run", f"there is nothing of a run {run_id} in {store.root}")
         return found
     plan = _plan(store, run_id, found)
@@ -44,6 +46,7 @@ def verify_run(store: Store, run_id: str) -> Verification:
     _check_published(store, manifest, found)
     commits = _commits(plan, manifest, found)
     check_rows(plan, manifest, commits, found)
+    found.attempts_collected = store.exists(collected_key(run_id))
     return found
 
 

@@ -15,6 +15,7 @@ from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.rows.verification import Verification
 from rankflow.store import MissingKey, Store
 from rankflow.store.commits import Commit
+from rankflow.store.layout import collected_key
 from rankflow.store.salvage import row_of, salvage
 
 Commits = dict[tuple[int, int], Commit]
@@ -50,6 +51,8 @@ class _Walk:
         self._salvageable = Counter[str]()
         self._countable = True
         """Whether every batch can be counted: no attempt of it is missing or changed."""
+        self._bounded = True
+        """Whether what uncommitted attempts had finished can be counted, too."""
 
     def to_the_end(self) -> bool:
         """False as soon as the results do not go on with the next row of the plan."""
@@ -107,13 +110,19 @@ class _Walk:
             for line in salvage(store, run_id, part.rank, part.batch, part.row_range).values():
                 self._salvageable.update(_tokens(json.loads(line)))
             self._countable &= self._manifest.state != "completed"
+            self._bounded &= not self._collected()
             return {}
         name = f"batch {part.rank}-{part.batch}"
         try:
             data = store.read_attempt(commit.path)
         except MissingKey:
+            if self._collected():
+                return self._trust(part, commit)
             return self._distrust("attempt_missing", f"{commit.path} of {name} is missing")
         if hashlib.sha256(data).hexdigest() != commit.sha256:
+            # Of an attempt in a bucket some segments may have gone before the others.
+            if self._collected():
+                return self._trust(part, commit)
             return self._distrust("attempt_changed", f"{commit.path} of {name} was changed")
         lines: dict[int, dict[str, Any]] = {}
         for text in data.splitlines(keepends=True):
@@ -125,16 +134,33 @@ class _Walk:
             lines[row] = cast("dict[str, Any]", json.loads(text))
         tokens = sum((_tokens(line) for line in lines.values()), Counter[str]())
         failed = sum(bool(line["failed"]) for line in lines.values())
-        counted = (len(lines), failed, tokens["prompt"], tokens["completion"])
-        told = (commit.rows, commit.failed_rows, commit.prompt_tokens, commit.completion_tokens)
-        if counted != told or len(lines) != part.rows:
-            self._found.problem(
-                "commit_counts",
-                f"{name} commits {told} rows, failed rows, prompt and completion tokens; its "
-                f"attempt has {counted}, and {part.rows} rows were planned",
-            )
+        self._check_commit(
+            part, commit, (len(lines), failed, tokens["prompt"], tokens["completion"])
+        )
         self._committed.update(tokens)
         return lines
+
+    def _check_commit(
+        self, part: BatchSlice, commit: Commit, counted: tuple[int, int, int, int]
+    ) -> None:
+        told = (commit.rows, commit.failed_rows, commit.prompt_tokens, commit.completion_tokens)
+        if counted != told or counted[0] != part.rows:
+            self._found.problem(
+                "commit_counts",
+                f"batch {part.rank}-{part.batch} commits {told} rows, failed rows, prompt and "
+                f"completion tokens; its attempt has {counted}, and {part.rows} rows were planned",
+            )
+
+    def _collected(self) -> bool:
+        """Whether attempts may be missing for a good reason; asked when one is."""
+        return self._plan.store.exists(collected_key(self._plan.run_id))
+
+    def _trust(self, part: BatchSlice, commit: Commit) -> dict[int, dict[str, Any]]:
+        """Without its attempt a commit speaks for itself; sums and hashes still have to fit."""
+        told = (part.rows, commit.failed_rows, commit.prompt_tokens, commit.completion_tokens)
+        self._check_commit(part, commit, told)
+        self._committed.update(prompt=commit.prompt_tokens, completion=commit.completion_tokens)
+        return {}
 
     def _distrust(self, code: str, message: str) -> dict[int, dict[str, Any]]:
         self._found.problem(code, message)
@@ -162,7 +188,8 @@ class _Walk:
         ):
             least = self._committed[kind]
             # An attempt may have gone on a little after a run that ended early was assembled.
-            if self._countable and not least <= told <= least + self._salvageable[kind]:
+            most = least + self._salvageable[kind] if self._bounded else told
+            if self._countable and not least <= told <= most:
                 found.problem(
                     "counts", f"{told} {kind} tokens are in the manifest and {least} in fact"
                 )

@@ -9,6 +9,7 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -65,6 +66,21 @@ class Space:
 
     free: int
     total: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing."""
+
+    key: str
+    size: int
+    """Bytes that it takes by itself: a further name of a local file takes none."""
+    modified: datetime
+    """When it was last written, with its zone."""
+
+
+Entries = list[Entry]
+"""A listing, sorted by key."""
 
 
 class Appender(ABC):
@@ -192,6 +208,10 @@ class Store(ABC):
         """All keys below the folder ``prefix``, at any depth, sorted."""
 
     @abstractmethod
+    def entries(self, prefix: str) -> Entries:
+        """What ``list`` finds, with sizes and times; what goes meanwhile may be left out."""
+
+    @abstractmethod
     def folders(self, prefix: str) -> Keys:
         """Names of the folders directly below the folder ``prefix``, sorted."""
 
@@ -215,6 +235,10 @@ class Store(ABC):
         """Remove everything below the folder ``prefix``; nothing happens when it is not there."""
         for key in self.list(prefix):
             self.delete(key)
+
+    def remove_empty_folders(self, prefix: str) -> None:
+        """Remove the folder ``prefix`` and those below it that hold nothing; a bucket has none."""
+        return
 
     @abstractmethod
     def sweep(self, prefix: str) -> None:

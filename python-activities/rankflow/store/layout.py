@@ -5,6 +5,9 @@ import re
 from rankflow.contracts.errors import ErrorType, RankflowError
 
 RUNS = "runs"
+SCHEDULES = "schedules"
+API_SPACES = "api/spaces"
+"""Records of the batch API, a folder for each namespace; its server writes them."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SCHEDULE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -51,7 +54,17 @@ def rank_table_key(run_id: str, token: str, rank: int) -> str:
 
 def attempts_prefix(run_id: str, rank: int, batch: int) -> str:
     """Folder of all attempts of a batch."""
-    return f"{run_prefix(run_id)}/attempts/{batch_name(rank, batch)}"
+    return f"{all_attempts_prefix(run_id)}/{batch_name(rank, batch)}"
+
+
+def all_attempts_prefix(run_id: str) -> str:
+    """Folder of the attempts of all batches."""
+    return f"{run_prefix(run_id)}/attempts"
+
+
+def all_journals_prefix(run_id: str) -> str:
+    """Folder of the journals of all batches."""
+    return f"{run_prefix(run_id)}/journals"
 
 
 def attempt_key(run_id: str, rank: int, batch: int, token: str) -> str:
@@ -61,7 +74,7 @@ def attempt_key(run_id: str, rank: int, batch: int, token: str) -> str:
 
 def journals_prefix(run_id: str, rank: int, batch: int) -> str:
     """Folder of the journals of all attempts of a batch; attempts hold nothing but answers."""
-    return f"{run_prefix(run_id)}/journals/{batch_name(rank, batch)}"
+    return f"{all_journals_prefix(run_id)}/{batch_name(rank, batch)}"
 
 
 def journal_key(run_id: str, rank: int, batch: int, token: str, entry: int) -> str:
@@ -131,11 +144,21 @@ def retry_link_key(run_id: str) -> str:
     return f"{run_prefix(run_id)}/retry-of.json"
 
 
+def collected_key(run_id: str) -> str:
+    """There once the attempts of a finished run are being collected, or are gone."""
+    return f"{run_prefix(run_id)}/collected.json"
+
+
+def removing_key(run_id: str) -> str:
+    """There while a run is being removed; without a manifest the run is gone then."""
+    return f"{run_prefix(run_id)}/removing.json"
+
+
 def schedule_prefix(schedule: str) -> str:
     """Folder of the records of a schedule's runs."""
     if _SCHEDULE.fullmatch(schedule) is None:
         raise RankflowError(ErrorType.INVALID_REQUEST, f"{schedule!r} is not a schedule's name")
-    return f"schedules/{schedule}"
+    return f"{SCHEDULES}/{schedule}"
 
 
 def schedule_record_key(schedule: str, run_id: str) -> str:
@@ -146,7 +169,12 @@ def schedule_record_key(schedule: str, run_id: str) -> str:
 
 def fence_probe_key(run_id: str, token: str) -> str:
     """A file that is there only while a planner makes sure of its store."""
-    return f"{run_prefix(run_id)}/fence-probe-{_checked(token)}"
+    return f"{fence_probes(run_id)}{_checked(token)}"
+
+
+def fence_probes(run_id: str) -> str:
+    """How the keys of all such files begin."""
+    return f"{run_prefix(run_id)}/fence-probe-"
 
 
 def room_probe_key(run_id: str) -> str:

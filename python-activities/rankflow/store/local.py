@@ -10,10 +10,21 @@ import os
 import secrets
 import shutil
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.store.base import CHUNK_BYTES, Appender, Keys, Space, Store, Writer, check_key
+from rankflow.store.base import (
+    CHUNK_BYTES,
+    Appender,
+    Entries,
+    Entry,
+    Keys,
+    Space,
+    Store,
+    Writer,
+    check_key,
+)
 from rankflow.store.local_files import (
     TEMPORARY,
     LocalAppender,
@@ -86,6 +97,22 @@ class LocalStore(Store):
                 ]
         return sorted(found)
 
+    def entries(self, prefix: str) -> Entries:
+        found: Entries = []
+        counted: set[tuple[int, int]] = set()
+        with medium(prefix):
+            for key in self.list(prefix):
+                try:
+                    status = self.path(key).stat()
+                except FileNotFoundError:
+                    continue
+                # Published results are second names of the files that the manifest names.
+                file = status.st_dev, status.st_ino
+                size = 0 if file in counted else status.st_size
+                counted.add(file)
+                found.append(Entry(key, size, datetime.fromtimestamp(status.st_mtime, UTC)))
+        return found
+
     def folders(self, prefix: str) -> Keys:
         base = self.path(prefix)
         with medium(prefix):
@@ -126,6 +153,12 @@ class LocalStore(Store):
         super().remove_folder(prefix)
         # Folders, and half-written files that no listing shows.
         shutil.rmtree(self.path(prefix), ignore_errors=True)
+
+    def remove_empty_folders(self, prefix: str) -> None:
+        for folder, _, _ in os.walk(self.path(prefix), topdown=False):
+            # Not empty, or gone already.
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
 
     def sweep(self, prefix: str) -> None:
         with medium(prefix):

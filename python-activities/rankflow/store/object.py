@@ -19,6 +19,8 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store.base import (
     CHUNK_BYTES,
     Appender,
+    Entries,
+    Entry,
     Keys,
     MissingKey,
     Space,
@@ -115,6 +117,16 @@ class BucketStore(Store):
         with _medium(prefix):
             pages = obstore.list(self._bucket, prefix=check_key(prefix.rstrip("/")) + "/")
             return sorted(entry["path"] for page in pages for entry in page)
+
+    def entries(self, prefix: str) -> Entries:
+        with _medium(prefix):
+            pages = obstore.list(self._bucket, prefix=check_key(prefix.rstrip("/")) + "/")
+            found = [
+                Entry(entry["path"], entry["size"], entry["last_modified"])
+                for page in pages
+                for entry in page
+            ]
+        return sorted(found, key=lambda entry: entry.key)
 
     def folders(self, prefix: str) -> Keys:
         with _medium(prefix):

@@ -115,6 +115,7 @@ def test_a_whole_run_is_valid_and_counted(root: str, tmp_path: Path) -> None:
         "failed": 2,
         "batches": 6,
         "committed": 6,
+        "attemptsCollected": False,
         "totalProblems": 0,
         "problems": [],
     }

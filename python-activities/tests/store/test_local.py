@@ -144,3 +144,13 @@ def test_a_quota_that_no_number_shows_is_found_by_writing(
     assert caught.value.kind is ErrorType.STORE_FULL
     monkeypatch.undo()
     assert check_room(LocalStore(tmp_path), "r")
+
+
+def test_a_file_with_two_names_takes_its_room_once(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("final/out", b"12345")
+    store.publish("final/out", "out")
+    assert [(entry.key, entry.size) for entry in store.entries("final")] == [("final/out", 5)]
+    store.put("all/final/out", b"12345")
+    store.publish("all/final/out", "all/out")
+    assert sum(entry.size for entry in store.entries("all")) == 5

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -78,6 +79,29 @@ def test_listing_is_deep_sorted_and_empty_for_a_missing_folder(store: Store) -> 
     assert store.list("none") == []
     assert store.folders("runs") == ["a", "b"]
     assert store.folders("none") == []
+
+
+def test_entries_tell_sizes_and_times(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    for key in ("runs/b/plan.json", "runs/a/x/1"):
+        store.put(key, b"12345")
+    found = store.entries("runs")
+    assert [(entry.key, entry.size) for entry in found] == [
+        ("runs/a/x/1", 5),
+        ("runs/b/plan.json", 5),
+    ]
+    assert all(before <= entry.modified <= datetime.now(UTC) for entry in found)
+    assert store.entries("none") == []
+
+
+def test_emptied_folders_can_be_removed_and_others_stay(store: Store) -> None:
+    for key in ("runs/a/x/1", "runs/b/x/1"):
+        store.put(key, b"")
+    store.delete("runs/a/x/1")
+    store.remove_empty_folders("runs")
+    store.remove_empty_folders("runs/none")
+    assert store.folders("runs") == ["b"]
+    assert store.list("runs") == ["runs/b/x/1"]
 
 
 def test_a_deleted_object_is_gone_and_deleting_again_is_fine(store: Store) -> None:

@@ -202,3 +202,20 @@ test('batches that killed engines are counted over the ranks', () => {
   expect(assemble({ ...BASE, run: RUN, ranks }).suspects).toBe(4);
   expect(assemble({ ...BASE, run: RUN, ranks: [RANK] }).suspects).toBeUndefined();
 });
+
+test('what the fleet holds for a run is shown while it goes on, and what it held afterwards', () => {
+  const nodes = [{ node: 'a', loadingSeconds: 1, readySeconds: 2, drainingSeconds: 0 }];
+  const others = [{ node: 'a', loadingSeconds: 9, readySeconds: 9, drainingSeconds: 9 }];
+  const fleet = {
+    ...FLEET,
+    usage: [
+      { user: 'inference/other', nodes: others },
+      { user: 'inference/r', nodes },
+    ],
+  };
+  expect(assemble({ ...BASE, run: RUN, fleet }).usage).toEqual({ nodes });
+  expect(assemble({ ...BASE, run: RUN, fleet: FLEET }).usage).toBeUndefined();
+  const usage = { nodes, generateSeconds: 3 };
+  const result = { runId: 'r', state: 'completed' as const, usage };
+  expect(assemble({ ...BASE, ended: { status: 'COMPLETED', result } }).usage).toEqual(usage);
+});
