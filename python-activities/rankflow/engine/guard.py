@@ -1,8 +1,12 @@
-"""No process of an engine outlives its actor, however the actor ends.
+"""Nothing of an engine outlives its actor, however the actor ends: no process, no shared memory.
 
 vLLM's processes watch their parents, but not while they are still importing, and orphans that keep
 a GPU's memory after a SIGKILL are reported (vLLM issue 55510). A tiny process watches the actor and
 ends the actor's process group when the actor is gone.
+
+Python removes shared memory at the end of the process that made it; after a SIGKILL that is too
+late, and up to a quarter of a gigabyte a time stays in ``/dev/shm``. So the watcher notes what the
+group has there while it lives, and removes it afterwards.
 """
 
 from __future__ import annotations
@@ -16,19 +20,50 @@ import sys
 # direct children before it ends, the watcher among them, and leaves their children to nobody.
 # A descriptor of the process, not its number: numbers are used again.
 _WATCHER = """
-import os, select, signal, sys
+import glob, os, re, select, signal, sys, time
 group = int(sys.argv[1])
 actor = os.pidfd_open(group)
 if os.fork():
     os._exit(0)
+
+def used(only_group):
+    found = set()
+    for folder in glob.glob("/proc/[0-9]*"):
+        try:
+            if not only_group or os.getpgid(int(folder[6:])) == group:
+                with open(folder + "/maps") as maps:
+                    found.update(re.findall(r"/dev/shm/(?:psm_|sem[.]mp-)[^ \\n]+", maps.read()))
+        except OSError:
+            pass
+    return found
+
+noted = set()
 waiting = select.poll()
 waiting.register(actor, select.POLLIN)
-waiting.poll()
+while True:
+    noted |= used(only_group=True)
+    if waiting.poll(5000):
+        break
+noted |= used(only_group=True)
 try:
     os.killpg(group, signal.SIGKILL)
 except ProcessLookupError:
     pass
+for _ in range(100):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        break
+    time.sleep(0.1)
+for file in noted - used(only_group=False):
+    try:
+        os.unlink(file)
+    except OSError:
+        pass
 """
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
+"""Of the actor's: whoever ends all processes of a node finds them by their other variables, and the
+watcher has its work to do just then."""
 
 
 def guard_process_group() -> bool:
@@ -47,6 +82,8 @@ def guard_process_group() -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        cwd="/",
+        env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
         check=False,
     )
     return started.returncode == 0

@@ -1,7 +1,8 @@
-"""No process of an engine outlives its actor."""
+"""Nothing of an engine outlives its actor."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -50,3 +51,74 @@ def test_killing_the_actor_ends_its_children_and_theirs(children_first: bool) ->
         while _alive(worker) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not _alive(worker)
+
+
+_WITH_MEMORY = """
+import sys, time
+from multiprocessing import shared_memory
+memory = shared_memory.SharedMemory(create=True, size=1 << 20)
+print(memory.name, flush=True)
+time.sleep(60)
+"""
+_ACTOR_OF_IT = f"""
+import subprocess, sys, time
+from rankflow.engine.guard import guard_process_group
+assert guard_process_group()
+core = subprocess.Popen([sys.executable, "-c", {_WITH_MEMORY!r}])
+print(core.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def _tracker_of(pid: int) -> int | None:
+    """Python's own process for this: killed with the others when memory runs out."""
+    children = psutil.Process(pid).children()
+    return children[0].pid if children else None
+
+
+@pytest.mark.parametrize("core_first", [False, True])
+def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _ACTOR_OF_IT], stdout=subprocess.PIPE, text=True
+    ) as actor:
+        assert actor.stdout is not None
+        said = {actor.stdout.readline().strip(), actor.stdout.readline().strip()}
+        (core,) = (int(word) for word in said if word.isdigit())
+        (name,) = (word for word in said if not word.isdigit())
+        file = Path("/dev/shm", name)
+        assert file.exists()
+        tracker = _tracker_of(core)
+        if core_first:
+            # Longer than the watcher takes to look again: nobody has it when the actor ends.
+            time.sleep(7)
+        for pid in (tracker, core) if core_first else (tracker,):
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+        os.kill(actor.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not file.exists()
+
+
+def test_shared_memory_of_others_stays() -> None:
+    """Of a segment that another process still uses, whoever made it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _ACTOR_OF_IT], stdout=subprocess.PIPE, text=True
+    ) as actor:
+        assert actor.stdout is not None
+        said = {actor.stdout.readline().strip(), actor.stdout.readline().strip()}
+        (core,) = (int(word) for word in said if word.isdigit())
+        (name,) = (word for word in said if not word.isdigit())
+        tracker = _tracker_of(core)
+        if tracker is not None:
+            os.kill(tracker, signal.SIGKILL)
+        file = Path("/dev/shm", name)
+        with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0):
+            os.kill(actor.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while _alive(core) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(2)
+            assert file.exists()
+        file.unlink()
