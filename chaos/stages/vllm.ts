@@ -18,6 +18,8 @@ const RUN_ENDS_S = 1800;
 export const realFlags = (): string[] => [
   ...['--model', 'SmolLM2-135M-Instruct', '--dtype', 'bfloat16', '--max-model-len', '1024'],
   ...['--engines', `${ENGINES}`, '--nodes', `${ENGINES}`, '--ranks', '2', '--batch-rows', '30'],
+  // What a core decodes side by side: on a GPU it would be hundreds, of a run with many more rows.
+  ...['--max-num-seqs', '32'],
   '--keep',
 ];
 
@@ -45,7 +47,8 @@ export async function vllmStage(options: StageOptions): Promise<void> {
     options,
     short ? shortDeck(options) : longDeck(options),
     {
-      ...{ scenario: 'real', rows: 1500, tokens: 64, fleet: 'real', cluster: CLUSTER },
+      ...{ scenario: 'real', rows: short ? 1000 : 1500, tokens: 64 },
+      ...{ fleet: 'real', cluster: CLUSTER },
       ...{ flags: [...realFlags(), ...bench.canaries.flags], lookMs: 200 },
     },
     ({ fault }) => (short ? (waits.get(fault) ?? 'well') : 'well'),
