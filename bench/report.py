@@ -41,7 +41,7 @@ class Line:
 
 
 def summarize(measurements: list[Measurement]) -> list[Line]:
-    """One line for each workload and contender, in the order they were first measured."""
+    """One line for each workload and contender: by workload, then in the order of measuring."""
     groups: dict[tuple[str, Entry], list[Measurement]] = defaultdict(list)
     for one in measurements:
         groups[one.workload, one.entry].append(one)
@@ -70,7 +70,8 @@ def summarize(measurements: list[Measurement]) -> list[Line]:
                 of_bare=rate / median(bare) if bare else None,
             )
         )
-    return lines
+    order = list(dict.fromkeys(one.workload for one in measurements))
+    return sorted(lines, key=lambda line: order.index(line.workload))
 
 
 def unequal(measurements: list[Measurement]) -> list[str]:
