@@ -26,6 +26,8 @@ interface Flags {
 }
 
 const program = new Command('chaos')
+  // `--report` behind `merge` is its own.
+  .enablePositionalOptions()
   .description(
     'kill, stop, starve and cut off parts of Rankflow, and check that every row is answered once',
   )

@@ -7,7 +7,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   readdirSync,
   rmSync,
   writeFileSync,
@@ -17,8 +16,9 @@ import path from 'node:path';
 
 import { Connection } from '@temporalio/client';
 import { execa } from 'execa';
-import getPort from 'get-port';
+import getPort, { portNumbers } from 'get-port';
 
+import { readIfExists } from '../../src/setup/files.js';
 import { paths } from '../../src/setup/paths.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 
@@ -44,6 +44,9 @@ function postgresFolder(): string | undefined {
 async function has(command: string): Promise<boolean> {
   return (await execa('which', [command], { reject: false })).exitCode === 0;
 }
+
+/** The server keeps ports in a column for numbers below 32,768. */
+const freePort = async (): Promise<number> => getPort({ port: portNumbers(20_000, 29_999) });
 
 /** What is missing on this machine for a server on PostgreSQL; empty when nothing is. */
 export async function missing(): Promise<string[]> {
@@ -73,12 +76,18 @@ export class ProductionServer {
     if (postgres === undefined) throw new Error('no PostgreSQL: apt-get install postgresql');
     await build();
     const folder = mkdtempSync(path.join(tmpdir(), 'rfp-'));
-    const ports = { database: await getPort(), frontend: await getPort() };
+    const ports = { database: await freePort(), frontend: await freePort() };
     const server = new ProductionServer(folder, postgres, ports);
-    await server.#initialize();
-    await server.startDatabase();
-    await server.#createSchemas();
-    await server.#startServer();
+    try {
+      await server.#initialize();
+      await server.startDatabase();
+      await server.#createSchemas();
+      await server.#startServer();
+    } catch (error) {
+      const said = server.log();
+      server.stop();
+      throw new Error(`the production server did not start:\n${said}`, { cause: error });
+    }
     return server;
   }
 
@@ -201,8 +210,8 @@ export class ProductionServer {
     });
     const service = async (grpcPort?: number) => ({
       rpc: {
-        grpcPort: grpcPort ?? (await getPort()),
-        membershipPort: await getPort(),
+        grpcPort: grpcPort ?? (await freePort()),
+        membershipPort: await freePort(),
         bindOnLocalHost: true,
       },
     });
@@ -243,7 +252,7 @@ export class ProductionServer {
 
   /** The end of the server's log, to explain a failure. */
   log(): string {
-    return readFileSync(path.join(this.folder, 'server.log'), 'utf8').slice(-4000);
+    return (readIfExists(path.join(this.folder, 'server.log')) ?? '').slice(-4000);
   }
 
   stop(): void {
