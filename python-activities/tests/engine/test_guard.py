@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
@@ -70,14 +72,12 @@ time.sleep(60)
 """
 
 
-def _tracker_of(pid: int) -> int | None:
-    """Python's own process for this: killed with the others when memory runs out."""
-    children = psutil.Process(pid).children()
-    return children[0].pid if children else None
+@contextlib.contextmanager
+def _engine_with_memory() -> Generator[tuple[int, int, Path]]:
+    """An actor, its child, and the shared memory of that: pids and file.
 
-
-@pytest.mark.parametrize("core_first", [False, True])
-def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
+    Python's own process that removes shared memory is killed, as it is with a whole group.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", _ACTOR_OF_IT], stdout=subprocess.PIPE, text=True
     ) as actor:
@@ -85,40 +85,37 @@ def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
         said = {actor.stdout.readline().strip(), actor.stdout.readline().strip()}
         (core,) = (int(word) for word in said if word.isdigit())
         (name,) = (word for word in said if not word.isdigit())
+        for tracker in psutil.Process(core).children():
+            tracker.kill()
         file = Path("/dev/shm", name)
         assert file.exists()
-        tracker = _tracker_of(core)
+        yield actor.pid, core, file
+
+
+@pytest.mark.parametrize("core_first", [False, True])
+def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
+    with _engine_with_memory() as (actor, core, file):
         if core_first:
             # Longer than the watcher takes to look again: nobody has it when the actor ends.
             time.sleep(7)
-        for pid in (tracker, core) if core_first else (tracker,):
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-        os.kill(actor.pid, signal.SIGKILL)
+            os.kill(core, signal.SIGKILL)
+        os.kill(actor, signal.SIGKILL)
         deadline = time.monotonic() + 20
         while file.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not file.exists()
 
 
-def test_shared_memory_of_others_stays() -> None:
-    """Of a segment that another process still uses, whoever made it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _ACTOR_OF_IT], stdout=subprocess.PIPE, text=True
-    ) as actor:
-        assert actor.stdout is not None
-        said = {actor.stdout.readline().strip(), actor.stdout.readline().strip()}
-        (core,) = (int(word) for word in said if word.isdigit())
-        (name,) = (word for word in said if not word.isdigit())
-        tracker = _tracker_of(core)
-        if tracker is not None:
-            os.kill(tracker, signal.SIGKILL)
-        file = Path("/dev/shm", name)
-        with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0):
-            os.kill(actor.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 10
-            while _alive(core) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(2)
-            assert file.exists()
+def test_shared_memory_that_another_process_uses_stays() -> None:
+    with (
+        _engine_with_memory() as (actor, core, file),
+        file.open("r+b") as opened,
+        mmap.mmap(opened.fileno(), 0),
+    ):
+        os.kill(actor, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while _alive(core) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(2)
+        assert file.exists()
         file.unlink()
