@@ -73,8 +73,8 @@ time.sleep(60)
 
 
 @contextlib.contextmanager
-def _engine_with_memory() -> Generator[tuple[int, int, Path]]:
-    """An actor, its child, and the shared memory of that: pids and file.
+def _engine_with_memory() -> Generator[tuple[subprocess.Popen[str], int, Path]]:
+    """An actor, the pid of its child, and the shared memory of that.
 
     Python's own process that removes shared memory is killed, as it is with a whole group.
     """
@@ -89,7 +89,7 @@ def _engine_with_memory() -> Generator[tuple[int, int, Path]]:
             tracker.kill()
         file = Path("/dev/shm", name)
         assert file.exists()
-        yield actor.pid, core, file
+        yield actor, core, file
 
 
 @pytest.mark.parametrize("core_first", [False, True])
@@ -99,7 +99,7 @@ def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
             # Longer than the watcher takes to look again: nobody has it when the actor ends.
             time.sleep(7)
             os.kill(core, signal.SIGKILL)
-        os.kill(actor, signal.SIGKILL)
+        actor.kill()
         deadline = time.monotonic() + 20
         while file.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -112,7 +112,9 @@ def test_shared_memory_that_another_process_uses_stays() -> None:
         file.open("r+b") as opened,
         mmap.mmap(opened.fileno(), 0),
     ):
-        os.kill(actor, signal.SIGKILL)
+        actor.kill()
+        # Collected, so that its group is gone when its child is.
+        actor.wait()
         deadline = time.monotonic() + 10
         while _alive(core) and time.monotonic() < deadline:
             time.sleep(0.1)
