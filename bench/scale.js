@@ -131,6 +131,7 @@ async function measure(runId, rows) {
   const client = new Client({ connection: await Connection.connect({ address }) });
   const executions = await executionsOf(client, runId);
   const run = executions.find(({ workflowId }) => workflowId === `run/${runId}`);
+  const inference = executions.find(({ workflowId }) => workflowId === `inference/${runId}`);
   const ranks = executions.filter(({ workflowId }) => workflowId.includes('/rank-'));
   const first = new Date(Math.min(...ranks.map(({ startTime }) => startTime.getTime())));
   const last = new Date(Math.max(...ranks.map(({ closeTime }) => closeTime.getTime())));
@@ -139,11 +140,11 @@ async function measure(runId, rows) {
   return {
     rows,
     inputMegabytes: Math.round(statSync(input).size / 1e6),
-    planning: seconds(run.startTime, first),
+    planning: seconds(inference.startTime, first),
     generating,
     finalizing: seconds(last, run.closeTime),
     whole: Math.round(whole * 10) / 10,
-    rowsPerSecond: Math.round(rows / seconds(run.startTime, run.closeTime)),
+    rowsPerSecond: Math.round(rows / seconds(inference.startTime, run.closeTime)),
     events: executions.reduce((sum, { historyLength }) => sum + historyLength, 0),
     largestEvents: Math.max(...executions.map(({ historyLength }) => historyLength)),
     largestBytes: Math.max(...executions.map(({ historySize }) => historySize ?? 0)),
