@@ -1,3 +1,5 @@
+import { inspect } from 'node:util';
+
 import { Client, Connection } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { inject } from 'vitest';
@@ -65,17 +67,20 @@ export class Harness {
   }
 }
 
-/** Polls until `check` returns something; fails after `seconds`. */
+/** Polls until `check` returns something; fails after `seconds`, with what `state` says then. */
 export async function eventually<T>(
   check: () => T | undefined | false | Promise<T | undefined | false>,
   seconds = 20,
+  state?: () => unknown,
 ): Promise<T> {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     const found = await check();
     if (found !== undefined && found !== false) return found;
-    if (Date.now() > deadline)
-      throw new Error(`did not happen within ${seconds} s: ${String(check)}`);
+    if (Date.now() > deadline) {
+      const seen = state === undefined ? '' : `\n${inspect(await state(), { depth: 6 })}`;
+      throw new Error(`did not happen within ${seconds} s: ${String(check)}${seen}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

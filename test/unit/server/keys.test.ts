@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import { KeyStore } from '../../../src/server/keys.js';
 
@@ -11,10 +11,16 @@ let keys: KeyStore;
 beforeEach(() => {
   root = mkdtempSync(path.join(tmpdir(), 'rankflow-keys-'));
   keys = new KeyStore(root);
+  vi.useFakeTimers({ toFake: ['Date'] });
 });
-afterEach(() => rmSync(root, { recursive: true }));
+afterEach(() => {
+  vi.useRealTimers();
+  rmSync(root, { recursive: true });
+});
 
+/** A new key, younger than those before it. */
 async function made(name: string, sameAs?: string) {
+  vi.setSystemTime(Date.now() + 1);
   const key = await keys.create(name, sameAs);
   if (key === undefined) throw new Error('no key was made');
   return key;
