@@ -125,7 +125,7 @@ function payloadsOf(value: unknown): string {
   return Object.values(value).map(payloadsOf).join('\n');
 }
 
-describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 240_000 }, () => {
+describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }, () => {
   beforeAll(async () => {
     hosts = new SshHosts(HOSTS);
     hosts.trust(HOSTS, ['changed']);
@@ -299,7 +299,7 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 240_000 }
       status: await statusOf('lab'),
       run: await Promise.race([run, 'goes on']),
     });
-    await eventually(async () => (await engines()) === 1, 90, state);
+    await eventually(async () => (await engines()) === 1, 180, state);
     const before = (await statusOf('lab')).nodes.find(({ name }) => name === 'b')?.nodeId;
     killNode('b');
     await eventually(async () => {
