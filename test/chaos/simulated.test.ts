@@ -7,7 +7,7 @@ import { Unguarded } from '../../chaos/stages/controls.js';
 import { publish } from './publish.js';
 
 /** The short campaign: every fault once, on real processes of the stack, Ray and Temporal. */
-const MINUTES = 12;
+const MINUTES = 20;
 const SEED = 20_26;
 
 let report: Report;
