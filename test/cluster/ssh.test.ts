@@ -277,6 +277,7 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     }));
     writeFileSync(input, rows.map((row) => JSON.stringify(row)).join('\n'));
     const out = path.join(hosts.folder, 'answers.jsonl');
+    // Over a minute of work: a settled cluster is looked at, and its engines are counted, every 30 s.
     const run = folder.rankflow([
       ...['run', input, '--model', 'simulated-model', '--backend', 'simulated', '--out', out],
       ...[
@@ -291,7 +292,7 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
         '--batch-rows',
         '20',
       ],
-      ...['--cpus-per-engine', '1', '--engine-arg', 'tokens_per_second=60'],
+      ...['--cpus-per-engine', '1', '--engine-arg', 'tokens_per_second=30'],
     ]);
     const engines = async () =>
       (await statusOf('lab')).nodes.find(({ name }) => name === 'b')?.engines;
