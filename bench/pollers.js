@@ -26,9 +26,11 @@ async function end(taskQueue) {
   await done;
 }
 
-process.on('message', async ({ number, what, taskQueue }) => {
+async function done({ number, what, taskQueue }) {
   await (what === 'start' ? start(taskQueue) : end(taskQueue));
   process.send({ number });
-});
+}
+
+process.on('message', (order) => void done(order));
 process.on('disconnect', () => process.exit());
 process.send({ number: 0 });

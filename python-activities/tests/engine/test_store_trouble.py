@@ -48,8 +48,8 @@ def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def open_files(folder: Path) -> list[Path]:
     """The files of a folder that this process holds open."""
-    held = (descriptor.readlink() for descriptor in Path("/proc/self/fd").iterdir() if descriptor.is_symlink())
-    return [file for file in held if file.is_relative_to(folder)]
+    held = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [file for file in map(Path.readlink, held) if file.is_relative_to(folder)]
 
 
 def slowed(call: Callable[..., Any]) -> Callable[..., Any]:
