@@ -44,6 +44,7 @@ from rankflow.control.process import run_child
 from rankflow.control.spare import Spare, can_be_spared
 from rankflow.engine.predecessor import give_back
 from rankflow.failures import activity_errors
+from rankflow.metrics.endpoint import worker_endpoint
 from rankflow.rows.progress import rank_progress
 from rankflow.store import open_store
 from rankflow.store.room import check_room
@@ -54,6 +55,8 @@ MAX_ACTIVITIES = 8
 """Children at once: one that imports vLLM takes about 0.8 GB, so far fewer than the SDK's 100."""
 GRACE = timedelta(seconds=20)
 """Time for running tasks at SIGTERM before they are cancelled and tried again elsewhere."""
+METRICS_ADDRESS = "127.0.0.1:9465"
+"""Where Prometheus finds this worker's metrics, unless the environment says otherwise."""
 PROBLEMS_SHOWN = 200
 """Problems of an input that travel in the error: 200 lines stay far below the 2 MB of a payload."""
 
@@ -207,6 +210,7 @@ async def serve() -> None:
 def main() -> None:
     """Entry point."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    worker_endpoint(METRICS_ADDRESS)
     asyncio.run(serve())
 
 

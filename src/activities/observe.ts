@@ -1,6 +1,6 @@
 import { Context } from '@temporalio/activity';
-import proto from '@temporalio/proto';
 
+import { waitingBatches } from '../client/fleets.js';
 import type {
   ClusterObservation,
   FleetObservation,
@@ -90,26 +90,11 @@ export async function observeFleet(
   }
 }
 
-/**
- * Batches that wait for an engine of the fleet, by Temporal's own count, which is approximate. Undefined when nobody
- * asks, or when the server does not say.
- */
+/** Batches that wait for an engine of the fleet; undefined when nobody asks, or when the server does not say. */
 async function backlogOf(spec: FleetSpec): Promise<number | undefined> {
   const { name, specHash, scaling, idleTimeoutSeconds } = spec;
   if (scaling === undefined && idleTimeoutSeconds === undefined) return undefined;
-  const { client } = Context.current();
-  try {
-    const { stats } = await client.workflowService.describeTaskQueue({
-      namespace: client.options.namespace,
-      taskQueue: { name: fleetQueue(name, specHash) },
-      taskQueueType: proto.temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-      reportStats: true,
-    });
-    return stats ? Number(stats.approximateBacklogCount ?? 0) : undefined;
-  } catch {
-    // The next look asks again.
-    return undefined;
-  }
+  return waitingBatches(Context.current().client, fleetQueue(name, specHash));
 }
 
 /** The actors that are slots of a fleet, one entry a slot: Ray also lists the dead ones that a slot had before. */

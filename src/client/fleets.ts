@@ -1,4 +1,5 @@
 import type { Client } from '@temporalio/client';
+import proto from '@temporalio/proto';
 
 import { fleetWorkflowId, UPDATE, WORKFLOW } from '../contracts/names.js';
 import type {
@@ -63,6 +64,25 @@ export async function drainFleet(
   const handle = client.workflow.getHandle(await runningFleet(client, name));
   const request: DrainRequest = graceSeconds === undefined ? {} : { graceSeconds };
   await handle.executeUpdate<StopResult, [DrainRequest]>(UPDATE.drainFleet, { args: [request] });
+}
+
+/**
+ * Batches that wait in the queue of a fleet, by Temporal's own count, which is approximate. Undefined when the server
+ * does not say.
+ */
+export async function waitingBatches(client: Client, taskQueue: string): Promise<number | undefined> {
+  try {
+    const { stats } = await client.workflowService.describeTaskQueue({
+      namespace: client.options.namespace,
+      taskQueue: { name: taskQueue },
+      taskQueueType: proto.temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+      reportStats: true,
+    });
+    return stats ? Number(stats.approximateBacklogCount ?? 0) : undefined;
+  } catch {
+    // The next look asks again.
+    return undefined;
+  }
 }
 
 async function runningFleet(client: Client, name: string): Promise<string> {

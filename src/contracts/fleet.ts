@@ -105,6 +105,7 @@ export const CanaryResult = z
     maxModelLen: z.int().positive(),
     vllmVersion: z.string(),
     batches: z.int().nonnegative().optional().describe('Batches that the engine works on'),
+    metrics: z.string().optional().describe('host:port where the engine serves its metrics'),
   })
   .meta({ id: 'CanaryResult' });
 export type CanaryResult = z.infer<typeof CanaryResult>;

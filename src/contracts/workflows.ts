@@ -306,6 +306,8 @@ export interface FleetSlotStatus {
   readonly maxModelLen?: number;
   /** Batches in work when it was last asked; only of engines that say so. */
   readonly batches?: number;
+  /** `host:port` where its engine serves metrics; absent when it serves none. */
+  readonly metrics?: string;
   readonly problem?: Problem;
 }
 

@@ -1,12 +1,16 @@
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+import { Client } from '@temporalio/client';
 import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
 import { pino } from 'pino';
 
 import { controlActivities } from '../activities/index.js';
 import { CONTROL_QUEUE } from '../contracts/names.js';
+import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
+import { serveControlMetrics } from '../metrics/index.js';
+import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 
 /** Time for running activities to end by themselves; the stack's supervisor kills after 10 s. */
 const GRACE = '5 seconds';
@@ -36,21 +40,38 @@ export async function createControlWorker(
 
 /** Connects to what Temporal's own settings name, else to a server on this machine, and serves until SIGTERM. */
 async function main(): Promise<void> {
-  Runtime.install({ logger: temporalLogger() });
+  const logger = temporalLogger();
+  const address = addressOrNone(logger);
+  const temporalPort = address && (await installRuntimeWithMetrics(logger));
+  if (address === undefined) Runtime.install({ logger });
   const profile = loadClientConfigProfile();
   const { connectionOptions, namespace = 'default' } = toClientOptions(profile);
-  const { address, tls, apiKey, metadata } = connectionOptions;
+  const { address: server, tls, apiKey, metadata } = connectionOptions;
   const connection = await NativeConnection.connect({
-    ...(address !== undefined && { address }),
+    ...(server !== undefined && { address: server }),
     ...(tls !== undefined && { tls }),
     ...(apiKey !== undefined && { apiKey }),
     ...(metadata !== undefined && { metadata }),
   });
   try {
+    if (address !== undefined) {
+      const client = new Client({ connection, namespace });
+      await serveControlMetrics(address, client, temporalPort, logger);
+    }
     const worker = await createControlWorker(connection, namespace);
     await worker.run();
   } finally {
     await connection.close();
+  }
+}
+
+/** Metrics are no reason for a worker not to start. */
+function addressOrNone(logger: Logger): MetricsAddress | undefined {
+  try {
+    return metricsAddress();
+  } catch (error) {
+    logger.warn('this worker serves no metrics', { error: String(error) });
+    return undefined;
   }
 }
 

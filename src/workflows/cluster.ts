@@ -50,6 +50,7 @@ import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
 import { Idle } from './idle.js';
 import { HEAD } from './names.js';
+import { countPreemption } from './counters.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, notChanged, otherNodes } from './refusals.js';
@@ -198,6 +199,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
 
   setHandler(preemptionNoticeSignal, (notice) => {
     if (!notices.take(notice)) return;
+    countPreemption(spec.name);
     wake = true;
     setCurrentDetails(clusterDetails(status()));
   });

@@ -120,10 +120,11 @@ function problemWith(engine: ObservedEngine | undefined): Problem | undefined {
 export function judge(slot: FleetSlotStatus, verdict: Verdict, now: number): FleetSlotStatus {
   const { problem: _over, ...rest } = slot;
   if (verdict.kind === 'ready') {
-    const { loadSeconds, maxModelLen, batches } = verdict.result;
+    const { loadSeconds, maxModelLen, batches, metrics } = verdict.result;
     const since = slot.state === 'ready' ? slot.since : new Date(now).toISOString();
     const busy = batches !== undefined && { batches };
-    return { ...rest, state: 'ready', since, loadSeconds, maxModelLen, ...busy };
+    const scraped = metrics !== undefined && { metrics };
+    return { ...rest, state: 'ready', since, loadSeconds, maxModelLen, ...busy, ...scraped };
   }
   const state = verdict.kind === 'failed' ? 'failed' : 'restarting';
   return { ...rest, state, since: new Date(now).toISOString(), problem: verdict.problem };

@@ -20,7 +20,7 @@ import type { ControlActivities, PythonActivities } from '../contracts/activitie
 import type { ClusterAddress } from '../contracts/cluster.js';
 import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, runWorkflowId } from '../contracts/names.js';
-import type { PlanSummary } from '../contracts/run.js';
+import type { PlanSummary, RunState } from '../contracts/run.js';
 import type {
   Hold,
   HoldRequest,
@@ -32,6 +32,7 @@ import type {
   SteerRequest,
 } from '../contracts/workflows.js';
 import { counted, shortName } from '../text.js';
+import { countRun } from './counters.js';
 import { table } from './details.js';
 import { failureOf, problemOf, workflowFailure } from './failures.js';
 import { elasticOf } from './fleet-scaling.js';
@@ -283,15 +284,20 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   };
 
   const generate = async (): Promise<RunResult> => {
+    let state: RunState = 'failed';
     try {
-      return await work.run(body);
+      const result = await work.run(body);
+      ({ state } = result);
+      return result;
     } catch (error) {
-      if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
+      if (work.consideredCancelled) state = 'cancelled';
       // Nobody knows yet which rows there are.
-      if (expired) return { runId: run.runId, state: 'expired' };
+      else if (expired) state = 'expired';
+      if (state !== 'failed') return { runId: run.runId, state };
       enter({ problem: problemOf(error) });
       throw workflowFailure(error);
     } finally {
+      countRun(state);
       await CancellationScope.nonCancellable(giveBack);
     }
   };

@@ -72,6 +72,9 @@ class CanaryResult(BaseModel):
     batches: Annotated[
         int | None, Field(description="Batches that the engine works on", ge=0)
     ] = None
+    metrics: Annotated[
+        str | None, Field(description="host:port where the engine serves its metrics")
+    ] = None
 
 
 class CheckEngineArgumentsResult(BaseModel):

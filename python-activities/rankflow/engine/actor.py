@@ -23,6 +23,7 @@ from rankflow.engine.fates import RayFates
 from rankflow.engine.guard import guard_process_group
 from rankflow.engine.host import backend_factory
 from rankflow.engine.service import EngineService
+from rankflow.metrics.endpoint import engine_endpoint
 from rankflow.preemption.actor import keep_sentinel
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class EngineActor:
             log.warning("nothing ends this engine's processes if the actor is killed")
         spec = FleetSpec.model_validate(fleet)
         node = ray.get_runtime_context().get_node_id()
+        self._metrics = engine_endpoint(ray.util.get_node_ip_address())
         self._incarnation = f"{node[:8]}-{os.getpid()}"
         self._service = EngineService(
             spec,
@@ -62,6 +64,7 @@ class EngineActor:
             backend_factory(spec.model, slot if index is None else index),
             RayFates,
             index=index,
+            metrics=lambda: self._metrics.address,
         )
         self._loop = asyncio.new_event_loop()
         signal.signal(signal.SIGTERM, self._on_sigterm)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable
 from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.engine.attempt import AttemptFile
 from rankflow.engine.backend import Answer, BackendDead, BackendTrouble, ServerError
+from rankflow.engine.counts import count_row
 from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
 from rankflow.engine.lines import answered, engine_killer, recorded_error
@@ -49,8 +50,14 @@ class Answering:
         journal: Journal,
         watch: Watch,
         name: AttemptName,
+        begun: Collection[int] = (),
     ) -> None:
-        """``requests``: of all rows of the batch, in order."""
+        """Nothing starts yet.
+
+        Args:
+            requests: of all rows of the batch, in order.
+            begun: rows that earlier attempts gave to their engines.
+        """
         self._host = host
         self._plan = plan
         self._part = part
@@ -59,6 +66,7 @@ class Answering:
         self._journal = journal
         self._watch = watch
         self._name = name
+        self._begun = begun
         self._prefix = f"{plan.run_id}-{part.rank}-{part.batch}-{name.token}"
         self._troubles: list[str] = []
 
@@ -127,6 +135,7 @@ class Answering:
             self._troubles.append(str(trouble))
             return
         self._attempt.add(answered(row, line["custom_id"], got, request_id))
+        count_row(got, begun_before=row in self._begun)
 
     async def _final_answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Ask again after a 5xx; it is the row's own when the engine goes on answering others.

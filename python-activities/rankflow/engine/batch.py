@@ -11,6 +11,7 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import GenerateBatchInput, GenerateBatchResult
 from rankflow.contracts.names import GENERATE_BATCH
 from rankflow.engine.answering import CommittedElsewhere
+from rankflow.engine.counts import counted_attempt
 from rankflow.engine.fates import AskFates, nobody_knows
 from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
@@ -55,9 +56,10 @@ class BatchActivities:
         another.
         """
         started = time.monotonic()
-        with activity_errors():
+        with activity_errors(), counted_attempt() as results:
             self._assert_spec(given.spec_hash)
             result = await self._generate(given)
+            results.append(result)
             attempt, seconds = activity.info().attempt, time.monotonic() - started
             return result.model_copy(update={"seconds": seconds, "attempt": attempt})
 

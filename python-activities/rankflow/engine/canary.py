@@ -27,12 +27,22 @@ class CanaryActivity:
     """Holds what the activity needs; register ``canary`` with a worker."""
 
     def __init__(
-        self, host: EngineHost, served: Served, batches: Callable[[], int] = lambda: 0
+        self,
+        host: EngineHost,
+        served: Served,
+        batches: Callable[[], int] = lambda: 0,
+        metrics: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``batches``: how many the engine works on now."""
+        """Nothing starts yet.
+
+        Args:
+            batches: how many the engine works on now.
+            metrics: ``host:port`` where the engine serves its metrics, if it does.
+        """
         self._host = host
         self._served = served
         self._batches = batches
+        self._metrics = metrics
         self.load_failure_reported = asyncio.Event()
 
     @activity.defn(name=CANARY)
@@ -57,6 +67,7 @@ class CanaryActivity:
                 max_model_len=facts.max_model_len,
                 vllm_version=facts.vllm_version,
                 batches=self._batches(),
+                metrics=self._metrics(),
             )
 
     async def _loaded(self) -> ModelFacts:

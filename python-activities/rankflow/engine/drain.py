@@ -22,6 +22,7 @@ from rankflow.contracts.models import DrainInput, DrainResult
 from rankflow.contracts.names import DRAIN
 from rankflow.engine.backend import BackendDead
 from rankflow.engine.batch import Served
+from rankflow.engine.counts import count_given_back
 from rankflow.engine.host import EngineHost, GivenBack
 from rankflow.failures import activity_errors
 
@@ -71,6 +72,7 @@ class Drain:
             self._host.closed = True
         if self._host.closed:
             waiting, cut = await self._host.give_back(waiting_only=left > 0)
+            count_given_back(waiting, cut)
             self._waiting += waiting
             self._cut += cut
 

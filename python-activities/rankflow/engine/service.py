@@ -18,6 +18,7 @@ from rankflow.contracts.names import engine_queue, fleet_queue, slot_queue
 from rankflow.engine.admission import Admission, rows_wanted
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.canary import CanaryActivity
+from rankflow.engine.counts import BATCHES, LOAD_SECONDS
 from rankflow.engine.drain import Drain, DrainActivity
 from rankflow.engine.fates import AskFates, nobody_knows
 from rankflow.engine.host import BackendFactory, EngineHost, GivenBack
@@ -52,12 +53,14 @@ class EngineService:
         factory: BackendFactory,
         fates: Callable[[str, str], AskFates] | None = None,
         index: int | None = None,
+        metrics: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Nothing starts before ``run``.
 
         Args:
             fates: from the engine's name and spec hash to what knows of other engines.
             index: which ranks it serves under rank affinity; by default its slot.
+            metrics: ``host:port`` where this process serves its metrics, if it does.
         """
         self._fleet = fleet
         self._slot = slot
@@ -69,6 +72,7 @@ class EngineService:
         self.served = Served(name, fleet.spec_hash)
         self._fates = fates(name, fleet.spec_hash) if fates is not None else nobody_knows
         self._host = EngineHost(factory)
+        self._metrics = metrics
         self._contact = Contact()
         self._admission = Admission(fleet.max_concurrent_batches)
         self._batch_workers: list[Worker] = []
@@ -79,7 +83,9 @@ class EngineService:
         """Serve until the backend dies or loading fails; raises when a worker fails for good."""
         self._host.start()
         client = await self._connect()
-        canary = CanaryActivity(self._host, self.served, lambda: self._admission.working)
+        working = self._working
+        canary = CanaryActivity(self._host, self.served, working, self._metrics)
+        BATCHES.set_function(working)
         drain = DrainActivity(self.served, self.begin_drain)
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash
         own = engine_queue(fleet, spec_hash, self._slot, self._incarnation)
@@ -133,6 +139,7 @@ class EngineService:
             await self._until_reported(canary)
             return
         log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
+        LOAD_SECONDS.set(self._host.load_seconds)
         if self._draining is None:
             self._admission.want(rows_wanted(facts.max_num_seqs))
             turns = Turns(self._admission)
@@ -142,6 +149,9 @@ class EngineService:
         await self._host.wait_dead()
         log.error("%s lost its backend", self.served.name)
         await asyncio.sleep(LAST_WORDS_SECONDS)
+
+    def _working(self) -> int:
+        return self._admission.working
 
     def _workers_for_batches(self, client: Client, batches: BatchActivities) -> list[Worker]:
         fleet, spec_hash = self._fleet.name, self._fleet.spec_hash

@@ -28,7 +28,7 @@ from rankflow.engine.suspicion import (
 from rankflow.engine.watch import Watch
 from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.store.commits import Commit, try_commit
-from rankflow.store.journals import read_journals
+from rankflow.store.journals import AttemptJournal, read_journals
 from rankflow.store.salvage import AttemptLine, salvage
 
 
@@ -65,9 +65,11 @@ class BatchWork:
         reading = asyncio.gather(
             asyncio.to_thread(salvage, store, *where, self.part.row_range),
             asyncio.to_thread(self.plan.read_requests, self.part),
-            self._deaths(),
+            asyncio.to_thread(read_journals, store, *where),
         )
-        taken, requests, deaths = await watch.through_store(reading)
+        taken, requests, journals = await watch.through_store(reading)
+        deaths = await watch.through_store(self._deaths(journals))
+        begun = frozenset[int]().union(*(journal.handed for journal in journals))
         missing = [row for row in self.part.row_range if row not in taken]
         self.journal.remember(death.token for death in deaths)
         if not self.alone and is_suspect(deaths, missing):
@@ -81,7 +83,15 @@ class BatchWork:
             for data in taken.values():
                 attempt.add(AttemptLine.model_validate_json(data), data)
             answering = Answering(
-                self.host, self.plan, self.part, requests, attempt, self.journal, watch, self.name
+                self.host,
+                self.plan,
+                self.part,
+                requests,
+                attempt,
+                self.journal,
+                watch,
+                self.name,
+                begun,
             )
             valid = answering.record_invalid(missing)
             if self.alone:
@@ -107,9 +117,8 @@ class BatchWork:
     def _where(self) -> tuple[str, int, int]:
         return self.plan.run_id, self.part.rank, self.part.batch
 
-    async def _deaths(self) -> list[Death]:
+    async def _deaths(self, journals: list[AttemptJournal]) -> list[Death]:
         """The unexplained deaths of engines under earlier attempts; asks Ray where it has to."""
-        journals = await asyncio.to_thread(read_journals, self.plan.store, *self._where)
         asked = undecided(journals)
         return find_deaths(journals, await self.fates(asked) if asked else {})
 
