@@ -24,6 +24,7 @@ const tool = (name) => path.join(paths.venv, 'bin', name);
 /** What prettier formats; the lock file and generated schema have formats of their own. */
 const FORMATTED = [
   '{src,test,chaos,scripts,bench,docs}/**/*.{ts,js,md}',
+  'deploy/**/*.{json,yml}',
   '*.{json,md,yml}',
   '!package-lock.json',
   '.oxlintrc.json',

@@ -20,5 +20,8 @@ export function register(program: Command): void {
       logToStderr('The stack is up. Stop it with: npx rankflow down');
       process.stdout.write(`Temporal     ${stack.address}\n`);
       if (stack.uiUrl !== undefined) process.stdout.write(`Temporal UI  ${stack.uiUrl}\n`);
+      if (stack.metricsUrl !== undefined) {
+        process.stdout.write(`Metrics      ${stack.metricsUrl}\n`);
+      }
     });
 }

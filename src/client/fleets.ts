@@ -70,7 +70,10 @@ export async function drainFleet(
  * Batches that wait in the queue of a fleet, by Temporal's own count, which is approximate. Undefined when the server
  * does not say.
  */
-export async function waitingBatches(client: Client, taskQueue: string): Promise<number | undefined> {
+export async function waitingBatches(
+  client: Client,
+  taskQueue: string,
+): Promise<number | undefined> {
   try {
     const { stats } = await client.workflowService.describeTaskQueue({
       namespace: client.options.namespace,

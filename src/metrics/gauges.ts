@@ -14,54 +14,58 @@ const STATES = [
   'failed',
 ] as const satisfies readonly FleetSlotStatus['state'][];
 
-/**
- * What the control worker tells of the fleets that are up. Several control workers tell the same: take the maximum.
- *
- * @param look asks for them; that nobody answers is told by `rankflow_fleets_observed`
- */
-export function fleetRegistry(look: () => Promise<readonly FleetSample[]>): Registry {
-  const registry = new Registry();
-  const registers = [registry];
-  collectDefaultMetrics({ register: registry });
-  const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
-    new Gauge({ name, help, labelNames: [...labelNames], registers });
-  const engines = gauge('rankflow_engines', 'Engines of a fleet by state.', ['fleet', 'state']);
-  const desired = gauge('rankflow_engines_desired', 'Engines that a fleet is to have.', ['fleet']);
-  const restarts = gauge(
-    'rankflow_engine_restarts',
-    "Restarts by Ray of the engines that are there, since each was a fleet's.",
+/** What the control worker tells of itself and of the fleets that are up. Several control workers tell the same. */
+export class FleetGauges {
+  readonly #registry = new Registry();
+  readonly #engines = this.#gauge('engines', 'Engines by state.', ['fleet', 'state']);
+  readonly #desired = this.#gauge('engines_desired', 'Engines that there are to be.', ['fleet']);
+  readonly #restarts = this.#gauge(
+    'engine_restarts',
+    'Restarts by Ray of the engines that are there.',
     ['fleet'],
   );
-  const queue = gauge(
-    'rankflow_queue_depth',
+  readonly #queue = this.#gauge(
+    'queue_depth',
     "Batches that wait in a fleet's queue, by Temporal's approximate count.",
     ['fleet'],
   );
-  new Gauge({
-    name: 'rankflow_fleets_observed',
-    help: '1 when Temporal could be asked for the fleets, else 0.',
-    registers,
-    async collect() {
-      for (const one of [engines, desired, restarts, queue]) one.reset();
-      try {
-        for (const sample of await look()) set(sample);
-        this.set(1);
-      } catch {
-        this.set(0);
-      }
-    },
-  });
-  const set = ({ status, waiting }: FleetSample): void => {
-    const { name: fleet, slots } = status;
+  readonly #observed = this.#gauge(
+    'fleets_observed',
+    '1 when Temporal could be asked for the fleets, else 0.',
+    [],
+  );
+
+  /** @param look asks for the fleets; that nobody answers is a metric, too */
+  constructor(private readonly look: () => Promise<readonly FleetSample[]>) {
+    collectDefaultMetrics({ register: this.#registry });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** All of it as it is now, in Prometheus' text format. */
+  async text(): Promise<string> {
+    const fleets = await this.look().catch(() => undefined);
+    // What is gone must not stay at its last value.
+    for (const gauge of [this.#engines, this.#desired, this.#restarts, this.#queue]) gauge.reset();
+    for (const fleet of fleets ?? []) this.#set(fleet);
+    this.#observed.set(fleets === undefined ? 0 : 1);
+    return this.#registry.metrics();
+  }
+
+  #set({ status, waiting }: FleetSample): void {
+    const { name: fleet, slots, desired } = status;
     for (const state of STATES) {
-      engines.set({ fleet, state }, slots.filter((slot) => slot.state === state).length);
+      this.#engines.set({ fleet, state }, slots.filter((slot) => slot.state === state).length);
     }
-    desired.set({ fleet }, status.desired);
-    restarts.set(
-      { fleet },
-      slots.reduce((sum, slot) => sum + slot.restarts, 0),
-    );
-    if (waiting !== undefined) queue.set({ fleet }, waiting);
-  };
-  return registry;
+    const restarts = slots.reduce((sum, slot) => sum + slot.restarts, 0);
+    this.#desired.set({ fleet }, desired);
+    this.#restarts.set({ fleet }, restarts);
+    if (waiting !== undefined) this.#queue.set({ fleet }, waiting);
+  }
+
+  #gauge(name: string, help: string, labelNames: string[]): Gauge {
+    return new Gauge({ name: `rankflow_${name}`, help, labelNames, registers: [this.#registry] });
+  }
 }

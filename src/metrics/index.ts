@@ -3,7 +3,7 @@ import type { Logger } from '@temporalio/worker';
 
 import type { MetricsAddress } from './address.js';
 import { FleetWatch } from './fleets.js';
-import { fleetRegistry } from './gauges.js';
+import { FleetGauges } from './gauges.js';
 import { temporalMetrics } from './runtime.js';
 import { serveMetrics, type MetricsServer } from './server.js';
 import { engineTargets } from './targets.js';
@@ -21,13 +21,13 @@ export async function serveControlMetrics(
   logger: Logger,
 ): Promise<MetricsServer | undefined> {
   const watch = new FleetWatch(client);
-  const registry = fleetRegistry(async () => watch.look());
+  const gauges = new FleetGauges(async () => watch.look());
   const metrics = async () => {
     const [own, temporal] = await Promise.all([
-      registry.metrics(),
+      gauges.text(),
       temporalPort === undefined ? '' : temporalMetrics(temporalPort),
     ]);
-    return { type: registry.contentType, text: `${own}${temporal}` };
+    return { type: gauges.contentType, text: `${own}${temporal}` };
   };
   const targets = async () => ({
     type: 'application/json',

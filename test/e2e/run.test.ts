@@ -7,6 +7,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import type { FleetStatus } from '../../src/contracts/workflows.js';
 import { paths } from '../../src/setup/paths.js';
+import type { TargetGroup } from '../../src/metrics/targets.js';
+import { dashboardMetrics, servedNames } from '../support/dashboard.js';
 import { DataFolder, parseLines, readLines, type ResultLine } from './rankflow.js';
 
 /** Real nodes, engines and answers: minutes for the engines to load, seconds for the rest. */
@@ -186,6 +188,28 @@ test("a cluster's status and what `ray status` says are there for people and for
     ray: expect.stringContaining('2.0/2.0 CPU'),
   });
 }, 240_000);
+
+test('Prometheus finds every engine, and every metric of the dashboard', async () => {
+  const { stdout } = await folder.rankflow(['up', '--json']);
+  const { metricsUrl } = JSON.parse(stdout) as { metricsUrl: string };
+  const engines = (await (await fetch(`${metricsUrl}/targets`)).json()) as TargetGroup[];
+  expect(engines.map(({ labels }) => [labels['fleet'], labels['slot']])).toEqual([
+    [FLEET, '0'],
+    [FLEET, '1'],
+  ]);
+  const texts = await Promise.all(
+    [metricsUrl, ...engines.map(({ targets: [address] }) => `http://${address}/metrics`)].map(
+      async (url) => (await fetch(url)).text(),
+    ),
+  );
+  const served = new Set(texts.flatMap((text) => [...servedNames(text)]));
+  expect(dashboardMetrics().filter((name) => !served.has(name))).toEqual([]);
+  expect(texts[0]).toContain(`rankflow_engines{fleet="${FLEET}",state="ready"} 2`);
+  // The engine that was not killed has counted since it was loaded.
+  expect(texts[2]).toMatch(/^rankflow_tokens_total\{kind="completion"\} [1-9]/mu);
+  expect(texts[2]).toMatch(/^vllm:generation_tokens_total\{.*\} [1-9]/mu);
+  expect(texts[2]).toMatch(/^temporal_activity_execution_latency_seconds_count\{/mu);
+}, 120_000);
 
 async function fleet(): Promise<FleetStatus> {
   const { stdout } = await folder.rankflow(['fleet', 'status', FLEET, '--json']);

@@ -129,6 +129,7 @@ export class FakeRay {
         maxModelLen: 2048,
         vllmVersion: '0',
         batches,
+        metrics: `10.0.0.${slot + 1}:9500`,
       };
     };
     const drain: EngineActivities['drain'] = async (input) => {

@@ -32,6 +32,7 @@ export const NAMESPACES = [
   'client',
   'store-full',
   'fleet-size',
+  'metrics',
   'hold',
   'priority',
   'schedule',

@@ -155,6 +155,21 @@ it('says why, with the end of the log, when a process ends again and again', asy
   );
 }, 60_000);
 
+it('gives each worker an address for its metrics, or none', async () => {
+  const { stackConfig } = await import('../../src/workers/stack/config.js');
+  const addressesOf = async () =>
+    (await stackConfig()).processes.flatMap(({ env }) => env['RANKFLOW_METRICS_ADDRESS'] ?? []);
+  const addresses = await addressesOf();
+  expect(addresses).toHaveLength(2);
+  for (const address of addresses) expect(address).toMatch(/^127\.0\.0\.1:\d+$/u);
+  expect(new Set(addresses).size).toBe(2);
+  expect((await stackConfig()).metricsUrl).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/u);
+  vi.stubEnv('RANKFLOW_METRICS_ADDRESS', 'off');
+  expect(await addressesOf()).toEqual(['off', 'off']);
+  expect((await stackConfig()).metricsUrl).toBeUndefined();
+  vi.stubEnv('RANKFLOW_METRICS_ADDRESS', undefined);
+});
+
 it('ends the helpers that a crashed process left in its group', async () => {
   const file = path.join(home, 'helper.pid');
   const script = `

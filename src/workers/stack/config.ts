@@ -2,10 +2,11 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { loadClientConfigProfile } from '@temporalio/envconfig';
-import getPort, { clearLockedPorts } from 'get-port';
+import getPort, { clearLockedPorts, portNumbers } from 'get-port';
 import { z } from 'zod';
 
 import { CONTROL_QUEUE, PYTHON_QUEUE } from '../../contracts/names.js';
+import { metricsAddress } from '../../metrics/address.js';
 import { findTemporal } from '../../setup/temporal.js';
 import { paths } from '../../setup/paths.js';
 import { readPorts, writePorts, type Ports } from './state.js';
@@ -32,6 +33,8 @@ export const StackConfig = z.object({
   address: z.string(),
   namespace: z.string(),
   uiUrl: z.string().optional(),
+  /** Where Prometheus finds the control worker's metrics; absent when they are off. */
+  metricsUrl: z.string().optional(),
   ownsServer: z.boolean(),
   processes: z.array(ProcessSpec),
 });
@@ -55,19 +58,25 @@ export function configuredServer(): { address: string | undefined; namespace: st
  * What a stack consists of on this machine: Temporal's dev server, unless the user named a server, and the
  * two workers.
  *
- * @param workers other workers, for tests
+ * @param given other workers, for tests
  * @throws Error when the set-up was not done
  */
-export async function stackConfig(workers = defaultWorkers()): Promise<StackConfig> {
+export async function stackConfig(given?: ProcessSpec[]): Promise<StackConfig> {
   const { address: configured, namespace } = configuredServer();
+  const metrics = await chooseMetrics();
+  const workers = given ?? defaultWorkers(metrics);
+  const metricsUrl =
+    metrics.control === OFF ? {} : { metricsUrl: `http://${metrics.control}/metrics` };
   if (configured !== undefined) {
-    return withAddress({ address: configured, namespace, ownsServer: false, processes: workers });
+    const server = { address: configured, namespace, ownsServer: false };
+    return withAddress({ ...server, ...metricsUrl, processes: workers });
   }
   const ports = await choosePorts();
   return withAddress({
     address: `${HOST}:${ports.port}`,
     namespace,
     uiUrl: `http://${HOST}:${ports.uiPort}`,
+    ...metricsUrl,
     ownsServer: true,
     processes: [await devServer(ports, namespace), ...workers],
   });
@@ -107,6 +116,27 @@ async function choosePorts(): Promise<Ports> {
  */
 const EXACTLY = ['--dynamic-config-value', 'matching.numTaskqueueWritePartitions=1'];
 
+/** Where the two workers serve their metrics: at the usual ports if they are free, else above them. */
+interface MetricsAddresses {
+  readonly control: string;
+  readonly python: string;
+}
+
+const OFF = 'off';
+/** How many ports are tried: stacks of other data folders are on the same machine. */
+const METRICS_PORTS = 50;
+
+async function chooseMetrics(): Promise<MetricsAddresses> {
+  const wanted = metricsAddress();
+  if (wanted === undefined) return { control: OFF, python: OFF };
+  const { host, port } = wanted;
+  const ports = portNumbers(port, Math.min(port + METRICS_PORTS, 65_535));
+  const control = await getPort({ host, port: ports });
+  const python = await getPort({ host, port: ports, exclude: [control] });
+  const name = host.includes(':') ? `[${host}]` : host;
+  return { control: `${name}:${control}`, python: `${name}:${python}` };
+}
+
 async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> {
   const temporal = await findTemporal();
   if (temporal === undefined) throw new Error('No Temporal CLI: run `rankflow setup` first.');
@@ -138,14 +168,14 @@ function sharesFairly(): boolean {
   return existsSync(marker);
 }
 
-function defaultWorkers(): ProcessSpec[] {
+function defaultWorkers(metrics: MetricsAddresses): ProcessSpec[] {
   return [
     {
       name: 'control-worker',
       role: 'worker',
       command: process.execPath,
       args: ['--enable-source-maps', path.join(paths.packageRoot, 'dist/workers/control.js')],
-      env: {},
+      env: { RANKFLOW_METRICS_ADDRESS: metrics.control },
       graceMs: WORKER_GRACE_MS,
       queue: { name: CONTROL_QUEUE, kind: 'workflow' },
     },
@@ -155,7 +185,11 @@ function defaultWorkers(): ProcessSpec[] {
       command: paths.python,
       args: ['-m', 'rankflow.worker'],
       cwd: paths.pythonProject,
-      env: { PYTHONPATH: paths.pythonProject, PYTHONUNBUFFERED: '1' },
+      env: {
+        PYTHONPATH: paths.pythonProject,
+        PYTHONUNBUFFERED: '1',
+        RANKFLOW_METRICS_ADDRESS: metrics.python,
+      },
       graceMs: WORKER_GRACE_MS,
       queue: { name: PYTHON_QUEUE, kind: 'activity' },
     },

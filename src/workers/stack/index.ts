@@ -20,6 +20,8 @@ export interface StackInfo {
   readonly namespace: string;
   /** Address of Temporal's web interface; absent when the server is not ours. */
   readonly uiUrl?: string;
+  /** Where Prometheus finds the control worker's metrics; absent when they are off. */
+  readonly metricsUrl?: string;
   readonly ownsServer: boolean;
 }
 
@@ -73,8 +75,12 @@ export async function ensureStack(options: {
     return fresh;
   });
   await waitUntilReady(config, log);
-  const { address, namespace, uiUrl, ownsServer } = config;
-  return { address, namespace, ownsServer, ...(uiUrl === undefined ? {} : { uiUrl }) };
+  const { address, namespace, uiUrl, metricsUrl, ownsServer } = config;
+  const urls = {
+    ...(uiUrl !== undefined && { uiUrl }),
+    ...(metricsUrl !== undefined && { metricsUrl }),
+  };
+  return { address, namespace, ownsServer, ...urls };
 }
 
 /** The configuration of the stack that runs already. */
