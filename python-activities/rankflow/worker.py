@@ -44,6 +44,7 @@ from rankflow.control.process import run_child
 from rankflow.control.spare import Spare, can_be_spared
 from rankflow.engine.predecessor import give_back
 from rankflow.failures import activity_errors
+from rankflow.logs import bound, log_as_json
 from rankflow.metrics.endpoint import worker_endpoint
 from rankflow.rows.progress import rank_progress
 from rankflow.store import open_store
@@ -84,7 +85,7 @@ def _fewer_problems(error: RankflowError) -> RankflowError:
 @activity.defn(name=PLAN_RUN)
 async def plan_run(given: PlanRunInput) -> PlanSummary:
     """Validate and plan a run; returns the plan that is there when there is one."""
-    with activity_errors():
+    with activity_errors(), bound(run=given.spec.run_id):
         try:
             planned = await run_child(
                 ["rankflow.rows", "plan"],
@@ -97,6 +98,7 @@ async def plan_run(given: PlanRunInput) -> PlanSummary:
         except RankflowError as error:
             # Mostly the error itself, which must not become its own cause: chains of causes travel.
             raise _fewer_problems(error) from None
+        log.info("planned %d rows", planned.summary.rows)
         return planned.summary
 
 
@@ -111,14 +113,16 @@ async def progress_of_rank(given: RankProgressInput) -> RankProgress:
 @activity.defn(name=FINALIZE_RUN)
 async def finalize_run(given: FinalizeRunInput) -> FinalizeRunResult:
     """Assemble the results in input order and publish them."""
-    with activity_errors():
-        return await run_child(
+    with activity_errors(), bound(run=given.run_id):
+        result = await run_child(
             ["rankflow.rows", "finalize"],
             given,
             FinalizeRunResult,
             otherwise=ErrorType.STORE_UNAVAILABLE,
             beat=activity.heartbeat,
         )
+        log.info("assembled the output")
+        return result
 
 
 @activity.defn(name=CHECK_STORE_ROOM)
@@ -162,13 +166,16 @@ async def check_engine_arguments(given: CheckEngineArgumentsInput) -> CheckEngin
 @activity.defn(name=EXECUTE_FLEET_PLAN)
 async def execute_fleet_plan(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
     """Create and kill engine actors; what was killed for good gives back its batches."""
-    with activity_errors():
+    with activity_errors(), bound(fleet=given.fleet.name):
         result = await run_child(
             ["rankflow.control", "deploy"],
             given,
             ExecuteFleetPlanResult,
             otherwise=ErrorType.CLUSTER_UNAVAILABLE,
             beat=activity.heartbeat,
+        )
+        log.info(
+            "started engines %s, stopped %s, restarted %s", given.start, given.stop, given.restart
         )
         for slot in given.stop:
             activity.heartbeat()
@@ -209,7 +216,7 @@ async def serve() -> None:
 
 def main() -> None:
     """Entry point."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_as_json("python-worker")
     worker_endpoint(METRICS_ADDRESS)
     asyncio.run(serve())
 

@@ -34,6 +34,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   schedule: () => import('./schedule.js'),
   cluster: () => import('./cluster.js'),
   fleet: () => import('./fleet.js'),
+  logs: () => import('./logs.js'),
   job: () => import('./job.js'),
   serve: () => import('./serve.js'),
 };

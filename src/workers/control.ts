@@ -4,10 +4,10 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Client } from '@temporalio/client';
 import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
-import { pino } from 'pino';
 
 import { controlActivities } from '../activities/index.js';
 import { CONTROL_QUEUE } from '../contracts/names.js';
+import { workerLogger } from '../logs/worker-logger.js';
 import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
 import { serveControlMetrics } from '../metrics/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
@@ -40,7 +40,7 @@ export async function createControlWorker(
 
 /** Connects to what Temporal's own settings name, else to a server on this machine, and serves until SIGTERM. */
 async function main(): Promise<void> {
-  const logger = temporalLogger();
+  const logger = workerLogger('control-worker');
   const address = addressOrNone(logger);
   const temporalPort = address && (await installRuntimeWithMetrics(logger));
   if (address === undefined) Runtime.install({ logger });
@@ -73,24 +73,6 @@ function addressOrNone(logger: Logger): MetricsAddress | undefined {
     logger.warn('this worker serves no metrics', { error: String(error) });
     return undefined;
   }
-}
-
-/** Temporal's log lines as JSON on stderr, in the order pino writes them. */
-function temporalLogger(): Logger {
-  const logger = pino({ name: 'control-worker' }, pino.destination(2));
-  const at =
-    (level: 'trace' | 'debug' | 'info' | 'warn' | 'error') =>
-    (message: string, fields?: object): void => {
-      logger[level](fields ?? {}, message);
-    };
-  return {
-    log: (level, message, fields) => at(level.toLowerCase() as 'info')(message, fields),
-    trace: at('trace'),
-    debug: at('debug'),
-    info: at('info'),
-    warn: at('warn'),
-    error: at('error'),
-  };
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await main();

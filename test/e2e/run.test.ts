@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import type { FleetStatus } from '../../src/contracts/workflows.js';
 import { paths } from '../../src/setup/paths.js';
+import type { LogLine } from '../../src/logs/lines.js';
 import type { TargetGroup } from '../../src/metrics/targets.js';
 import { dashboardMetrics, servedNames } from '../support/dashboard.js';
 import { DataFolder, parseLines, readLines, type ResultLine } from './rankflow.js';
@@ -209,6 +210,30 @@ test('Prometheus finds every engine, and every metric of the dashboard', async (
   expect(texts[2]).toMatch(/^rankflow_tokens_total\{kind="completion"\} [1-9]/mu);
   expect(texts[2]).toMatch(/^vllm:generation_tokens_total\{.*\} [1-9]/mu);
   expect(texts[2]).toMatch(/^temporal_activity_execution_latency_seconds_count\{/mu);
+}, 120_000);
+
+test('what was logged about a run and by an engine can be read, and holds no prompt', async () => {
+  const ofRun = await folder.rankflow(['logs', runId, '--json']);
+  expect([ofRun.exitCode, ofRun.stderr]).toEqual([0, '']);
+  const lines = parseLines(ofRun.stdout) as LogLine[];
+  expect(new Set(lines.map(({ run }) => run))).toEqual(new Set([runId]));
+  expect(new Set(lines.map(({ source }) => source))).toContain('python-worker');
+  const committed = lines.filter(({ text }) => text.startsWith('committed'));
+  expect(committed.length).toBeGreaterThan(0);
+  for (const { source, rank, batch } of committed) {
+    expect(source).toMatch(/^e2e\/slot-[01]$/u);
+    expect([rank, batch]).toEqual([expect.any(Number), expect.any(Number)]);
+  }
+  const engine = await folder.rankflow(['logs', `${FLEET}/1`, '-n', '5000']);
+  expect(engine.exitCode).toBe(0);
+  expect(engine.stdout).toContain('loaded its model');
+  const files = readdirSync(folder.file('logs')).map((name) =>
+    readFileSync(folder.file(path.join('logs', name)), 'utf8'),
+  );
+  for (const text of [ofRun.stdout, engine.stdout, ...files]) {
+    expect(text).not.toContain('capital of France');
+    expect(text).not.toContain('Why is the sky blue');
+  }
 }, 120_000);
 
 async function fleet(): Promise<FleetStatus> {

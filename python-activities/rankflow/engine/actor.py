@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from rankflow.engine.fates import RayFates
 from rankflow.engine.guard import guard_process_group
 from rankflow.engine.host import backend_factory
 from rankflow.engine.service import EngineService
+from rankflow.logs import log_as_json
 from rankflow.metrics.endpoint import engine_endpoint
 from rankflow.preemption.actor import keep_sentinel
 
@@ -47,15 +49,15 @@ class EngineActor:
             temporal: ``address`` and ``namespace``; credentials come from this node's environment.
             index: which ranks and which cores of its host it takes; by default its slot.
         """
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-        if not guard_process_group():
-            log.warning("nothing ends this engine's processes if the actor is killed")
         spec = FleetSpec.model_validate(fleet)
         node = ray.get_runtime_context().get_node_id()
-        self._metrics = engine_endpoint(ray.util.get_node_ip_address())
         self._incarnation = f"{node[:8]}-{os.getpid()}"
+        name = f"{spec.name}/slot-{slot}/{self._incarnation}"
+        # In one file with what vLLM's processes say, in the order in which it happened.
+        log_as_json("engine", sys.stdout, engine=name)
+        if not guard_process_group():
+            log.warning("nothing ends this engine's processes if the actor is killed")
+        self._metrics = engine_endpoint(ray.util.get_node_ip_address())
         self._service = EngineService(
             spec,
             slot,

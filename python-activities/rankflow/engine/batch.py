@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from temporalio import activity
@@ -21,11 +22,14 @@ from rankflow.engine.turns import Turns
 from rankflow.engine.watch import Watch
 from rankflow.engine.work import BatchWork, Served, committed
 from rankflow.failures import activity_errors
+from rankflow.logs import bound
 from rankflow.rows.plan import load_plan
 from rankflow.store import open_store
 from rankflow.store.commits import read_commit
 
 __all__ = ["BatchActivities", "Served"]
+
+log = logging.getLogger(__name__)
 
 
 class BatchActivities:
@@ -56,11 +60,17 @@ class BatchActivities:
         another.
         """
         started = time.monotonic()
-        with activity_errors(), counted_attempt() as results:
+        attempt = activity.info().attempt
+        where = {"run": given.run_id, "rank": given.rank, "batch": given.batch}
+        with activity_errors(), counted_attempt() as results, bound(**where, attempt=attempt):
             self._assert_spec(given.spec_hash)
             result = await self._generate(given)
             results.append(result)
-            attempt, seconds = activity.info().attempt, time.monotonic() - started
+            seconds = time.monotonic() - started
+            log.info(
+                "committed %d rows, %d of them generated here, in %.1f s",
+                *(result.rows, result.generated_rows, seconds),
+            )
             return result.model_copy(update={"seconds": seconds, "attempt": attempt})
 
     def _assert_spec(self, spec_hash: str) -> None:

@@ -31,6 +31,7 @@ from rankflow.contracts.names import (
     fleet_workflow_id,
     sentinel_actor_name,
 )
+from rankflow.logs import log_as_json
 from rankflow.preemption.config import sources_of
 from rankflow.preemption.sentinel import Sentinel
 from rankflow.preemption.sources import Notice, RayDrain
@@ -61,9 +62,7 @@ class SentinelActor:
             cluster: name of the Rankflow cluster, whose workflow is told too.
             temporal: ``address`` and ``namespace``; credentials come from this node's environment.
         """
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
+        log_as_json("sentinel", cluster=cluster)
         self._engines: set[int] = set()
         self._started = time.monotonic()
         self._cluster = cluster
