@@ -7,7 +7,7 @@ import http.client
 
 from temporalio.runtime import Runtime
 
-import rankflow.engine.counts  # noqa: F401 -- defines what an engine counts
+from rankflow.engine import counts
 from rankflow.metrics.endpoint import MetricsEndpoint, engine_endpoint
 
 
@@ -30,8 +30,9 @@ def scrape(address: str) -> str:
 
 
 def main() -> None:
-    """Serve, have the Temporal SDK count something, and print all there is."""
+    """Have an engine and the Temporal SDK count something, and print all that is served."""
     address = asyncio.run(address_of(engine_endpoint("127.0.0.1")))
+    counts.RETRIES.inc()
     Runtime.default().metric_meter.create_counter("rankflow_test", "A count.").add(3)
     print(scrape(address))
 

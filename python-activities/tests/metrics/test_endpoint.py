@@ -28,7 +28,7 @@ def test_one_address_serves_what_rankflow_and_the_temporal_sdk_count() -> None:
     ).stdout
     counted = {family.name: family for family in text_string_to_metric_families(text)}
     assert [sample.value for sample in counted["rankflow_test"].samples] == [3.0]
-    assert counted["rankflow_rows"].samples
+    assert [sample.value for sample in counted["rankflow_batch_retries"].samples] == [1.0]
     assert counted["process_cpu_seconds"].samples
     assert "_created" not in text
 
