@@ -7,6 +7,7 @@ import {
 } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 
+import { startAttributes } from '../client/attributes.js';
 import type { ReleaseInput } from '../contracts/activities.js';
 import {
   CONTROL_QUEUE,
@@ -27,6 +28,7 @@ import type {
   StopRequest,
   StopResult,
 } from '../contracts/workflows.js';
+import { fleetAttributes, type AttributeValues } from '../contracts/search-attributes.js';
 import { shortName } from '../text.js';
 
 /** Well within the 30 s after which these activities are thought to be lost. */
@@ -40,6 +42,8 @@ interface EnsureCall {
   readonly start: ClusterWorkflowInput | FleetWorkflowInput;
   readonly request: EnsureClusterRequest | EnsureFleetRequest;
   readonly summary: string;
+  /** What it is found by from its start. */
+  readonly attributes: AttributeValues;
 }
 
 /** Brings a cluster up through its workflow, or finds it up. Claims it for the user; safe to repeat. */
@@ -52,6 +56,7 @@ export async function ensureCluster(request: EnsureClusterRequest): Promise<Ensu
     start: { spec },
     request,
     summary: `Ray cluster ${spec.name}`,
+    attributes: { cluster: spec.name, state: 'starting' },
   });
 }
 
@@ -65,6 +70,7 @@ export async function ensureFleet(request: EnsureFleetRequest): Promise<EnsuredF
     start: { spec },
     request,
     summary: `Engines of ${shortName(spec.model.model)} on cluster ${spec.cluster.name}`,
+    attributes: fleetAttributes(spec),
   });
 }
 
@@ -102,6 +108,7 @@ async function ensure<R>(call: EnsureCall): Promise<R> {
       args: [call.start],
       workflowIdConflictPolicy: 'USE_EXISTING',
       staticSummary: call.summary,
+      ...(await startAttributes(client, call.attributes)),
     });
     const options = { args: [call.request] as [unknown], updateId, startWorkflowOperation };
     const result: unknown = await client.workflow.executeUpdateWithStart(call.update, options);

@@ -13,6 +13,7 @@ import type {
   StopRequest,
   StopResult,
 } from '../contracts/workflows.js';
+import { startAttributes } from './attributes.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 import { ClientError } from './errors.js';
 import { fleetStatus, listFleets, stopFleet } from './fleets.js';
@@ -47,6 +48,7 @@ export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<
     taskQueue: CONTROL_QUEUE,
     args: [input],
     workflowIdConflictPolicy: 'USE_EXISTING',
+    ...(await startAttributes(client, { cluster: spec.name, state: 'starting' })),
   });
   return client.workflow.executeUpdateWithStart<Workflow, EnsuredCluster, [EnsureClusterRequest]>(
     UPDATE.ensureCluster,

@@ -9,8 +9,10 @@ import type { Priority } from '@temporalio/common';
 
 import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, inferenceWorkflowId, WORKFLOW } from '../contracts/names.js';
+import { runAttributes } from '../contracts/search-attributes.js';
 import type { RunState } from '../contracts/run.js';
 import type { RunResult } from '../contracts/workflows.js';
+import { startAttributes } from './attributes.js';
 import { stateOfStatus } from './assemble.js';
 import { describeWorkflow } from './entities.js';
 import { ClientError } from './errors.js';
@@ -127,6 +129,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
       memo: { run: memo },
       staticSummary: `${shortName(run.inference.run.model.model)}, ${counted(run.inference.run.ranks, 'rank')}`,
       priority: priorityOf(run.inference),
+      ...(await startAttributes(client, runAttributes(run.inference))),
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       workflowIdConflictPolicy: 'FAIL',
     });

@@ -12,6 +12,7 @@ import { CONTROL_QUEUE, WORKFLOW, scheduleId, scheduledWorkflowId } from '../con
 import { ScheduledRun, SchedulePolicies, type ScheduleTiming } from '../contracts/schedule.js';
 import { isTimeZone, occurrenceOf, unknownPlaceholders } from '../occurrence.js';
 import { shortName } from '../text.js';
+import { startAttributes } from './attributes.js';
 import { ClientError } from './errors.js';
 import type { OptionName } from './inference.js';
 
@@ -129,7 +130,7 @@ export async function createSchedule(
 ): Promise<ScheduleView> {
   const name = definition.run.schedule;
   const state = { paused, ...(note !== undefined && { note }) };
-  const options = { scheduleId: scheduleId(name), ...optionsOf(definition), state };
+  const options = { scheduleId: scheduleId(name), ...(await optionsOf(client, definition)), state };
   const handle = await client.schedule.create(options).catch((error: unknown) => {
     if (error instanceof ScheduleAlreadyRunning) {
       throw new ClientError('Usage', `There is a schedule ${name} already.`, {
@@ -172,7 +173,8 @@ function refused(error: unknown): unknown {
   });
 }
 
-function optionsOf({ run, policies }: ScheduleDefinition) {
+async function optionsOf(client: Client, { run, policies }: ScheduleDefinition) {
+  const values = { schedule: run.schedule, state: 'validating' };
   return {
     spec: specOf(run.timing),
     policies: {
@@ -187,6 +189,7 @@ function optionsOf({ run, policies }: ScheduleDefinition) {
       taskQueue: CONTROL_QUEUE,
       args: [run],
       staticSummary: `${shortName(run.inference.run.model.model)}, schedule ${run.schedule}`,
+      ...(await startAttributes(client, values)),
     },
   };
 }
@@ -274,7 +277,7 @@ export async function updateSchedule(
 ): Promise<ScheduleView> {
   return onSchedule(client, name, async (handle) => {
     const before = viewOf(name, await handle.describe());
-    const wanted = optionsOf(change(before));
+    const wanted = await optionsOf(client, change(before));
     const write = async (options: typeof wanted): Promise<void> =>
       handle
         .update(({ state }) => ({ ...options, state }))
@@ -285,7 +288,7 @@ export async function updateSchedule(
     const view = viewOf(name, await handle.describe());
     const clash = clashOf(view);
     if (clash === undefined) return view;
-    await write(optionsOf(before));
+    await write(await optionsOf(client, before));
     throw clash;
   });
 }

@@ -4,7 +4,7 @@ import {
   CancellationScope,
   allHandlersFinished,
   condition,
-  continueAsNew,
+  makeContinueAsNewFunc,
   defineQuery,
   defineSignal,
   defineUpdate,
@@ -50,6 +50,7 @@ import { clusterDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
 import { Idle } from './idle.js';
 import { HEAD } from './names.js';
+import { Attributes } from './attributes.js';
 import { countPreemption } from './counters.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
@@ -105,6 +106,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     spec.nodes.provider === 'ssh'
       ? new SshNodes(spec.name, spec.nodes, history, input.carried)
       : undefined;
+  const attributes = new Attributes();
   const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
@@ -136,6 +138,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   });
   const enter = (next: ClusterStatus['state']): void => {
     state = next;
+    attributes.set({ state });
     setCurrentDetails(clusterDetails(status()));
   };
 
@@ -311,7 +314,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       ...{ ...claims.carried(), ...notices.carried(), ...history.carried(), everReady },
       ...hosts?.carried(),
     };
-    await continueAsNew<typeof clusterWorkflow>({ spec, carried });
+    const options = attributes.startingWith({ cluster: spec.name, state });
+    await makeContinueAsNewFunc<typeof clusterWorkflow>(options)({ spec, carried });
   }
   await CancellationScope.nonCancellable(async () => {
     enter('stopping');

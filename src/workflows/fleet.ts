@@ -3,7 +3,7 @@ import {
   CancellationScope,
   allHandlersFinished,
   condition,
-  continueAsNew,
+  makeContinueAsNewFunc,
   defineQuery,
   defineSignal,
   defineUpdate,
@@ -33,6 +33,7 @@ import {
   fleetQueue,
 } from '../contracts/names.js';
 import type { PreemptionNotice } from '../contracts/preemption.js';
+import { fleetAttributes } from '../contracts/search-attributes.js';
 import type {
   EnsureFleetRequest,
   DrainRequest,
@@ -46,6 +47,7 @@ import type {
   StopRequest,
   StopResult,
 } from '../contracts/workflows.js';
+import { Attributes } from './attributes.js';
 import { Canaries } from './canary.js';
 import { Claims } from './claims.js';
 import { Drains } from './drains.js';
@@ -167,7 +169,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     ...(usage.all.length > 0 && { usage: usage.all }),
     ...(problem && { problem }),
   });
-  const show = (): void => setCurrentDetails(fleetDetails(status()));
+  const attributes = new Attributes();
+  const show = (): void => {
+    const now = status();
+    attributes.set({ state: now.state });
+    setCurrentDetails(fleetDetails(now));
+  };
   /** Before slots or users change: until now they were as they are. */
   const account = (): void => usage.count(slots, claims.users, Date.now());
 
@@ -481,7 +488,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   canaries.cancel();
   drains.cancel();
   if (!stopping && failure === undefined) {
-    await continueAsNew<typeof fleetWorkflow>({
+    const options = attributes.startingWith({ ...fleetAttributes(spec), state: status().state });
+    await makeContinueAsNewFunc<typeof fleetWorkflow>(options)({
       spec,
       carried: {
         ...claims.carried(),

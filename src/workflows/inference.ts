@@ -32,6 +32,7 @@ import type {
   SteerRequest,
 } from '../contracts/workflows.js';
 import { counted, shortName } from '../text.js';
+import { Attributes } from './attributes.js';
 import { countRun } from './counters.js';
 import { table } from './details.js';
 import { failureOf, problemOf, workflowFailure } from './failures.js';
@@ -90,10 +91,12 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let status: InferenceStatus = { runId: run.runId, phase: 'preparing' };
 
   let expired = false;
+  let ended = false;
   let generatingSince: number | undefined;
   let usage: RunUsage | undefined;
   let runFleet: RunFleet = runFleetOf(fleet);
   let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
+  const attributes = new Attributes();
   const held = new HeldWork();
   let paused: Problem | undefined;
   const present = (): InferenceStatus => ({
@@ -101,7 +104,11 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     ...(paused && { paused }),
     ...(held.hold !== 'none' && { hold: held.hold }),
   });
-  const show = (): void => setCurrentDetails(inferenceDetails(input, present()));
+  const show = (): void => {
+    const now = present();
+    if (!ended) attributes.set({ state: stateOf(now) });
+    setCurrentDetails(inferenceDetails(input, now));
+  };
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
     show();
@@ -226,6 +233,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 
   const body = async (): Promise<RunResult> => {
     const plan = await bringUpInTime();
+    attributes.set({ rows: plan.rows });
     enter({ phase: 'running', plan });
     generatingSince = Date.now();
     const told = { hold: held.hold, engines: runFleet.engines };
@@ -285,9 +293,11 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 
   const generate = async (): Promise<RunResult> => {
     let state: RunState = 'failed';
+    let failedRows: number | undefined;
     try {
       const result = await work.run(body);
       ({ state } = result);
+      failedRows = result.output?.failed;
       return result;
     } catch (error) {
       if (work.consideredCancelled) state = 'cancelled';
@@ -297,12 +307,20 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       enter({ problem: problemOf(error) });
       throw workflowFailure(error);
     } finally {
+      ended = true;
       countRun(state);
+      attributes.set({ state, ...(failedRows !== undefined && { failedRows }) });
       await CancellationScope.nonCancellable(giveBack);
     }
   };
   const result = await generate();
   return usage === undefined ? result : { ...result, usage };
+}
+
+/** The state of a run that goes on, as lists show it. */
+function stateOf({ phase, paused, hold }: InferenceStatus): RunState {
+  if (paused !== undefined || hold === 'pause') return 'paused';
+  return phase === 'running' ? 'in_progress' : 'validating';
 }
 
 const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {

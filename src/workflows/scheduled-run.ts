@@ -18,6 +18,7 @@ import {
 import type { ControlActivities } from '../contracts/activities.js';
 import { CONTROL_QUEUE, QUERY, inferenceWorkflowId, notifyWorkflowId } from '../contracts/names.js';
 import type { Occurrence, ScheduledRun } from '../contracts/schedule.js';
+import { runAttributes } from '../contracts/search-attributes.js';
 import type {
   EndedRun,
   RunResult,
@@ -25,6 +26,7 @@ import type {
   ScheduledStatus,
 } from '../contracts/workflows.js';
 import { shortName } from '../text.js';
+import { Attributes } from './attributes.js';
 import { table } from './details.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { inferenceWorkflow } from './inference.js';
@@ -73,6 +75,7 @@ const LOOK_EVERY = '20 seconds';
 
 /** One start of a schedule: its input, its run, and what is done with the results. */
 export async function scheduledRunWorkflow(run: ScheduledRun): Promise<ScheduledResult> {
+  const attributes = new Attributes();
   let status: ScheduledStatus = { schedule: run.schedule, phase: 'planning' };
   const enter = (change: Partial<ScheduledStatus>): void => {
     status = { ...status, ...change };
@@ -91,8 +94,9 @@ export async function scheduledRunWorkflow(run: ScheduledRun): Promise<Scheduled
   let failure: TemporalFailure | undefined;
   try {
     if (await hasInput(run, occurrence)) {
+      attributes.set({ state: 'in_progress' });
       enter({ phase: 'running' });
-      const result = await generate(run, occurrence);
+      const result = await generate(run, occurrence, attributes);
       enter({ phase: 'publishing', state: result.state });
       ended = await CancellationScope.nonCancellable(() => conclude(run, occurrence, result));
     } else {
@@ -107,6 +111,7 @@ export async function scheduledRunWorkflow(run: ScheduledRun): Promise<Scheduled
   const problem = failure && !cancelled ? problemOf(failure) : undefined;
   const state = cancelled ? 'cancelled' : 'failed';
   const told: EndedRun = ended ?? { runId, date, nominal, state, ...(problem && { problem }) };
+  attributes.set({ state: told.state });
   enter({ phase: 'done', state: told.state, ...(problem && { problem }) });
   await CancellationScope.nonCancellable(() => tell(run, told));
   if (ended !== undefined) return ended;
@@ -150,7 +155,11 @@ async function hasInput(run: ScheduledRun, { input }: Occurrence): Promise<boole
 }
 
 /** Generates the run, or finds it generated or being generated: one run id is one run. */
-async function generate(run: ScheduledRun, occurrence: Occurrence): Promise<RunResult> {
+async function generate(
+  run: ScheduledRun,
+  occurrence: Occurrence,
+  attributes: Attributes,
+): Promise<RunResult> {
   const { runId, date } = occurrence;
   const deadline =
     run.deadlineSeconds === undefined
@@ -175,6 +184,7 @@ async function generate(run: ScheduledRun, occurrence: Occurrence): Promise<RunR
         cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
         staticSummary: `${shortName(inference.run.model.model)}, ${run.schedule} of ${date}`,
+        ...attributes.startingWith({ ...runAttributes(inference), schedule: run.schedule }),
       });
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;

@@ -4,6 +4,7 @@ import {
   stopCluster,
   stopFleet,
 } from '../../src/activities/entities.js';
+import { startAttributes } from '../../src/client/attributes.js';
 import type { InferenceInput } from '../../src/contracts/inference.js';
 import {
   CONTROL_QUEUE,
@@ -12,6 +13,7 @@ import {
   fleetQueue,
   inferenceWorkflowId,
 } from '../../src/contracts/names.js';
+import { runAttributes } from '../../src/contracts/search-attributes.js';
 import { ADDRESS, FakeRay, rayNode } from './fake-cluster.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from './fake-run.js';
 import type { Harness } from './harness.js';
@@ -73,6 +75,7 @@ export class World {
       workflowId: inferenceWorkflowId(runId),
       taskQueue: CONTROL_QUEUE,
       args: [input],
+      ...(await startAttributes(this.harness.client, runAttributes(input))),
     });
   }
 

@@ -155,6 +155,23 @@ it('says why, with the end of the log, when a process ends again and again', asy
   );
 }, 60_000);
 
+it("has Rankflow's search attributes, also in a database that was there before", async () => {
+  const { startAttributes } = await import('../../src/client/attributes.js');
+  const { Client } = await import('@temporalio/client');
+  const known = async () => {
+    const { address, namespace } = await up();
+    const connection = await Connection.connect({ address });
+    try {
+      return await startAttributes(new Client({ connection, namespace }), { state: 'x' });
+    } finally {
+      await connection.close();
+      await stack.stopStack({ log });
+    }
+  };
+  expect((await known()).typedSearchAttributes).toHaveLength(1);
+  expect((await known()).typedSearchAttributes).toHaveLength(1);
+}, 60_000);
+
 it('gives each worker an address for its metrics, or none', async () => {
   const { stackConfig } = await import('../../src/workers/stack/config.js');
   const addressesOf = async () =>

@@ -7,6 +7,7 @@ import { z } from 'zod';
 
 import { CONTROL_QUEUE, PYTHON_QUEUE } from '../../contracts/names.js';
 import { metricsAddress } from '../../metrics/address.js';
+import { ATTRIBUTE } from '../../contracts/search-attributes.js';
 import { findTemporal } from '../../setup/temporal.js';
 import { paths } from '../../setup/paths.js';
 import { readPorts, writePorts, type Ports } from './state.js';
@@ -137,6 +138,9 @@ async function chooseMetrics(): Promise<MetricsAddresses> {
   return { control: `${name}:${control}`, python: `${name}:${python}` };
 }
 
+/** The kinds of search attributes as Temporal's command line has them. */
+const TYPES = { KEYWORD: 'Keyword', INT: 'Int' } as const;
+
 async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> {
   const temporal = await findTemporal();
   if (temporal === undefined) throw new Error('No Temporal CLI: run `rankflow setup` first.');
@@ -148,6 +152,10 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
     args: [
       ...['server', 'start-dev', '--ip', HOST, '--port', String(ports.port)],
       ...['--ui-ip', HOST, '--ui-port', String(ports.uiPort), '--log-level', 'warn'],
+      ...Object.values(ATTRIBUTE).flatMap(({ name, type }) => [
+        '--search-attribute',
+        `${name}=${TYPES[type]}`,
+      ]),
       ...(sharesFairly() ? ['--dynamic-config-value', 'matching.enableFairness=true'] : []),
       ...EXACTLY,
       ...['--db-filename', DATABASE],
