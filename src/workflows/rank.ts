@@ -27,7 +27,7 @@ import { workflowFailure } from './failures.js';
 import { HeldWork, fleetSizeSignal, holdSignal } from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { generateAlone, isSuspect } from './quarantine.js';
-import { suspectDetails } from './run-progress.js';
+import { rankDetails } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
 import {
   NOTHING_DONE,
@@ -75,7 +75,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   const held = new HeldWork(input.carried?.hold ?? input.hold);
   let { fleet } = input;
   setHandler(holdSignal, (request) => held.ask(request));
-  setHandler(rankProgressQuery, () => ({
+  const view = (): RankProgressView => ({
     rank,
     rowsTotal: input.rows,
     rowsDone: done.rows,
@@ -88,13 +88,17 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     retries,
     salvagedRows,
     ...(suspects.size > 0 && { suspects: [...suspects].toSorted((a, b) => a - b) }),
-  }));
+  });
+  setHandler(rankProgressQuery, view);
 
   const progress = await python.rankProgress.executeWithOptions(
     { summary: `Read what rank ${rank} has committed` },
     [{ runId, store, rank }],
   );
   done = progress.committed;
+  const since = { at: Date.now(), tokens: done.completionTokens };
+  const show = (): void => setCurrentDetails(rankDetails(view(), since, Date.now()));
+  show();
 
   const room = new StoreRoom({ runId, store }, async (problem) => tellRun(rank, problem));
   const pending = batchNumbers(progress.pending);
@@ -111,7 +115,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   const suspected = (batch: number): void => {
     if (!suspects.has(batch)) quarantined += 1;
     suspects.add(batch);
-    setCurrentDetails(suspectDetails(suspects));
+    show();
   };
   let places = 0;
   const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches);
@@ -126,12 +130,13 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       const result = await held.piece(async () =>
         room.waitedFor(async () => generate(input, batch, suspected)),
       );
-      if (suspects.delete(batch)) setCurrentDetails(suspectDetails(suspects));
+      suspects.delete(batch);
       inFlight.delete(batch);
       if (result === undefined) break;
       done = addCounts(done, countsOf(result));
       salvagedRows += result.salvagedRows;
       retries += (result.attempt ?? 1) - 1;
+      show();
     }
     places -= 1;
   };

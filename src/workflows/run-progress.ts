@@ -1,6 +1,12 @@
 import type { PlanSummary, RunState } from '../contracts/run.js';
 import { rankWorkflowId } from '../contracts/names.js';
-import type { Problem, RankResult, RankSummary, RunProgress } from '../contracts/workflows.js';
+import type {
+  Problem,
+  RankProgressView,
+  RankResult,
+  RankSummary,
+  RunProgress,
+} from '../contracts/workflows.js';
 import { table } from './details.js';
 import { NOTHING_DONE, addCounts } from './window.js';
 
@@ -59,6 +65,9 @@ export function runDetails(progress: RunProgress): string {
             ['Rows failed', finished.failedRows],
             ['Completion tokens', finished.completionTokens],
           ] as const)),
+      ...(state === 'in_progress'
+        ? ([['Live numbers', 'in the details of each rank, see Relationships']] as const)
+        : []),
       ...(quarantined === 0 ? [] : ([['Batches quarantined', quarantined]] as const)),
       ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
       ...(problem?.wayOut === undefined ? [] : ([['Way out', problem.wayOut]] as const)),
@@ -66,9 +75,38 @@ export function runDetails(progress: RunProgress): string {
   );
 }
 
-/** Markdown for the Temporal UI, of a rank: the batches that it runs alone at the moment. */
-export function suspectDetails(suspects: ReadonlySet<number>): string {
-  if (suspects.size === 0) return '';
-  const batches = [...suspects].toSorted((a, b) => a - b).join(', ');
-  return `Engines died with these batches in work, so each has one for itself now: **${batches}**`;
+/**
+ * Markdown for the Temporal UI, of a rank.
+ *
+ * @param since when this history began, in milliseconds since the epoch, and the completion tokens at that time
+ */
+export function rankDetails(
+  progress: RankProgressView,
+  since: { readonly at: number; readonly tokens: number },
+  now: number,
+): string {
+  const { rowsDone, rowsTotal, completionTokens, suspects = [] } = progress;
+  const seconds = (now - since.at) / 1000;
+  const rate = seconds > 0 ? (completionTokens - since.tokens) / seconds : 0;
+  const left = (rowsTotal - rowsDone) * (completionTokens / Math.max(1, rowsDone));
+  const rows = table(
+    ['Rank', progress.rank],
+    [
+      ['Rows', `${rowsDone} of ${rowsTotal}`],
+      ['Rows failed', progress.rowsFailed],
+      ['Batches', `${progress.batchesDone} of ${progress.batchesTotal}`],
+      ['Batches scheduled', progress.inFlight.length],
+      ['Completion tokens', completionTokens],
+      ...(rate > 0 ? [['Completion tokens per second', Math.round(rate)] as const] : []),
+      ...(rate > 0 && left > 0 ? [['Time left', `about ${minutes(left / rate)}`] as const] : []),
+      ['Batches tried again', progress.retries],
+      ['Rows taken over from lost attempts', progress.salvagedRows],
+    ],
+  );
+  if (suspects.length === 0) return rows;
+  const alone = `Engines died with these batches in work, so each has one for itself now: **${suspects.join(', ')}**`;
+  return `${rows}\n\n${alone}`;
 }
+
+const minutes = (seconds: number): string =>
+  seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
