@@ -23,6 +23,8 @@ from temporalio.converter import (
 )
 from temporalio.envconfig import ClientConfig
 
+from rankflow.tracing import interceptors
+
 DEFAULT_ADDRESS = "localhost:7233"
 DEFAULT_NAMESPACE = "default"
 
@@ -82,4 +84,6 @@ async def connect(target: TemporalTarget | None = None) -> Client:
     where = target or temporal_target()
     config["target_host"] = where.address
     config["namespace"] = where.namespace
-    return await Client.connect(**config, data_converter=data_converter)
+    return await Client.connect(
+        **config, data_converter=data_converter, interceptors=interceptors()
+    )

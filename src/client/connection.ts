@@ -1,6 +1,7 @@
 import { Client, Connection } from '@temporalio/client';
 import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
 
+import { tracing } from '../tracing/index.js';
 import { ClientError } from './errors.js';
 
 /** Milliseconds to wait for Temporal: a local server answers in tens of them, a far one in hundreds. */
@@ -41,7 +42,9 @@ export async function connect(options: ConnectOptions = {}): Promise<Client> {
       ...(apiKey !== undefined && { apiKey }),
       ...(metadata !== undefined && { metadata }),
     });
-    return new Client({ connection, namespace: namespace ?? 'default' });
+    const traced = await tracing('rankflow');
+    const interceptors = traced && { interceptors: traced.client };
+    return new Client({ connection, namespace: namespace ?? 'default', ...interceptors });
   } catch (error) {
     throw new ClientError('Unreachable', `Temporal at ${address} does not answer.`, {
       cause: error,
@@ -59,6 +62,7 @@ export async function withClient<T>(
     return await use(client);
   } finally {
     await client.connection.close();
+    await (await tracing('rankflow'))?.flush();
   }
 }
 

@@ -10,6 +10,7 @@ import { CONTROL_QUEUE } from '../contracts/names.js';
 import { workerLogger } from '../logs/worker-logger.js';
 import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
 import { serveControlMetrics } from '../metrics/index.js';
+import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 
 /** Time for running activities to end by themselves; the stack's supervisor kills after 10 s. */
@@ -25,6 +26,7 @@ const workflowsPath = fileURLToPath(
 export async function createControlWorker(
   connection: NativeConnection,
   namespace: string,
+  traced?: Tracing,
 ): Promise<Worker> {
   return Worker.create({
     connection,
@@ -33,6 +35,7 @@ export async function createControlWorker(
     workflowsPath,
     activities: controlActivities,
     shutdownGraceTime: GRACE,
+    ...traced?.worker,
     maxHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
     defaultHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
   });
@@ -58,8 +61,10 @@ async function main(): Promise<void> {
       const client = new Client({ connection, namespace });
       await serveControlMetrics(address, client, temporalPort, logger);
     }
-    const worker = await createControlWorker(connection, namespace);
+    const traced = await tracing('rankflow-control-worker');
+    const worker = await createControlWorker(connection, namespace, traced);
     await worker.run();
+    await traced?.flush();
   } finally {
     await connection.close();
   }

@@ -1,13 +1,18 @@
+import path from 'node:path';
 import { inspect } from 'node:util';
 
 import { Client, Connection } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { inject } from 'vitest';
 
+import { paths } from '../../src/setup/paths.js';
+import type { Tracing } from '../../src/tracing/index.js';
 import { CONTROL_QUEUE } from '../../src/contracts/names.js';
 import type { NAMESPACES } from './temporal-server.js';
 
 type Activities = object;
+
+export const WORKFLOWS = path.join(paths.packageRoot, 'src/workflows/index.ts');
 
 /** A client of the test server, and workers that end with the test file. */
 export class Harness {
@@ -17,6 +22,7 @@ export class Harness {
     readonly client: Client,
     private readonly native: NativeConnection,
     private readonly namespace: string,
+    private readonly traced?: Tracing,
   ) {}
 
   static async start(namespace: (typeof NAMESPACES)[number]): Promise<Harness> {
@@ -24,11 +30,13 @@ export class Harness {
     return Harness.on(inject('temporalAddress'), namespace);
   }
 
-  /** Another one, on a server of the test's own. */
-  static async on(address: string, namespace: string): Promise<Harness> {
+  /** Another one, on a server of the test's own, with traces or without. */
+  static async on(address: string, namespace: string, traced?: Tracing): Promise<Harness> {
     const connection = await Connection.connect({ address });
     const native = await NativeConnection.connect({ address });
-    return new Harness(new Client({ connection, namespace }), native, namespace);
+    const interceptors = traced && { interceptors: traced.client };
+    const client = new Client({ connection, namespace, ...interceptors });
+    return new Harness(client, native, namespace, traced);
   }
 
   /** Serves activities on a queue; on the control queue all workflows too. */
@@ -44,9 +52,11 @@ export class Harness {
       defaultHeartbeatThrottleInterval: 200,
       shutdownGraceTime: '100 ms',
       shutdownForceTime: '2 seconds',
-      ...(taskQueue === CONTROL_QUEUE && {
-        workflowBundle: { codePath: inject('workflowBundle') },
-      }),
+      ...this.traced?.worker,
+      ...(taskQueue === CONTROL_QUEUE &&
+        (this.traced
+          ? { workflowsPath: WORKFLOWS }
+          : { workflowBundle: { codePath: inject('workflowBundle') } })),
     });
     this.#workers.push({ worker, done: worker.run() });
     return worker;

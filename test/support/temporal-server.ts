@@ -33,6 +33,7 @@ export const NAMESPACES = [
   'store-full',
   'fleet-size',
   'metrics',
+  'tracing',
   'attributes',
   'hold',
   'priority',
