@@ -8,6 +8,7 @@ import {
 import { ApplicationFailure } from '@temporalio/common';
 
 import { startAttributes } from '../client/attributes.js';
+import { clusterStartDetails } from '../client/clusters.js';
 import type { ReleaseInput } from '../contracts/activities.js';
 import {
   CONTROL_QUEUE,
@@ -15,6 +16,7 @@ import {
   UPDATE,
   WORKFLOW,
   clusterWorkflowId,
+  fleetQueue,
   fleetWorkflowId,
 } from '../contracts/names.js';
 import type {
@@ -42,6 +44,8 @@ interface EnsureCall {
   readonly start: ClusterWorkflowInput | FleetWorkflowInput;
   readonly request: EnsureClusterRequest | EnsureFleetRequest;
   readonly summary: string;
+  /** Markdown for the web interface. */
+  readonly details: string;
   /** What it is found by from its start. */
   readonly attributes: AttributeValues;
 }
@@ -56,6 +60,7 @@ export async function ensureCluster(request: EnsureClusterRequest): Promise<Ensu
     start: { spec },
     request,
     summary: `Ray cluster ${spec.name}`,
+    details: clusterStartDetails(spec),
     attributes: { cluster: spec.name, state: 'starting' },
   });
 }
@@ -70,6 +75,7 @@ export async function ensureFleet(request: EnsureFleetRequest): Promise<EnsuredF
     start: { spec },
     request,
     summary: `Engines of ${shortName(spec.model.model)} on cluster ${spec.cluster.name}`,
+    details: `Model \`${spec.model.model}\`, task queue \`${fleetQueue(spec.name, spec.specHash)}\``,
     attributes: fleetAttributes(spec),
   });
 }
@@ -108,6 +114,7 @@ async function ensure<R>(call: EnsureCall): Promise<R> {
       args: [call.start],
       workflowIdConflictPolicy: 'USE_EXISTING',
       staticSummary: call.summary,
+      staticDetails: call.details,
       ...(await startAttributes(client, call.attributes)),
     });
     const options = { args: [call.request] as [unknown], updateId, startWorkflowOperation };

@@ -14,6 +14,7 @@ import type {
   StopResult,
 } from '../contracts/workflows.js';
 import { startAttributes } from './attributes.js';
+import { counted } from '../text.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 import { ClientError } from './errors.js';
 import { fleetStatus, listFleets, stopFleet } from './fleets.js';
@@ -34,6 +35,13 @@ export function checkClusterSpec(spec: unknown, nameOf: OptionName = (name) => n
   throw new ClientError('Usage', problems.join('\n'));
 }
 
+/** What the workflow of a cluster shows in the web interface whatever happens, in Markdown. */
+export function clusterStartDetails({ nodes }: ClusterSpec): string {
+  if (nodes.provider === 'existing') return `Existing cluster at \`${nodes.address}\``;
+  const workers = nodes.provider === 'ssh' ? nodes.workers.length : nodes.workers;
+  return `Provider \`${nodes.provider}\`, ${counted(workers, 'worker node')}`;
+}
+
 /**
  * Brings a cluster up, or finds it up. Returns when its nodes are there.
  *
@@ -48,6 +56,8 @@ export async function ensureCluster(client: Client, spec: ClusterSpec): Promise<
     taskQueue: CONTROL_QUEUE,
     args: [input],
     workflowIdConflictPolicy: 'USE_EXISTING',
+    staticSummary: `Ray cluster ${spec.name}`,
+    staticDetails: clusterStartDetails(spec),
     ...(await startAttributes(client, { cluster: spec.name, state: 'starting' })),
   });
   return client.workflow.executeUpdateWithStart<Workflow, EnsuredCluster, [EnsureClusterRequest]>(

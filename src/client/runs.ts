@@ -128,6 +128,7 @@ export async function startRun(client: Client, run: PreparedRun): Promise<Starte
       args: [run.inference],
       memo: { run: memo },
       staticSummary: `${shortName(run.inference.run.model.model)}, ${counted(run.inference.run.ranks, 'rank')}`,
+      staticDetails: `Fleet \`${memo.fleet}\` on cluster \`${memo.cluster}\`, store \`${store}\``,
       priority: priorityOf(run.inference),
       ...(await startAttributes(client, runAttributes(run.inference))),
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',

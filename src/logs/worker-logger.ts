@@ -4,7 +4,7 @@ import { pino, type DestinationStream } from 'pino';
 import { idsOfWorkflow } from './ids.js';
 
 /** No part of Rankflow logs what requests say. Should one ever do so, these do not get out. */
-const NEVER = ['prompt', 'messages', 'input', 'body', 'answer', 'choices'];
+const NEVER = ['prompt', 'messages', 'body', 'answer', 'choices'];
 
 /**
  * What a worker of Temporal logs, as JSON lines with the ids of the run, rank, fleet, cluster or job that they are
