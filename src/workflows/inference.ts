@@ -20,7 +20,7 @@ import type { ControlActivities, PythonActivities } from '../contracts/activitie
 import type { ClusterAddress } from '../contracts/cluster.js';
 import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, runWorkflowId } from '../contracts/names.js';
-import type { PlanSummary, RunState } from '../contracts/run.js';
+import type { FinalizeRunResult, PlanSummary, RunState } from '../contracts/run.js';
 import type {
   Hold,
   HoldRequest,
@@ -92,6 +92,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 
   let expired = false;
   let ended = false;
+  let output: FinalizeRunResult | undefined;
   let generatingSince: number | undefined;
   let usage: RunUsage | undefined;
   let runFleet: RunFleet = runFleetOf(fleet);
@@ -107,7 +108,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   const show = (): void => {
     const now = present();
     if (!ended) attributes.set({ state: stateOf(now) });
-    setCurrentDetails(inferenceDetails(input, now));
+    setCurrentDetails(inferenceDetails(input, now, output));
   };
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
@@ -293,11 +294,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 
   const generate = async (): Promise<RunResult> => {
     let state: RunState = 'failed';
-    let failedRows: number | undefined;
     try {
       const result = await work.run(body);
       ({ state } = result);
-      failedRows = result.output?.failed;
+      output = result.output;
       return result;
     } catch (error) {
       if (work.consideredCancelled) state = 'cancelled';
@@ -309,7 +309,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     } finally {
       ended = true;
       countRun(state);
-      attributes.set({ state, ...(failedRows !== undefined && { failedRows }) });
+      attributes.set({ state, ...(output && { failedRows: output.failed }) });
       await CancellationScope.nonCancellable(giveBack);
     }
   };
@@ -340,6 +340,7 @@ function runFleetOf({ name, engines, maxConcurrentBatches, scaling }: InferenceI
 function inferenceDetails(
   { run, fleet, cluster }: InferenceInput,
   status: InferenceStatus,
+  output: FinalizeRunResult | undefined,
 ): string {
   const problem = status.paused ?? status.problem;
   return table(
@@ -347,6 +348,14 @@ function inferenceDetails(
     [
       ['Phase', status.paused === undefined ? status.phase : `${status.phase}, paused`],
       ...(status.hold === undefined ? [] : [['Asked for', status.hold]]),
+      ...(status.plan === undefined ? [] : [['Rows', status.plan.rows]]),
+      ...(output === undefined
+        ? []
+        : [
+            ['Rows answered', output.succeeded],
+            ['Rows failed', output.failed],
+            ['Output', output.outputUri],
+          ]),
       ['Model', run.model.model],
       ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
       ['Cluster', cluster.name],

@@ -101,6 +101,8 @@ export function rankDetails(
       ...(rate > 0 && left > 0 ? [['Time left', `about ${minutes(left / rate)}`] as const] : []),
       ['Batches tried again', progress.retries],
       ['Rows taken over from lost attempts', progress.salvagedRows],
+      // They do not change before the next batch ends, also when none does any more.
+      ['As of', new Date(now).toISOString()],
     ],
   );
   if (suspects.length === 0) return rows;

@@ -15,6 +15,7 @@ describe('the details of a rank in the web interface', () => {
     expect(text).toContain('| Rank | 2 |');
     expect(text).toContain('| Rows | 250 of 1000 |');
     expect(text).toContain('| Rows failed | 3 |');
+    expect(text).toContain('| As of | 1970-01-01T00:01:40.000Z |');
     expect(text).toContain('| Completion tokens per second | 200 |');
     // 750 rows of 100 tokens each at 200 tokens a second.
     expect(text).toContain('| Time left | about 6 min |');
