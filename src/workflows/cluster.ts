@@ -51,7 +51,7 @@ import { failureOf, problemOf } from './failures.js';
 import { Idle } from './idle.js';
 import { HEAD } from './names.js';
 import { Attributes } from './attributes.js';
-import { countPreemption } from './counters.js';
+import { countPreemption, expectPreemptions } from './counters.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, notChanged, otherNodes } from './refusals.js';
@@ -107,6 +107,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       ? new SshNodes(spec.name, spec.nodes, history, input.carried)
       : undefined;
   const attributes = new Attributes();
+  expectPreemptions(spec.name);
   const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
@@ -201,8 +202,9 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   );
 
   setHandler(preemptionNoticeSignal, (notice) => {
+    const first = !notices.byNode.has(notice.nodeId);
     if (!notices.take(notice)) return;
-    countPreemption(spec.name);
+    if (first) countPreemption(spec.name);
     wake = true;
     setCurrentDetails(clusterDetails(status()));
   });

@@ -33,7 +33,7 @@ import type {
 } from '../contracts/workflows.js';
 import { counted, shortName } from '../text.js';
 import { Attributes } from './attributes.js';
-import { countRun } from './counters.js';
+import { countRun, expectRun } from './counters.js';
 import { table } from './details.js';
 import { failureOf, problemOf, workflowFailure } from './failures.js';
 import { elasticOf } from './fleet-scaling.js';
@@ -98,6 +98,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let runFleet: RunFleet = runFleetOf(fleet);
   let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
   const attributes = new Attributes();
+  expectRun();
   const held = new HeldWork();
   let paused: Problem | undefined;
   const present = (): InferenceStatus => ({

@@ -59,12 +59,18 @@ describe('Prometheus gets from the control worker', () => {
     await run.result();
     const lines = await eventually(async () => {
       const found = await metrics();
-      return found.some((line) => line.startsWith('rankflow_runs_total')) && found;
+      return found.some((line) => /^rankflow_runs_total.* 1$/u.test(line)) && found;
     });
     expect(lines).toContain('rankflow_engines{fleet="models",state="ready"} 1');
     expect(lines).toContain('rankflow_queue_depth{fleet="models"} 0');
-    const runs = lines.find((line) => line.startsWith('rankflow_runs_total'));
-    expect(runs).toMatch(/state="completed".* 1$/u);
+    const runs = lines
+      .filter((line) => line.startsWith('rankflow_runs_total'))
+      .map((line) => /state="(?<state>\w+)".* (?<count>\d+)$/u.exec(line)?.groups ?? {})
+      .map(({ state, count }) => `${state} ${count}`);
+    expect(runs.toSorted()).toEqual(['cancelled 0', 'completed 1', 'expired 0', 'failed 0']);
+    expect(lines.find((line) => line.startsWith('rankflow_preemptions_total'))).toMatch(
+      /cluster="ray".* 0$/u,
+    );
     expect(lines.some((line) => line.startsWith('temporal_workflow_completed_total'))).toBe(true);
     expect(lines.some((line) => line.startsWith('process_cpu_seconds_total'))).toBe(true);
   });
@@ -82,13 +88,17 @@ describe('Prometheus gets from the control worker', () => {
 
   it('the nodes that had notice to go, each once', async () => {
     const cluster = harness.client.workflow.getHandle(clusterWorkflowId('ray'));
-    const notice = { nodeId: 'f'.repeat(40), source: 'test', deadline: Date.now() + 600_000 };
-    await cluster.signal(SIGNAL.preemptionNotice, notice);
-    await cluster.signal(SIGNAL.preemptionNotice, notice);
+    // The head of the cluster.
+    const notice = { nodeId: 'a'.repeat(40), source: 'test', deadline: Date.now() + 600_000 };
+    const earlier = { ...notice, deadline: notice.deadline - 60_000 };
+    for (const one of [notice, notice, earlier]) await cluster.signal(SIGNAL.preemptionNotice, one);
+    // Signals are heard in their order, so this one is counted when all of them were.
+    const other = { ...notice, nodeId: 'e'.repeat(40) };
+    await cluster.signal(SIGNAL.preemptionNotice, other);
     const line = await eventually(async () =>
-      (await metrics()).find((one) => one.startsWith('rankflow_preemptions_total')),
+      (await metrics()).find((one) => /^rankflow_preemptions_total.* [2-9]$/u.test(one)),
     );
-    expect(line).toMatch(/cluster="ray".* 1$/u);
+    expect(line).toMatch(/cluster="ray".* 2$/u);
   });
 
   it('no queries in histories', async () => {
