@@ -35,7 +35,7 @@ export function fleetDetails(status: FleetStatus): string {
   ]);
   return [
     `**${status.state}**: ${status.ready} of ${status.desired} engines of ${status.model}`,
-    table(['Slot', 'State', 'Incarnation', 'Since', 'Restarts', 'Problem'], rows),
+    table(['Engine', 'State', 'Process', 'Since', 'Restarts', 'Problem'], rows),
     ...sizeLines(status),
     ...problemLine(status.problem),
   ].join('\n\n');

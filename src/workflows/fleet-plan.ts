@@ -119,10 +119,10 @@ export function stepsOf(
 export const isEmpty = ({ start, stop, restart }: FleetPlan): boolean =>
   start.length + stop.length + restart.length === 0;
 
-/** One line for people, e.g. `Start 0, 1; Stop 4`. */
+/** One line for people, e.g. `Start engine 0, 1; Stop engine 4`. */
 export function summaryOf({ start, stop, restart }: FleetPlan): string {
   const part = (verb: string, slots: readonly number[]): string[] =>
-    slots.length === 0 ? [] : [`${verb} ${slots.join(', ')}`];
+    slots.length === 0 ? [] : [`${verb} engine ${slots.join(', ')}`];
   return [...part('Start', start), ...part('Stop', stop), ...part('Restart', restart)].join('; ');
 }
 

@@ -91,7 +91,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let status: InferenceStatus = { runId: run.runId, phase: 'preparing' };
 
   let expired = false;
-  let ended = false;
+  let ended: RunState | undefined;
   let output: FinalizeRunResult | undefined;
   let generatingSince: number | undefined;
   let usage: RunUsage | undefined;
@@ -108,8 +108,9 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   });
   const show = (): void => {
     const now = present();
-    if (!ended) attributes.set({ state: stateOf(now) });
-    setCurrentDetails(inferenceDetails(input, now, output));
+    const state = ended ?? stateOf(now);
+    attributes.set({ state });
+    setCurrentDetails(inferenceDetails(input, now, state, output));
   };
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
@@ -308,7 +309,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       enter({ problem: problemOf(error) });
       throw workflowFailure(error);
     } finally {
-      ended = true;
+      ended = state;
       countRun(state);
       attributes.set({ state, ...(output && { failedRows: output.failed }) });
       await CancellationScope.nonCancellable(giveBack);
@@ -341,15 +342,20 @@ function runFleetOf({ name, engines, maxConcurrentBatches, scaling }: InferenceI
 function inferenceDetails(
   { run, fleet, cluster }: InferenceInput,
   status: InferenceStatus,
+  state: RunState,
   output: FinalizeRunResult | undefined,
 ): string {
   const problem = status.paused ?? status.problem;
   return table(
     ['Run', run.runId],
     [
-      ['Phase', status.paused === undefined ? status.phase : `${status.phase}, paused`],
+      ['State', state],
+      ['Phase', status.phase],
       ...(status.hold === undefined ? [] : [['Asked for', status.hold]]),
       ...(status.plan === undefined ? [] : [['Rows', status.plan.rows]]),
+      ...(status.phase === 'running'
+        ? [['Live numbers', 'at each rank, under User Metadata: see Relationships']]
+        : []),
       ...(output === undefined
         ? []
         : [

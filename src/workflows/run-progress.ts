@@ -61,12 +61,12 @@ export function runDetails(progress: RunProgress): string {
             ['Rows', plan.rows],
             ['Batches', plan.batches.reduce((sum, count) => sum + count, 0)],
             ['Ranks completed', `${done} of ${ranks.length}`],
-            ['Rows of these', finished.rows],
+            ['Rows of completed ranks', finished.rows],
             ['Rows failed', finished.failedRows],
             ['Completion tokens', finished.completionTokens],
           ] as const)),
       ...(state === 'in_progress'
-        ? ([['Live numbers', 'in the details of each rank, see Relationships']] as const)
+        ? ([['Live numbers', 'at each rank, under User Metadata: see Relationships']] as const)
         : []),
       ...(quarantined === 0 ? [] : ([['Batches quarantined', quarantined]] as const)),
       ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
@@ -95,7 +95,7 @@ export function rankDetails(
       ['Rows', `${rowsDone} of ${rowsTotal}`],
       ['Rows failed', progress.rowsFailed],
       ['Batches', `${progress.batchesDone} of ${progress.batchesTotal}`],
-      ['Batches scheduled', progress.inFlight.length],
+      ['Batches in the queue or in work', progress.inFlight.length],
       ['Completion tokens', completionTokens],
       ...(rate > 0 ? [['Completion tokens per second', Math.round(rate)] as const] : []),
       ...(rate > 0 && left > 0 ? [['Time left', `about ${minutes(left / rate)}`] as const] : []),

@@ -161,7 +161,7 @@ describe('a look at a fleet', () => {
   });
 
   it('says in one line what it leads to', () => {
-    expect(summaryOf({ start: [0, 1], stop: [4], restart: [] })).toBe('Start 0, 1; Stop 4');
+    expect(summaryOf({ start: [0, 1], stop: [4], restart: [] })).toBe('Start engine 0, 1; Stop engine 4');
   });
 });
 
