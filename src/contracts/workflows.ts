@@ -68,6 +68,8 @@ export interface UsageCarried {
   readonly users: readonly UserUsage[];
   /** Milliseconds since the epoch, up to which it is counted. */
   readonly until?: number;
+  /** What people call the nodes, by Ray's ids. */
+  readonly names?: Readonly<Record<string, string>>;
 }
 
 /** What the engines of a run were held for it. */

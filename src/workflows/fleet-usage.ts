@@ -24,11 +24,12 @@ const COUNTED: Readonly<Partial<Record<FleetSlotStatus['state'], keyof Seconds>>
 export class Usage {
   readonly #users = new Map<string, Map<string, Seconds>>();
   readonly #preemptions = new Map<string, number>();
-  readonly #names = new Map<string, string>();
+  readonly #names: Map<string, string>;
   #until: number | undefined;
 
   constructor(carried?: UsageCarried) {
     this.#until = carried?.until;
+    this.#names = new Map(Object.entries(carried?.names ?? {}));
     for (const { user, nodes, preemptions } of carried?.users ?? []) {
       this.#users.set(user, new Map(nodes.map(({ node, ...seconds }) => [node, seconds])));
       if (preemptions !== undefined) this.#preemptions.set(user, preemptions);
@@ -95,7 +96,8 @@ export class Usage {
   }
 
   carried(): UsageCarried {
-    return { users: this.all, ...(this.#until !== undefined && { until: this.#until }) };
+    const names = Object.fromEntries(this.#names);
+    return { users: this.all, names, ...(this.#until !== undefined && { until: this.#until }) };
   }
 
   #add(user: string, nodeId: string, kind: keyof Seconds, seconds: number): void {

@@ -106,6 +106,7 @@ describe('a fleet and a cluster whose histories begin anew under a run', () => {
 
     gate.open();
     const { usage } = await run.result();
+    expect(usage?.nodes.map(({ node }) => node)).toEqual(['worker-1']);
     expect(usage?.nodes[0]?.readySeconds).toBeGreaterThan(heldSeconds);
     expect(usage?.generateSeconds).toBeGreaterThan(heldSeconds);
     for (const ended of [FLEET, CLUSTER]) {

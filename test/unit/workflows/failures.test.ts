@@ -50,7 +50,7 @@ describe('failures', () => {
 describe('details', () => {
   it('are a Markdown table whatever the cells hold', () => {
     expect(table(['a', 'b'], [['x|y', 'one\n two']])).toBe(
-      '| a | b |\n| --- | --- |\n| x\\|y | one two |',
+      '| a | b |\n| --- | --- |\n| x\\|y | one two |\n\n\u00A0',
     );
   });
 });

@@ -161,7 +161,9 @@ describe('a look at a fleet', () => {
   });
 
   it('says in one line what it leads to', () => {
-    expect(summaryOf({ start: [0, 1], stop: [4], restart: [] })).toBe('Start engine 0, 1; Stop engine 4');
+    expect(summaryOf({ start: [0, 1], stop: [4], restart: [] })).toBe(
+      'Start engine 0, 1; Stop engine 4',
+    );
   });
 });
 

@@ -61,13 +61,14 @@ test('preemptions count for those who use the fleet', () => {
 
 test('a fleet that continues as new goes on counting from where it was', () => {
   const before = new Usage();
+  before.know([{ nodeId: 'a'.repeat(40), name: 'worker-1' }]);
   before.count([], ['me'], 0);
   before.count([slot(0, 'ready')], ['me'], 1_500);
   before.preempted(1, ['me']);
   const after = new Usage(JSON.parse(JSON.stringify(before.carried())));
   after.count([slot(0, 'ready')], ['me'], 4_000);
   expect(after.of('me')).toEqual({
-    nodes: [node('aaaaaaaa', { readySeconds: 4 })],
+    nodes: [node('worker-1', { readySeconds: 4 })],
     preemptions: 1,
   });
 });
