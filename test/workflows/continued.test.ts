@@ -11,6 +11,7 @@ import {
   inferenceWorkflowId,
 } from '../../src/contracts/names.js';
 import { ATTRIBUTE } from '../../src/contracts/search-attributes.js';
+import type { RunResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 import { FakeRun } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
@@ -105,7 +106,7 @@ describe('a fleet and a cluster whose histories begin anew under a run', () => {
     });
 
     gate.open();
-    const { usage } = await run.result();
+    const { usage }: RunResult = await run.result();
     expect(usage?.nodes.map(({ node }) => node)).toEqual(['worker-1']);
     expect(usage?.nodes[0]?.readySeconds).toBeGreaterThan(heldSeconds);
     expect(usage?.generateSeconds).toBeGreaterThan(heldSeconds);
