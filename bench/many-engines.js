@@ -148,6 +148,8 @@ async function measure(client, connection, address, engines) {
       CONTROL_QUEUE,
       { observeFleet: actors.observe },
       {
+        // As the control worker has it.
+        isolateExecutionTimeout: '30 seconds',
         workflowsPath: fileURLToPath(new URL('../dist/workflows/index.js', import.meta.url)),
       },
     ),

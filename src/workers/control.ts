@@ -17,6 +17,12 @@ import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 const GRACE = '5 seconds';
 /** Cancellation arrives with the answer to a heartbeat: people wait for it. The default is 0.8 of the time-out. */
 const HEARTBEAT_AT_LEAST_EVERY = '2 seconds';
+/**
+ * For one step of a workflow. One that is broken off ends the process, as Node.js is left with a corrupt stack, and a
+ * fleet of a thousand engines takes more than the default of 5 s on a machine that is busy with other things.
+ * Temporal's SDK reads this option, but its types do not have it.
+ */
+const STEP = { isolateExecutionTimeout: '30 seconds' };
 
 const workflowsPath = fileURLToPath(
   new URL(`../workflows/index${path.extname(import.meta.url)}`, import.meta.url),
@@ -35,6 +41,7 @@ export async function createControlWorker(
     workflowsPath,
     activities: controlActivities,
     shutdownGraceTime: GRACE,
+    ...STEP,
     ...traced?.worker,
     maxHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
     defaultHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,

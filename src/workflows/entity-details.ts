@@ -23,9 +23,20 @@ export function clusterDetails(status: ClusterStatus): string {
   ].join('\n\n');
 }
 
-/** Markdown for the Temporal UI: one line for each engine. */
+/** Lines that a person reads; more of them, formatted at each answer of an engine, would hold up a large fleet. */
+const MOST_ENGINES = 100;
+
+/** Markdown for the Temporal UI: one line for each engine, those that are not ready first when there are many. */
 export function fleetDetails(status: FleetStatus): string {
-  const rows = status.slots.map((slot) => [
+  const shown =
+    status.slots.length <= MOST_ENGINES
+      ? status.slots
+      : [
+          ...status.slots.filter(({ state }) => state !== 'ready'),
+          ...status.slots.filter(({ state }) => state === 'ready'),
+        ].slice(0, MOST_ENGINES);
+  const more = status.slots.length - shown.length;
+  const rows = shown.map((slot) => [
     slot.slot,
     untilOf(slot.state, slot.deadline),
     slot.incarnation ?? '',
@@ -36,6 +47,7 @@ export function fleetDetails(status: FleetStatus): string {
   return [
     `**${status.state}**: ${status.ready} of ${status.desired} engines of ${status.model}`,
     table(['Engine', 'State', 'Process', 'Since', 'Restarts', 'Problem'], rows),
+    ...(more === 0 ? [] : [`And ${more} more: \`rankflow fleet status ${status.name}\``]),
     ...sizeLines(status),
     ...problemLine(status.problem),
   ].join('\n\n');

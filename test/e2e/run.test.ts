@@ -122,7 +122,7 @@ test(
   'an engine that is killed in the middle costs no row and doubles none',
   async () => {
     const input = folder.file('kill.jsonl');
-    writeFileSync(input, repeated(readFileSync(REQUESTS, 'utf8'), 3));
+    writeFileSync(input, repeated(readFileSync(REQUESTS, 'utf8'), 2));
     const out = folder.file('out/kill.jsonl');
     const running = folder.rankflow(
       ['run', input, ...SIZE, '--max-tokens', '32', '--out', out, '--json'],
@@ -131,7 +131,7 @@ test(
     let killed: { pid: number; doneRows: number } | undefined;
     for await (const line of running) {
       const event = JSON.parse(line) as { event: string } & RunSnapshot;
-      if (killed !== undefined || event.event !== 'progress' || event.doneRows < 50) continue;
+      if (killed !== undefined || event.event !== 'progress' || event.doneRows < 30) continue;
       killed = { pid: await pidOfEngine(0), doneRows: event.doneRows };
       process.kill(killed.pid, 'SIGKILL');
     }
