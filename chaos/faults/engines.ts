@@ -11,12 +11,19 @@ import { type Fault, NotPossible, type Strike, type Target, need } from './fault
 /** Longer than the heartbeat time-out of a batch (60 s): another engine has been given it by then. */
 const BEYOND_HEARTBEAT_S = 75;
 
+/** An engine is there again after this: those of a fleet that others hit too may all be starting. */
+const ENGINE_BACK_S = 60;
+
 const describe = ({ slot, pid }: Engine): string => `engine ${slot} (pid ${pid})`;
 
 /** One engine that works, or the one that is held in a commit. */
 async function anEngine({ trial, random, held }: Target): Promise<Engine> {
   if (held !== undefined) return held.engine;
-  const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
+  const there = async (): Promise<Engine[] | undefined> => {
+    const found = enginesOf(await trial.stack.fleetStatus(trial.fleet));
+    return found.length > 0 || trial.ended ? found : undefined;
+  };
+  const engines = (await poll(there, ENGINE_BACK_S)) ?? [];
   const busy = engines.filter((engine) => openAttempts(engine, trial.view).length > 0);
   const choice = busy.length > 0 ? busy : engines;
   return need(choice.length === 0 ? undefined : random.pick(choice), 'an engine');

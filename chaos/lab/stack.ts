@@ -8,7 +8,7 @@ import { Client, Connection } from '@temporalio/client';
 import { clusterWorkflowId, fleetWorkflowId, QUERY } from '../../dist/contracts/names.js';
 import type { ClusterStatus, FleetStatus } from '../../dist/contracts/workflows.js';
 import type { Home } from './home.js';
-import { type ProcessInfo, hasVariable, isAlive, processInfo, processTable } from './processes.js';
+import { type ProcessInfo, isAlive, processInfo, processTable } from './processes.js';
 
 /** Parts of `stack/state.json`. */
 interface StackState {
@@ -83,12 +83,16 @@ export class Stack {
     return pid !== undefined && isAlive(pid) ? pid : undefined;
   }
 
-  /** Children that the Python worker works through: `plan`, `finalize`, `deploy`, `check-engine-args`. */
+  /**
+   * Children that the Python worker works through: `plan`, `finalize`, `deploy`, `check-engine-args`. The command line
+   * has such children too, and gives up without them.
+   */
   children(task?: string): ProcessInfo[] {
+    const worker = this.process('python-worker');
     return processTable()
+      .filter(({ parent }) => parent === worker)
       .filter(({ command }) => /-m rankflow\.(?:rows|control) /u.test(command))
-      .filter(({ command }) => task === undefined || command.endsWith(` ${task}`))
-      .filter(({ pid }) => hasVariable(pid, `RANKFLOW_HOME=${this.home.folder}`));
+      .filter(({ command }) => task === undefined || command.endsWith(` ${task}`));
   }
 
   /** Names of the nodes of a local cluster that were started, `head` among them. */
