@@ -48,8 +48,8 @@ export function flagsOf({ ledger }: Bench, shape: Shape): string[] {
   ];
 }
 
-/** Faults that take minutes go on beside the others, on runs of their own. */
-const SLOW: readonly Fault[] = [zombie, hang, preempt120, preempt30];
+/** Faults that take minutes, or end their run, go on beside the others, on runs of their own. */
+const ALONE: readonly Fault[] = [zombie, hang, preempt120, preempt30, cancel];
 
 /**
  * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
@@ -83,7 +83,7 @@ const sharedFlags = (bench: Bench): string[] => [
 /** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */
 async function mainLane(options: StageOptions): Promise<void> {
   const { bench } = options;
-  const faults = FAULTS.filter((fault) => !SLOW.includes(fault) && fault !== cancel);
+  const faults = FAULTS.filter((fault) => !ALONE.includes(fault));
   const flags = sharedFlags(bench);
   await warmLane(
     options,
@@ -148,7 +148,7 @@ async function slowLane(options: StageOptions): Promise<void> {
   const s3 = bench.s3;
   const { only } = selection;
   const scenarios = new Map<string, SlowScenario>([
-    ...cardsOf(SLOW, ['generate', 'commit'], 'simulated', selection)
+    ...cardsOf(ALONE, ['generate', 'commit'], 'simulated', selection)
       .filter(({ fault, phase }) => !short || fault.phases[0] === phase)
       .map(plainSlow),
     ['hang-silently', hangsSilently],

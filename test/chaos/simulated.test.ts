@@ -76,6 +76,13 @@ describe('whatever is killed, stopped, starved or full', () => {
     expect(broken('I7')).toEqual([]);
   });
 
+  it('a run is cancelled while it generates', () => {
+    const phases = report.faults
+      .filter(({ fault }) => fault === 'cancel')
+      .map(({ phase }) => phase);
+    expect(phases).toContain('generate');
+  });
+
   it.each([
     ...['kill-engine', 'zombie', 'hang', 'hang-silently', 'out-of-memory', 'second-loss'],
     ...['torn-write', 'kill-node', 'kill-raylet', 'kill-head', 'kill-all-nodes'],
