@@ -51,11 +51,10 @@ const HEAVY = [
 /** The short fault campaign that every change has to pass; partitions wait for something to recover most of the time. */
 const CAMPAIGN = {
   partitions: 'test/chaos/partitions.test.ts',
-  simulated: 'test/chaos/simulated.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
 };
-/** What takes too long for every change: `npm run test:examples` and `test:production`. */
-const BY_THEMSELVES = ['test/jobs', 'test/production'];
+/** What is not for every change: `npm run test:campaign`, `test:examples` and `test:production`. */
+const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/jobs', 'test/production'];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
@@ -69,7 +68,6 @@ const GROUPS = [
     { runner: vitest, args: [CAMPAIGN.partitions], options: ASIDE },
     { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
   ],
-  [{ runner: vitest, args: [CAMPAIGN.simulated] }],
   [{ runner: vitest, args: [CAMPAIGN.vllm] }],
   [{ runner: vitest, args: HEAVY }],
   [{ runner: pytest, args: ['-m', 'vllm'] }],
