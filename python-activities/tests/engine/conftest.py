@@ -21,7 +21,7 @@ from rankflow.contracts.models import (
     PlanSummary,
     RunSpec,
 )
-from rankflow.engine.backend import Backend
+from rankflow.engine.backend import Answer, Backend, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost
 from rankflow.engine.lease import Contact
@@ -44,6 +44,15 @@ def chat(number: int) -> dict[str, Any]:
         "url": "/v1/chat/completions",
         "body": body,
     }
+
+
+class TroubledAtOneRow(SimulatedBackend):
+    """Answers all rows but row 1, for which it has a server error each time."""
+
+    async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+        if request_id.endswith("-1"):
+            raise BackendTrouble("vLLM answered 500 InternalServerError")
+        return await super().answer(url, body, request_id)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tests.engine.conftest import (
     RUN,
     PlannedRun,
     StartEngine,
+    TroubledAtOneRow,
     attempt_environment,
     chat,
     simulated_model,
@@ -113,13 +114,7 @@ async def test_a_refused_request_is_an_error_line_and_not_a_failure(
 async def test_trouble_of_one_row_is_never_its_final_error(tmp_path: Path) -> None:
     run = write_plan(tmp_path, [chat(n) for n in range(3)], simulated_model())
 
-    class Troubled(SimulatedBackend):
-        async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
-            if request_id.endswith("-1"):
-                raise BackendTrouble("vLLM answered 500 InternalServerError")
-            return await super().answer(url, body, request_id)
-
-    engine = await start_engine(run, Troubled(run.model))
+    engine = await start_engine(run, TroubledAtOneRow(run.model))
     with pytest.raises(ApplicationError) as caught:
         await attempt_environment(1).run(engine.generate_batch, run.given)
     assert error_type(caught.value) == "EngineGone"

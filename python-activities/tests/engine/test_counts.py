@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 from temporalio.exceptions import ApplicationError
 
 from rankflow.contracts.models import CanaryInput
-from rankflow.engine.backend import Answer, BackendTrouble
 from rankflow.engine.batch import Served
 from rankflow.engine.canary import CanaryActivity
 from rankflow.engine.host import EngineHost
 from rankflow.engine.simulated import SimulatedBackend
 from tests.engine.conftest import (
     StartEngine,
+    TroubledAtOneRow,
     attempt_environment,
     chat,
     simulated_model,
@@ -70,14 +69,8 @@ async def test_rows_tokens_and_attempts_are_counted(tmp_path: Path, start: Start
 async def test_what_a_lost_attempt_had_begun_counts_as_redone(tmp_path: Path) -> None:
     run = write_plan(tmp_path, [chat(n) for n in range(3)], simulated_model())
 
-    class Troubled(SimulatedBackend):
-        async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
-            if request_id.endswith("-1"):
-                raise BackendTrouble("vLLM answered 500 InternalServerError")
-            return await super().answer(url, body, request_id)
-
     counted = Counted()
-    troubled = await start_engine(run, Troubled(run.model))
+    troubled = await start_engine(run, TroubledAtOneRow(run.model))
     with pytest.raises(ApplicationError):
         await attempt_environment(1).run(troubled.generate_batch, run.given)
     assert counted("rankflow_batch_attempts_total", result="EngineGone") == 1

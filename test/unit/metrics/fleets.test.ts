@@ -1,29 +1,8 @@
 import { describe, expect, it } from 'vitest';
 
-import type { FleetSlotStatus, FleetStatus } from '../../../src/contracts/workflows.js';
 import { FleetGauges } from '../../../src/metrics/gauges.js';
 import { engineTargets } from '../../../src/metrics/targets.js';
-
-const slotOf = (slot: number, change: Partial<FleetSlotStatus> = {}): FleetSlotStatus => ({
-  slot,
-  state: 'ready',
-  since: '2026-01-01T00:00:00.000Z',
-  restarts: 0,
-  ...change,
-});
-
-const fleetOf = (name: string, slots: readonly FleetSlotStatus[]): FleetStatus => ({
-  name,
-  model: 'org/model',
-  specHash: 'a'.repeat(64),
-  cluster: 'lab',
-  queue: `fleet-${name}`,
-  state: 'ready',
-  desired: 3,
-  ready: 1,
-  slots,
-  users: [],
-});
+import { fleetOf, slotOf } from '../../support/fake-fleet.js';
 
 describe('where Prometheus finds engines', () => {
   it('is told for those that serve metrics, each with labels of its own', () => {
