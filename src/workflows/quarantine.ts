@@ -15,9 +15,9 @@ import { UNTIL_DONE } from './options.js';
 
 /**
  * How long a suspect batch waits for one engine before it asks the next: that one may be loading after the last
- * death (a minute or two), hold another suspect, or be gone for good.
+ * death (a minute or two), hold another suspect, hang without anybody knowing yet, or be gone for good.
  */
-const PATIENCE = '5 minutes';
+const PATIENCE = '2 minutes';
 
 const RETRY = {
   ...UNTIL_DONE,
