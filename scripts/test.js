@@ -52,9 +52,10 @@ const HEAVY = [
 const CAMPAIGN = {
   partitions: 'test/chaos/partitions.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
+  simulated: 'test/chaos/simulated.test.ts',
 };
-/** What is not for every change: `npm run test:campaign`, `test:examples` and `test:production`. */
-const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/jobs', 'test/production'];
+/** What is not for every change: `npm run test:examples` and `npm run test:production`. */
+const BY_THEMSELVES = ['test/jobs', 'test/production'];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
@@ -69,6 +70,7 @@ const GROUPS = [
     { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
   ],
   [{ runner: vitest, args: [CAMPAIGN.vllm] }],
+  [{ runner: vitest, args: [CAMPAIGN.simulated] }],
   [{ runner: vitest, args: HEAVY }],
   [{ runner: pytest, args: ['-m', 'vllm'] }],
 ];

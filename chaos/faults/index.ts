@@ -65,6 +65,8 @@ export interface Card {
 export interface Selection {
   readonly only?: string | undefined;
   readonly phase?: Phase | undefined;
+  /** Faults that another campaign tries while a run generates; in other phases they are tried all the same. */
+  readonly elsewhere?: readonly string[] | undefined;
 }
 
 /** Every fault in each of the phases that it applies to. */

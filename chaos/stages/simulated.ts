@@ -82,8 +82,9 @@ const sharedFlags = (bench: Bench): string[] => [
 
 /** Long runs on a fleet that stays. Most faults find what the last one hit still recovering. */
 async function mainLane(options: StageOptions): Promise<void> {
-  const { bench } = options;
-  const faults = FAULTS.filter((fault) => !ALONE.includes(fault));
+  const { bench, selection } = options;
+  const elsewhere = selection.elsewhere ?? [];
+  const faults = FAULTS.filter((one) => !ALONE.includes(one) && !elsewhere.includes(one.name));
   const flags = sharedFlags(bench);
   await warmLane(
     options,

@@ -38,6 +38,9 @@ const SHORT: readonly (readonly [fault: Fault, phase: Phase, waits: Patience])[]
   [killHead, 'generate', 'well'],
 ];
 
+/** The faults of the short form: simulated engines need not be hit by them in the same phase. */
+export const ON_REAL_ENGINES: readonly string[] = SHORT.map(([{ name }]) => name);
+
 /** Real engines on one warm fleet. In the long form one fault at a time: the next comes when all is well again. */
 export async function vllmStage(options: StageOptions): Promise<void> {
   const { bench, short } = options;
