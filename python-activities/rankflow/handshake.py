@@ -23,6 +23,13 @@ _WRONG_NAME = (62, 64)
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
 """OpenSSL's numbers of what is wrong with a certificate."""
 
+_REFUSED = re.compile(
+    r"unauthenticated|permission ?denied|valid authentication credentials"
+    r"|caller does not have permission",
+    re.IGNORECASE,
+)
+"""Names of gRPC's codes, or what the SDK's library says of them."""
+
 _CLIENT_REFUSED = re.compile(
     r"alert (certificate|bad certificate|unknown ca|unsupported certificate|access denied"
     r"|handshake failure)|certificate.required",
@@ -40,7 +47,7 @@ def connection_problem(
         has_key: whether an API key was given.
         error: what the SDK said.
     """
-    if re.search(r"unauthenticated|permission ?denied", str(error), re.IGNORECASE):
+    if _REFUSED.search(str(error)):
         if has_key:
             return (
                 f"Temporal at {address} refuses the API key: check TEMPORAL_API_KEY (or api_key of "

@@ -22,6 +22,9 @@ export const NO_ANSWER = 'does not answer.';
 
 /** gRPC codes of a server that does not accept who asks: permission denied, unauthenticated. */
 const REFUSED: ReadonlySet<unknown> = new Set([7, 16]);
+/** The same in the words of the core: names of the codes, or what its library says of them. */
+const REFUSED_WORDS =
+  /unauthenticated|permission ?denied|valid authentication credentials|caller does not have permission/iu;
 
 /**
  * The error of a connection that failed, with its reason. gRPC only says that it took too long, so the handshake is
@@ -46,7 +49,7 @@ export async function connectionError(
 function isRefusal(error: unknown): boolean {
   for (let link = error; link instanceof Error; link = link.cause) {
     if (REFUSED.has((link as Error & { code?: unknown }).code)) return true;
-    if (/unauthenticated|permission ?denied/iu.test(link.message)) return true;
+    if (REFUSED_WORDS.test(link.message)) return true;
   }
   return false;
 }

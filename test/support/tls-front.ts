@@ -47,6 +47,7 @@ export async function tlsFront(target: string, server: Pair, clients?: Pair): Pr
 export async function keyFront(target: string, server: Pair, key: string): Promise<Front> {
   const authorizations = new Set<string>();
   const inside = http2.connect(`http://${target}`);
+  inside.on('error', () => {});
   const sessions = new Set<http2.ServerHttp2Session>();
   const front = http2.createSecureServer({ ...read(server), allowHTTP1: false });
   front.on('session', (session) => sessions.add(session));
@@ -58,6 +59,10 @@ export async function keyFront(target: string, server: Pair, key: string): Promi
         { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': '16', 'grpc-message': 'no' },
         { endStream: true },
       );
+      return;
+    }
+    if (inside.destroyed) {
+      stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
       return;
     }
     const request = inside.request(headers);
