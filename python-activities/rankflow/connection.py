@@ -2,11 +2,13 @@
 
 Settings are Temporal's own (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``,
 TLS, ``temporal.toml`` profiles). Only the address and namespace ever travel to another process:
-keys and certificates are read from the environment or profile of the node that uses them.
+keys and certificates are read from the environment or profile of the node that uses them, and so
+are the keys that payloads are encrypted with.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,10 @@ from temporalio.converter import (
     DefaultPayloadConverter,
     JSONPlainPayloadConverter,
 )
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 
+from rankflow.encryption import KeyFileError, RefuseUnreadable, UnreadableConverter, encryption
+from rankflow.handshake import connection_problem
 from rankflow.tracing import interceptors
 
 DEFAULT_ADDRESS = "localhost:7233"
@@ -51,11 +55,19 @@ class ContractPayloadConverter(CompositePayloadConverter):
             *(
                 _ContractJsonConverter() if isinstance(c, JSONPlainPayloadConverter) else c
                 for c in converters
-            )
+            ),
+            UnreadableConverter(),
         )
 
 
-data_converter = DataConverter(payload_converter_class=ContractPayloadConverter)
+def contract_converter() -> DataConverter:
+    """How values become payloads here. Raises KeyFileError when its keys cannot be read."""
+    codec, failures = encryption()
+    return DataConverter(
+        payload_converter_class=ContractPayloadConverter,
+        payload_codec=codec,
+        failure_converter_class=failures,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class TemporalTarget:
 
 def temporal_target() -> TemporalTarget:
     """The server and namespace that this process's environment and profile name."""
-    config = ClientConfig.load_client_connect_config()
+    config = _settings()
     return TemporalTarget(
         address=config.get("target_host") or DEFAULT_ADDRESS,
         namespace=config.get("namespace") or DEFAULT_NAMESPACE,
@@ -78,12 +90,33 @@ def temporal_target() -> TemporalTarget:
 async def connect(target: TemporalTarget | None = None) -> Client:
     """Connect with this node's credentials, to ``target`` or to what the environment names.
 
-    Raises ``RuntimeError`` (of the SDK) when the server cannot be reached: worth another try.
+    Raises ``RuntimeError`` when the server cannot be reached or refuses this node, or when a
+    certificate or a file of keys is not there (yet): worth another try.
     """
-    config = ClientConfig.load_client_connect_config()
+    config = _settings()
     where = target or temporal_target()
     config["target_host"] = where.address
     config["namespace"] = where.namespace
-    return await Client.connect(
-        **config, data_converter=data_converter, interceptors=interceptors()
-    )
+    try:
+        converter = contract_converter()
+    except KeyFileError as error:
+        raise RuntimeError(str(error)) from error
+    # Innermost, next to the activity: the others pass on what they do not look into.
+    both = [*interceptors(), RefuseUnreadable()]
+    try:
+        return await Client.connect(**config, data_converter=converter, interceptors=both)
+    except RuntimeError as error:
+        tls = config.get("tls") or (config.get("api_key") is not None)
+        has_key = config.get("api_key") is not None
+        problem = await asyncio.to_thread(connection_problem, where.address, tls, has_key, error)
+        if problem is None:
+            raise
+        raise RuntimeError(problem) from error
+
+
+def _settings() -> ClientConnectConfig:
+    """Temporal's own settings. Raises RuntimeError naming what is wrong with them."""
+    try:
+        return ClientConfig.load_client_connect_config()
+    except Exception as error:
+        raise RuntimeError(f"Temporal's settings cannot be read: {error}") from error

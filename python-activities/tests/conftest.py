@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rankflow.store import open_store
+from rankflow.store.open import open_unchecked
 from tests.bucket_server import BucketServer, bucket_server
 
 
@@ -25,8 +25,8 @@ def s3(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     name = f"bucket-{secrets.token_hex(4)}"
     server.make_bucket(name)
-    open_store.cache_clear()
+    open_unchecked.cache_clear()
     server.proxy.requests.clear()
     yield f"s3://{name}/some/prefix"
     server.proxy.faults.clear()
-    open_store.cache_clear()
+    open_unchecked.cache_clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from temporalio.testing import WorkflowEnvironment
 
-from rankflow.connection import data_converter
+from rankflow.connection import contract_converter
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ async def _started(tries: int = 5) -> WorkflowEnvironment:
     cli = home / "bin" / "temporal"
     try:
         return await WorkflowEnvironment.start_local(
-            data_converter=data_converter,
+            data_converter=contract_converter(),
             dev_server_existing_path=str(cli) if cli.exists() else "temporal",
             ip="127.0.0.1",
         )

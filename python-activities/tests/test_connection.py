@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from rankflow.connection import data_converter, temporal_target
+from rankflow.connection import contract_converter, temporal_target
 from rankflow.contracts.models import ClusterAddress, GenerateBatchResult, ModelSpec, ObservedEngine
+
+
+data_converter = contract_converter()
 
 
 def on_the_wire(value: Any) -> Any:

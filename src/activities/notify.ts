@@ -6,6 +6,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import { execa } from 'execa';
 
 import type { DeliveryInput } from '../contracts/activities.js';
+import { checkAllowed } from '../roots.js';
 
 /** A receiver that takes longer works on the message before it answers, and will be asked again. */
 const ANSWER_MS = 30_000;
@@ -69,6 +70,16 @@ function readSecret({ env, file }: Secret): string {
   return key;
 }
 
+/** Where there are roots, a command is a file below one of them: a start of a workflow could name any other. */
+function checkProgram(program: string): void {
+  try {
+    checkAllowed(program);
+  } catch (error) {
+    const { name, message } = error as Error;
+    throw ApplicationFailure.nonRetryable(`the command ${message}`, name);
+  }
+}
+
 /** Runs a command with the message in its environment and on its standard input. */
 export async function runNotifyCommand({
   notification,
@@ -77,6 +88,7 @@ export async function runNotifyCommand({
 }: DeliveryInput<'command'>): Promise<void> {
   const context = Context.current();
   const [program = '', ...args] = notification.command;
+  checkProgram(program);
   const timer = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
   try {
     const { failed, stderr, shortMessage } = await execa(program, args, {

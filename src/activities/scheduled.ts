@@ -24,6 +24,7 @@ import { ERRORS } from '../contracts/errors.js';
 import type { Occurrence } from '../contracts/schedule.js';
 import type { PublishedResults, RunResult } from '../contracts/workflows.js';
 import { occurrenceOf } from '../occurrence.js';
+import { checkAllowed } from '../roots.js';
 
 /** Well within the 30 s after which these activities are thought to be lost. */
 const HEARTBEAT_MS = 5_000;
@@ -46,6 +47,7 @@ export async function findInput({ input, wait, fail }: FindInput): Promise<{ fou
 
 /** An empty file is one that is just being written. */
 async function isThere(input: string): Promise<boolean> {
+  checkAllowed(input);
   if (!input.includes('://')) return existsSync(input) && statSync(input).size > 0;
   const { size } = await python<{ size: number | null }>(['size', '--input', input]);
   return (size ?? 0) > 0;

@@ -37,6 +37,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   logs: () => import('./logs.js'),
   job: () => import('./job.js'),
   serve: () => import('./serve.js'),
+  'codec-server': () => import('./codec-server.js'),
 };
 
 /** Commands that bring up infrastructure: an error that they do not name means that it is not there. */

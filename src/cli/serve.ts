@@ -1,6 +1,7 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 
 import { collect } from './collect.js';
+import { addKeyCommands, type KeyFlags } from './key-commands.js';
 import {
   addEngineOptions,
   addGenerationOptions,
@@ -8,6 +9,7 @@ import {
   MODEL_HELP,
   type RunFlags,
 } from './run-options.js';
+import { endSignal, integer } from './server-options.js';
 
 interface Flags extends Omit<RunFlags, 'model'> {
   readonly model?: readonly string[];
@@ -45,42 +47,18 @@ export function register(program: Command): void {
     .action(run);
 
   const keys = serve.command('keys').description('API keys: create, list, revoke');
-  keys
-    .command('create')
-    .description('make a key and print it, this once')
-    .argument('<name>', 'whose it is')
-    .option('--same-as <id>', 'see the files and batches of this key, to replace it')
-    .option('--store <folder>', 'store of the server')
-    .option('--json', 'print it as JSON')
-    .action(createKey);
-  keys
-    .command('list')
-    .description('show all keys; their secrets are not kept')
-    .option('--store <folder>', 'store of the server')
-    .option('--json', 'print them as JSON')
-    .action(listKeys);
-  keys
-    .command('revoke')
-    .description('end a key, at once')
-    .argument('<id>')
-    .option('--store <folder>', 'store of the server')
-    .option('--json', 'print what became of it as JSON')
-    .action(revokeKey);
+  addKeyCommands(keys, {
+    name: 'rankflow serve keys',
+    open: keyStore,
+    revoked: 'The key is revoked; its files and batches are kept.',
+    sameAs: 'see the files and batches of this key, to replace it',
+  });
 }
 
 const HELP = `
 Point any OpenAI client at it: base URL http://HOST:PORT/v1, and a key of \`rankflow serve keys create NAME\`. The
 document is at /openapi.json, health at /healthz and /readyz. A batch is an ordinary run with the batch's id; it goes
 on when the server stops. Servers that share a store have to serve the same models.`;
-
-const integer =
-  (least: number, most: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (Number.isInteger(value) && value >= least && value <= most && text.trim() !== '')
-      return value;
-    throw new InvalidArgumentError(`Expected a whole number from ${least} to ${most}.`);
-  };
 
 async function run(flags: Flags, command: Command): Promise<void> {
   const { checkModels, readModels } = await import('./serve-models.js');
@@ -118,74 +96,23 @@ async function run(flags: Flags, command: Command): Promise<void> {
   });
 }
 
-/** Aborted when the process is asked to end. */
-function endSignal(): AbortSignal {
-  const ending = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => ending.abort());
-  }
-  return ending.signal;
-}
-
 /** @throws ClientError `UnsupportedInput` for a bucket */
 async function storeFolder(store: string | undefined): Promise<string> {
   const path = await import('node:path');
   const { paths } = await import('../setup/paths.js');
   const { ClientError } = await import('../client/errors.js');
   const folder = (store ?? paths.store).replace(/^file:\/\//u, '');
-  if (!folder.includes('://')) return path.resolve(folder);
+  if (!folder.includes('://')) {
+    const { allowed } = await import('../roots.js');
+    return allowed(path.resolve(folder));
+  }
   throw new ClientError('UnsupportedInput', `--store: ${folder} is no folder.`, {
     wayOut: 'Files and batches are kept in a folder, local or shared (NFS).',
   });
-}
-
-interface KeyFlags {
-  readonly store?: string;
-  readonly sameAs?: string;
-  readonly json?: boolean;
 }
 
 async function keyStore(flags: KeyFlags) {
   const { KeyStore } = await import('../server/keys.js');
   const { recordsFolder } = await import('../server/serve.js');
   return new KeyStore(recordsFolder(await storeFolder(flags.store)));
-}
-
-async function createKey(name: string, flags: KeyFlags): Promise<void> {
-  const { print, printJson, say } = await import('./output.js');
-  const made = await (await keyStore(flags)).create(name, flags.sameAs);
-  if (made === undefined) return noSuchKey(flags.sameAs ?? '');
-  const { id, namespace } = made.record;
-  if (flags.json) printJson({ id, name, namespace, key: made.key });
-  else print(made.key);
-  say(`Keep it: it is not shown again. End it with: rankflow serve keys revoke ${id}`);
-}
-
-async function listKeys(flags: KeyFlags): Promise<void> {
-  const { print, printJson, say, table } = await import('./output.js');
-  const keys = (await (await keyStore(flags)).list()).map(({ hash: _hash, ...shown }) => shown);
-  if (flags.json) printJson(keys);
-  else if (keys.length === 0) say('There are no keys. Make one: rankflow serve keys create NAME');
-  else {
-    const rows = keys.map(({ id, name, namespace, createdAt, revokedAt }) => {
-      const state = revokedAt === undefined ? 'valid' : `revoked ${revokedAt.slice(0, 19)}`;
-      return [id, name, namespace, createdAt.slice(0, 19), state];
-    });
-    print(table([['id', 'name', 'namespace', 'created', 'state'], ...rows]));
-  }
-}
-
-async function revokeKey(id: string, flags: KeyFlags): Promise<void> {
-  const { print, printJson, say } = await import('./output.js');
-  if (!(await (await keyStore(flags)).revoke(id))) return noSuchKey(id);
-  if (flags.json) printJson({ id, revoked: true });
-  else print(id);
-  say('The key is revoked; its files and batches are kept.');
-}
-
-async function noSuchKey(id: string): Promise<never> {
-  const { ClientError } = await import('../client/errors.js');
-  throw new ClientError('NotFound', `There is no key ${id}.`, {
-    wayOut: 'See `rankflow serve keys list` for the keys that there are.',
-  });
 }

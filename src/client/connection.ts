@@ -1,7 +1,10 @@
 import { Client, Connection } from '@temporalio/client';
-import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
 
+import { encryption } from '../encryption/index.js';
+import { connectionError } from '../temporal/problem.js';
+import { configuredServer, temporalSettings } from '../temporal/settings.js';
 import { tracing } from '../tracing/index.js';
+import { requireSameEncryption } from './encryption.js';
 import { ClientError } from './errors.js';
 
 /** Milliseconds to wait for Temporal: a local server answers in tens of them, a far one in hundreds. */
@@ -13,42 +16,48 @@ export interface ConnectOptions {
 }
 
 /** Whether the environment or a `temporal.toml` profile names a Temporal server. */
-export function temporalConfigured(): boolean {
-  return loadProfile().address !== undefined;
-}
+export const temporalConfigured = (): boolean => configuredServer().address !== undefined;
 
 /**
  * Connects to Temporal: the address given, else what Temporal's own settings name (`TEMPORAL_ADDRESS`,
- * `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, TLS, profiles of `temporal.toml`), else the local stack.
+ * `TEMPORAL_NAMESPACE`, `TEMPORAL_API_KEY`, TLS, profiles of `temporal.toml`), else the local stack. Payloads are
+ * encrypted when `RANKFLOW_ENCRYPTION_KEY_FILE` names keys.
  *
- * @throws ClientError `Unreachable` when nothing is configured or running, or it does not answer in 5 s
+ * @throws ClientError `Unreachable` when nothing is configured or running, it does not answer in 5 s, or refuses who
+ *   asks; `Usage` when a setting is wrong; `KeyMismatch` when only one of this process and the workers encrypts
  */
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
-  const profile = loadProfile();
-  const address = options.address ?? profile.address ?? (await localStackAddress());
+  const settings = temporalSettings();
+  const address = options.address ?? settings.address ?? (await localStackAddress());
   if (address === undefined) {
     throw new ClientError(
       'Unreachable',
       'No Temporal server is configured and no local stack is running.',
     );
   }
-  const { connectionOptions, namespace } = toClientOptions({ ...profile, address });
-  const { address: _, tls, apiKey, metadata } = connectionOptions;
+  const { dataConverter, on } = encryption();
+  const { namespace } = settings;
+  const connection = await connected(address, settings.options);
   try {
-    const connection = await Connection.connect({
-      address,
-      connectTimeout: CONNECT_TIMEOUT_MS,
-      ...(tls !== undefined && { tls }),
-      ...(apiKey !== undefined && { apiKey }),
-      ...(metadata !== undefined && { metadata }),
-    });
     const traced = await tracing('rankflow');
     const interceptors = traced && { interceptors: traced.client };
-    return new Client({ connection, namespace: namespace ?? 'default', ...interceptors });
+    const client = new Client({ connection, namespace, dataConverter, ...interceptors });
+    await requireSameEncryption(client, on);
+    return client;
   } catch (error) {
-    throw new ClientError('Unreachable', `Temporal at ${address} does not answer.`, {
-      cause: error,
-    });
+    await connection.close();
+    throw error;
+  }
+}
+
+async function connected(
+  address: string,
+  options: ReturnType<typeof temporalSettings>['options'],
+): Promise<Connection> {
+  try {
+    return await Connection.connect({ address, connectTimeout: CONNECT_TIMEOUT_MS, ...options });
+  } catch (error) {
+    throw await connectionError(address, options, error);
   }
 }
 
@@ -69,15 +78,4 @@ export async function withClient<T>(
 async function localStackAddress(): Promise<string | undefined> {
   const { stackAddress } = await import('../workers/stack/index.js');
   return stackAddress();
-}
-
-function loadProfile(): ReturnType<typeof loadClientConfigProfile> {
-  try {
-    return loadClientConfigProfile();
-  } catch (error) {
-    throw new ClientError('Usage', `Temporal's settings cannot be read: ${String(error)}`, {
-      wayOut: 'Check TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE and temporal.toml.',
-      cause: error,
-    });
-  }
 }

@@ -5,9 +5,12 @@ import {
 } from '@temporalio/client';
 
 import { QUERY } from '../contracts/names.js';
+import { refuseUnreadable } from './encryption.js';
 
 /**
  * Asks a workflow. Undefined when there is no such workflow; a workflow that was closed answers what it knew last.
+ *
+ * @throws ClientError `KeyMismatch` when its worker cannot read it
  */
 export async function queryWorkflow<T>(
   client: Client,
@@ -18,6 +21,7 @@ export async function queryWorkflow<T>(
     return (await client.workflow.getHandle(workflowId).query(query)) as T;
   } catch (error) {
     if (error instanceof WorkflowNotFoundError) return undefined;
+    await refuseUnreadable(client, workflowId);
     throw error;
   }
 }

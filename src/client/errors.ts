@@ -48,6 +48,8 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   EngineLoadFailed: EXIT.failed,
   PlanCorrupt: EXIT.failed,
   InputMissing: EXIT.usage,
+  KeyMismatch: EXIT.usage,
+  PathRefused: EXIT.usage,
   EngineGone: EXIT.failed,
   LeaseLost: EXIT.failed,
   SuspectBatch: EXIT.failed,
@@ -129,6 +131,9 @@ export function describeFailure(error: unknown): Failure {
   }
   for (const link of chain.toReversed()) {
     const type = field(link, 'type');
+    // What knows no client: payloads and paths are looked at everywhere.
+    if (link.name === 'KeyMismatch' || link.name === 'PathRefused')
+      return failure(link.name, link.message);
     if (link.name === 'ApplicationFailure' && isErrorType(type)) {
       const { problems, total } = problemsOf(link);
       return failure(type, link.message, problems, total);

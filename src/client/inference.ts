@@ -9,6 +9,7 @@ import { deriveRunId, specHash } from '../contracts/hash.js';
 import { InferenceInput } from '../contracts/inference.js';
 import type { ModelSpec } from '../contracts/model.js';
 import type { RunSpec } from '../contracts/run.js';
+import { checkAllowed } from '../roots.js';
 import { paths } from '../setup/paths.js';
 import { momentOf } from './duration.js';
 import { ClientError, describeFailure } from './errors.js';
@@ -258,8 +259,12 @@ function present<T extends object>(values: T): Partial<T> {
   return Object.fromEntries(entries) as Partial<T>;
 }
 
-const absoluteStore = (store: string): string =>
-  store.includes('://') ? store.replace(/^file:\/\//u, '') : path.resolve(store);
+/** @throws PathRefused */
+function absoluteStore(store: string): string {
+  const absolute = store.includes('://') ? store.replace(/^file:\/\//u, '') : path.resolve(store);
+  checkAllowed(absolute);
+  return absolute;
+}
 
 function explain(issue: z.core.$ZodIssue, nameOf: OptionName): string {
   return `${nameOf(issue.path.join('.'))}: ${issue.message}`;

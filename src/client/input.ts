@@ -4,6 +4,7 @@ import { access, constants, mkdir, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { checkAllowed } from '../roots.js';
 import { ClientError } from './errors.js';
 import { pythonError, runPython } from './python.js';
 
@@ -25,11 +26,15 @@ export interface RemoteInput {
  * Finds a request file and makes sure that it can be read, before anything heavy is started.
  *
  * @param file a path, a `file://` address or an `s3://` address
- * @throws ClientError `Usage` when it is missing, empty, a folder or unreadable
+ * @throws ClientError `Usage` when it is missing, empty, a folder or unreadable; `PathRefused` when it is below no
+ *   allowed root
  */
 export async function inspectInput(file: string): Promise<LocalInput | RemoteInput> {
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//iu.exec(file)?.[1]?.toLowerCase();
-  if (scheme === 's3') return { kind: 'remote', uri: file };
+  if (scheme === 's3') {
+    checkAllowed(file);
+    return { kind: 'remote', uri: file };
+  }
   if (scheme !== undefined && scheme !== 'file') {
     throw new ClientError(
       'UnsupportedInput',
@@ -37,6 +42,7 @@ export async function inspectInput(file: string): Promise<LocalInput | RemoteInp
     );
   }
   const uri = path.resolve(scheme === 'file' ? fileURLToPath(file) : file);
+  checkAllowed(path.isAbsolute(file) || scheme === 'file' ? file : uri);
   const info = await stat(uri).catch((error: NodeJS.ErrnoException) => {
     const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be read (${error.code})`;
     throw new ClientError('Usage', `The input ${uri} ${why}.`, { cause: error });
@@ -85,6 +91,7 @@ export async function checkStoreSpace(
   inputBytes: number,
   freeBytes: (folder: string) => Promise<number> = freeBytesOf,
 ): Promise<void> {
+  checkAllowed(store);
   if (store.includes('://')) return;
   await mkdir(store, { recursive: true });
   const needed = neededStoreBytes(inputBytes);

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { MESSAGE_FILE } from '../activities/jobs/follow.js';
 import { logFolder, readLog } from '../activities/jobs/job-log.js';
 import { submissionIdOf } from '../contracts/names.js';
+import { allowed } from '../roots.js';
 import { jobFolder } from '../workflows/job-plan.js';
 
 /** Where a job's files are. */
@@ -14,7 +15,7 @@ export interface JobPlace {
 
 /** Numbers of the attempts whose logs a store has, in order. Needs no server. */
 export async function storedAttempts(place: JobPlace): Promise<number[]> {
-  const names = await readdir(path.join(jobFolder(place), 'logs')).catch(() => []);
+  const names = await readdir(allowed(path.join(jobFolder(place), 'logs'))).catch(() => []);
   return names
     .map((name) => Number(name.slice(`${place.jobId}-a`.length)))
     .filter((number) => Number.isInteger(number) && number > 0)

@@ -9,6 +9,7 @@ import { ZipFile } from 'yazl';
 
 import { packageFile } from '../activities/jobs/submit.js';
 import type { JobPackage, JobSpec } from '../contracts/job.js';
+import { checkAllowed } from '../roots.js';
 import { counted } from '../text.js';
 import { ClientError } from './errors.js';
 import { formatBytes } from './input.js';
@@ -41,11 +42,13 @@ export interface WorkingDirectory {
  * name, in git's own patterns.
  *
  * @throws ClientError `Usage` when it is no folder, empty or too large
+ * @throws PathRefused when it, or a file that it links to, is below no allowed root
  */
 export async function inspectWorkingDirectory(
   folder: string,
   excludes: readonly string[] = [],
 ): Promise<WorkingDirectory> {
+  checkAllowed(folder);
   const there = await stat(folder).catch(() => undefined);
   if (!there?.isDirectory()) throw usage(`${folder} is no folder`);
   const files: PackagedFile[] = [];
@@ -95,6 +98,8 @@ async function collect(
     if (there.isDirectory()) {
       await collect(file, `${name}/`, rules, files, [...parents, real]);
     } else if (there.isFile()) {
+      // A link may lead out of the directory, and then out of what is allowed.
+      checkAllowed(file);
       // Only whether it can be run matters, and what a umask made of the rest must not change the hash.
       const mode = there.mode & 0o100 ? 0o755 : 0o644;
       files.push({ name, file, bytes: there.size, mode });

@@ -3,6 +3,7 @@ import path from 'node:path';
 
 import { canonicalJson } from '../contracts/hash.js';
 import { JOB_ID, JobSpec } from '../contracts/job.js';
+import { checkAllowed } from '../roots.js';
 import { paths } from '../setup/paths.js';
 import { ClientError } from './errors.js';
 import type { OptionName } from './inference.js';
@@ -82,6 +83,7 @@ export async function prepareJob(
   problems.push(...variableProblems(options.env).map((line) => `--env: ${line}`));
   const store = storeOf(options.store);
   if (store === undefined) problems.push('--store: jobs need a folder, and no bucket');
+  else checkAllowed(store);
   const secrets = (options.secrets ?? []).map(secretOf);
   const parsed = JobSpec.safeParse({
     jobId: options.name ?? 'derived',

@@ -4,7 +4,6 @@ import {
   type WorkflowExecutionInfo,
   WorkflowExecutionAlreadyStartedError,
 } from '@temporalio/client';
-import { defaultPayloadConverter } from '@temporalio/common';
 
 import type {
   AttemptStatus,
@@ -15,6 +14,7 @@ import type {
 } from '../contracts/job.js';
 import { CONTROL_QUEUE, jobWorkflowId, SIGNAL, WORKFLOW } from '../contracts/names.js';
 import { jobSummary } from '../workflows/job-details.js';
+import { heartbeatOf, lastFailureOf } from './encryption.js';
 import { describeWorkflow, queryWorkflow } from './entities.js';
 import { ClientError, describeFailure, type Failure } from './errors.js';
 import type { PreparedJob } from './job-spec.js';
@@ -175,7 +175,7 @@ export async function jobView(client: Client, jobId: string): Promise<JobView> {
   const status = await queryWorkflow<JobStatus>(client, jobWorkflowId(jobId));
   const attempts = status?.attempts ?? [];
   if (description.status.name === 'RUNNING') {
-    const { heartbeat, trouble } = pendingOf(description);
+    const { heartbeat, trouble } = await pendingOf(client, description);
     const problem = trouble ?? status?.problem?.message;
     return {
       ...base,
@@ -203,18 +203,18 @@ export async function jobView(client: Client, jobId: string): Promise<JobView> {
 }
 
 /** What the activities of a job say that are under way. */
-function pendingOf({ raw }: WorkflowExecutionDescription): {
-  heartbeat?: JobHeartbeat;
-  trouble?: string;
-} {
+async function pendingOf(
+  client: Client,
+  { raw }: WorkflowExecutionDescription,
+): Promise<{ heartbeat?: JobHeartbeat; trouble?: string }> {
   const result: { heartbeat?: JobHeartbeat; trouble?: string } = {};
-  for (const { heartbeatDetails, lastFailure, attempt } of raw.pendingActivities ?? []) {
-    const [payload] = heartbeatDetails?.payloads ?? [];
-    const value = payload && defaultPayloadConverter.fromPayload<unknown>(payload);
+  for (const activity of raw.pendingActivities ?? []) {
+    const value = await heartbeatOf(client, activity);
     if (typeof value === 'object' && value !== null && 'logBytes' in value) {
       result.heartbeat = value as JobHeartbeat;
     }
-    if ((attempt ?? 1) > 1 && lastFailure?.message) result.trouble = lastFailure.message;
+    const failure = await lastFailureOf(client, activity);
+    if ((activity.attempt ?? 1) > 1 && failure !== undefined) result.trouble = failure.message;
   }
   return result;
 }

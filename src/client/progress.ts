@@ -3,7 +3,6 @@ import {
   type WorkflowExecutionDescription,
   WorkflowNotFoundError,
 } from '@temporalio/client';
-import { defaultPayloadConverter } from '@temporalio/common';
 
 import {
   clusterWorkflowId,
@@ -22,6 +21,7 @@ import type {
   RunProgress,
 } from '../contracts/workflows.js';
 import { queryWorkflow } from './entities.js';
+import { heartbeatOf, lastFailureOf } from './encryption.js';
 import { describeFailure, type Failure, isTransient } from './errors.js';
 import { getRun, memoOf, runResult } from './runs.js';
 import {
@@ -126,7 +126,7 @@ async function observe(client: Client, runId: string): Promise<Observation> {
     ...(inference && { inference }),
     ranks: ranks.map(({ rank }) => rank),
     failures: [
-      ...pendingFailures(description),
+      ...(await pendingFailures(client, description)),
       ...runFailures,
       ...ranks.flatMap(({ failures }) => failures),
     ],
@@ -139,7 +139,7 @@ async function observe(client: Client, runId: string): Promise<Observation> {
 /** Failures of a workflow's activities; none when there is no such workflow. */
 async function failuresOf(client: Client, workflowId: string): Promise<PendingFailure[]> {
   try {
-    return pendingFailures(await client.workflow.getHandle(workflowId).describe());
+    return await pendingFailures(client, await client.workflow.getHandle(workflowId).describe());
   } catch (error) {
     if (error instanceof WorkflowNotFoundError) return [];
     throw error;
@@ -147,17 +147,12 @@ async function failuresOf(client: Client, workflowId: string): Promise<PendingFa
 }
 
 /** Temporal tries activities again silently: what failed last says why nothing moves. */
-function pendingFailures({ raw }: WorkflowExecutionDescription): PendingFailure[] {
-  return (raw.pendingActivities ?? []).flatMap(({ lastFailure }) =>
-    lastFailure?.message
-      ? [
-          {
-            type: lastFailure.applicationFailureInfo?.type ?? 'Unknown',
-            message: lastFailure.message,
-          },
-        ]
-      : [],
-  );
+async function pendingFailures(
+  client: Client,
+  { raw }: WorkflowExecutionDescription,
+): Promise<PendingFailure[]> {
+  const failures = (raw.pendingActivities ?? []).map(async (one) => lastFailureOf(client, one));
+  return (await Promise.all(failures)).filter((failure) => failure !== undefined);
 }
 
 async function endOf(client: Client, runId: string, status: string): Promise<Ended> {
@@ -192,13 +187,13 @@ async function observeRank(client: Client, workflowId: string): Promise<Observed
   const batches = (description.raw.pendingActivities ?? []).filter(
     ({ activityType }) => activityType?.name === ENGINE_ACTIVITY.generateBatch,
   );
-  const heartbeats = batches.flatMap(({ heartbeatDetails }) => {
-    const [payload] = heartbeatDetails?.payloads ?? [];
+  const details = await Promise.all(batches.map(async (batch) => heartbeatOf(client, batch)));
+  const heartbeats = details.flatMap((detail) => {
     // A hint only: the heartbeat of an engine that loads its batch carries nothing.
-    const details =
-      payload && BatchHeartbeat.safeParse(defaultPayloadConverter.fromPayload(payload));
-    return details?.success ? [details.data] : [];
+    const { data } = BatchHeartbeat.safeParse(detail);
+    return data === undefined ? [] : [data];
   });
   const retries = batches.filter(({ attempt }) => (attempt ?? 1) > 1).length;
-  return { rank: { progress, heartbeats, retries }, failures: pendingFailures(description) };
+  const failures = await pendingFailures(client, description);
+  return { rank: { progress, heartbeats, retries }, failures };
 }

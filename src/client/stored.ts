@@ -8,6 +8,7 @@ import type {
   RunSpec,
   RunState,
 } from '../contracts/run.js';
+import { checkAllowed } from '../roots.js';
 import { ClientError } from './errors.js';
 import { type Parameters, runParameters } from './identity.js';
 import type { PreparedRun } from './inference.js';
@@ -106,6 +107,7 @@ export async function isStored(store: string, runId: string): Promise<boolean> {
 export async function listStored(store: string): Promise<StoredListing[]> {
   if (isBucket(store)) return python<StoredListing[]>(['list', '--store', store]);
   const folder = path.join(store, 'runs');
+  checkAllowed(folder);
   if (!existsSync(folder)) return [];
   const folders = readdirSync(folder, { withFileTypes: true }).filter((one) => one.isDirectory());
   const there = folders.filter(({ name: runId }) => !isRemoved(store, runId));
@@ -157,6 +159,7 @@ function isRemoved(store: string, runId: string): boolean {
 }
 
 function readFolder(store: string, runId: string): StoredRun {
+  checkAllowed(path.join(store, 'runs', runId));
   if (isRemoved(store, runId)) return {};
   const plan = readFile(store, runId, 'plan.json') as StoredPlan | undefined;
   const manifest = readFile(store, runId, 'manifest.json') as Manifest | undefined;
@@ -166,6 +169,7 @@ function readFolder(store: string, runId: string): StoredRun {
 function readFile(store: string, runId: string, name: string): unknown {
   const file = path.join(store, 'runs', runId, name);
   if (!existsSync(file)) return undefined;
+  checkAllowed(file);
   try {
     return JSON.parse(readFileSync(file, 'utf8')) as unknown;
   } catch (error) {

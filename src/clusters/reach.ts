@@ -1,4 +1,4 @@
-import { configuredServer } from '../workers/stack/config.js';
+import { configuredServer } from '../temporal/settings.js';
 import { stackAddress } from '../workers/stack/index.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
 

@@ -62,6 +62,16 @@ export const ERRORS = {
     retryable: true,
     wayOut: 'Put the input where the schedule looks for it, then trigger or backfill the schedule.',
   },
+  KeyMismatch: {
+    retryable: false,
+    wayOut:
+      'Give every process that speaks to Temporal a file with the same keys, named by RANKFLOW_ENCRYPTION_KEY_FILE (docs/security.md).',
+  },
+  PathRefused: {
+    retryable: false,
+    wayOut:
+      'Use a path below one of the roots that the message names, or add one to RANKFLOW_ALLOWED_ROOTS of the workers.',
+  },
   EngineGone: { retryable: true, wayOut: 'Nothing to do: the batch is tried again elsewhere.' },
   LeaseLost: { retryable: true, wayOut: 'Nothing to do: another attempt owns this batch.' },
   SuspectBatch: {

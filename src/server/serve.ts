@@ -40,9 +40,10 @@ export const recordsFolder = (store: string): string => path.join(store, 'api');
 export const serverLogger = (
   destination: DestinationStream = pino.destination(2),
   level = 'info',
+  name = 'serve',
 ): Logger =>
   // The parser of forms traces the headers that it was given.
-  pino({ name: 'serve', level, redact: ['*.headers.authorization'] }, destination);
+  pino({ name, level, redact: ['*.headers.authorization'] }, destination);
 
 export async function createServer(options: ServerOptions): Promise<Server> {
   const { store, runs, models, limits, logger } = options;
@@ -97,7 +98,13 @@ export async function serve(
   clearInterval(idle);
 }
 
-async function listenOn(
+/**
+ * Listens.
+ *
+ * @returns the address
+ * @throws ClientError `Usage` when it is not to be had
+ */
+export async function listenOn(
   app: FastifyInstance,
   { host, port }: { readonly host: string; readonly port: number },
 ): Promise<string> {

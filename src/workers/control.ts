@@ -2,17 +2,22 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { Client } from '@temporalio/client';
-import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
 
 import { controlActivities } from '../activities/index.js';
 import { CONTROL_QUEUE } from '../contracts/names.js';
+import { workerIdentity } from '../encryption/identity.js';
+import { encryption, type Encryption } from '../encryption/index.js';
 import { workerLogger } from '../logs/worker-logger.js';
 import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
 import { serveControlMetrics } from '../metrics/index.js';
+import { connectionError } from '../temporal/problem.js';
+import { temporalSettings, type TemporalSettings } from '../temporal/settings.js';
 import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 
+/** Of Temporal's own defaults. */
+const DEFAULT_ADDRESS = 'localhost:7233';
 /** Time for running activities to end by themselves; the stack's supervisor kills after 10 s. */
 const GRACE = '5 seconds';
 /** Cancellation arrives with the answer to a heartbeat: people wait for it. The default is 0.8 of the time-out. */
@@ -33,6 +38,7 @@ export async function createControlWorker(
   connection: NativeConnection,
   namespace: string,
   traced?: Tracing,
+  { dataConverter, on }: Encryption = encryption(),
 ): Promise<Worker> {
   return Worker.create({
     connection,
@@ -41,6 +47,8 @@ export async function createControlWorker(
     workflowsPath,
     activities: controlActivities,
     shutdownGraceTime: GRACE,
+    dataConverter,
+    identity: workerIdentity(on),
     ...STEP,
     ...traced?.worker,
     maxHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
@@ -54,26 +62,32 @@ async function main(): Promise<void> {
   const address = addressOrNone(logger);
   const temporalPort = address && (await installRuntimeWithMetrics(logger));
   if (address === undefined) Runtime.install({ logger });
-  const profile = loadClientConfigProfile();
-  const { connectionOptions, namespace = 'default' } = toClientOptions(profile);
-  const { address: server, tls, apiKey, metadata } = connectionOptions;
-  const connection = await NativeConnection.connect({
-    ...(server !== undefined && { address: server }),
-    ...(tls !== undefined && { tls }),
-    ...(apiKey !== undefined && { apiKey }),
-    ...(metadata !== undefined && { metadata }),
-  });
+  const { address: server = DEFAULT_ADDRESS, namespace, options } = temporalSettings();
+  const encrypted = encryption();
+  const connection = await connected(server, options);
   try {
     if (address !== undefined) {
-      const client = new Client({ connection, namespace });
+      const { dataConverter } = encrypted;
+      const client = new Client({ connection, namespace, dataConverter });
       await serveControlMetrics(address, client, temporalPort, logger);
     }
     const traced = await tracing('rankflow-control-worker');
-    const worker = await createControlWorker(connection, namespace, traced);
+    const worker = await createControlWorker(connection, namespace, traced, encrypted);
     await worker.run();
     await traced?.flush();
   } finally {
     await connection.close();
+  }
+}
+
+async function connected(
+  address: string,
+  options: TemporalSettings['options'],
+): Promise<NativeConnection> {
+  try {
+    return await NativeConnection.connect({ address, ...options });
+  } catch (error) {
+    throw await connectionError(address, options, error);
   }
 }
 

@@ -41,6 +41,8 @@ export const NAMESPACES = [
   'job',
   'job-cluster',
   'job-examples',
+  'secure',
+  'encrypted',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */

@@ -26,6 +26,8 @@ class ErrorType(StrEnum):
     NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
     INPUT_MISSING = "InputMissing"
+    KEY_MISMATCH = "KeyMismatch"
+    PATH_REFUSED = "PathRefused"
     ENGINE_GONE = "EngineGone"
     LEASE_LOST = "LeaseLost"
     SUSPECT_BATCH = "SuspectBatch"

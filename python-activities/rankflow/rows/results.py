@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.roots import check_allowed
 from rankflow.contracts.models import RowCounts
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
@@ -149,6 +150,7 @@ def _target(out: Path | None, stdout: BinaryIO) -> Generator[BinaryIO]:
         yield stdout
         stdout.flush()
         return
+    check_allowed(str(out.absolute()))
     temporary = out.with_name(f".{out.name}.part")
     try:
         with temporary.open("wb") as file:

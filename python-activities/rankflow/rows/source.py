@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.roots import allowed_roots, check_allowed, check_opened
 from rankflow.rows.problems import whole_input
 from rankflow.store import MissingKey, open_store
 from rankflow.store.base import CHUNK_BYTES
@@ -42,7 +43,8 @@ def open_input(uri: str) -> Generator[InputFile]:
 
     Raises:
         RankflowError: INVALID_INPUT when it is missing, empty or unreadable; UNSUPPORTED_INPUT for
-            an address of another kind; STORE_UNAVAILABLE when the bucket does not answer.
+            an address of another kind; STORE_UNAVAILABLE when the bucket does not answer;
+            PATH_REFUSED when it is below no allowed root.
     """
     address = urlparse(uri)
     if "://" not in uri or address.scheme == "file":
@@ -51,12 +53,34 @@ def open_input(uri: str) -> Generator[InputFile]:
             raise RankflowError(
                 ErrorType.UNSUPPORTED_INPUT, f"the input {uri!r} is not an absolute path"
             )
-        yield _measure(uri, path)
+        check_allowed(uri)
+        with _held(uri, path) as held:
+            yield _measure(uri, held)
         return
     with tempfile.TemporaryDirectory(prefix="rankflow-input-") as folder:
         path = Path(folder) / Path(address.path).name
         _download(uri, path)
         yield _measure(uri, path)
+
+
+@contextmanager
+def _held(uri: str, path: Path) -> Generator[Path]:
+    """Where the input is read: where there are roots, by a name that stays the file it was."""
+    if allowed_roots() is None or not Path("/proc/self/fd").is_dir():
+        yield path
+        return
+    try:
+        # Not waiting for somebody to write to a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        # What is wrong with it is said where it is measured.
+        yield path
+        return
+    try:
+        check_opened(descriptor)
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _measure(uri: str, path: Path) -> InputFile:

@@ -12,8 +12,10 @@ import shutil
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.roots import check_allowed, check_opened
 from rankflow.store.base import (
     CHUNK_BYTES,
     Appender,
@@ -54,8 +56,14 @@ class LocalStore(Store):
         self.folder = root
 
     def path(self, key: str) -> Path:
-        """Path of a key. Raises PLAN_CORRUPT for a key that would leave the folder."""
-        return self.folder / check_key(key)
+        """Path of a key.
+
+        Raises PLAN_CORRUPT for a key that would leave the folder, and PATH_REFUSED for one that is
+        or lies behind a link to somewhere that is not allowed.
+        """
+        path = self.folder / check_key(key)
+        check_allowed(str(path))
+        return path
 
     def space(self) -> Space | None:
         with medium("its folder"):
@@ -65,10 +73,11 @@ class LocalStore(Store):
 
     def read(self, key: str) -> bytes:
         with medium(key):
-            return self.path(key).read_bytes()
+            with self._opened(key) as file:
+                return file.read()
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        with medium(key), self.path(key).open("rb") as file:
+        with medium(key), self._opened(key) as file:
             file.seek(offset)
             data = file.read(length)
         if len(data) != length:
@@ -77,6 +86,16 @@ class LocalStore(Store):
                 f"{key} ends before byte {offset + length}: it was cut since the plan was made",
             )
         return data
+
+    def _opened(self, key: str) -> BinaryIO:
+        """A file to read. What its path leads to may have changed since it was looked at."""
+        file = self.path(key).open("rb")
+        try:
+            check_opened(file.fileno())
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def size(self, key: str) -> int:
         with medium(key):
@@ -87,7 +106,7 @@ class LocalStore(Store):
             return self.path(key).is_file()
 
     def list(self, prefix: str) -> Keys:
-        base = self.folder / check_key(prefix.rstrip("/"))
+        base = self.path(prefix.rstrip("/"))
         found: list[str] = []
         with medium(prefix):
             for folder, _, names in os.walk(base, onerror=_raise_unless_missing):
@@ -168,7 +187,7 @@ class LocalStore(Store):
                         Path(folder, name).unlink(missing_ok=True)
 
     def stream(self, key: str) -> Iterator[bytes]:
-        with medium(key), self.path(key).open("rb") as file:
+        with medium(key), self._opened(key) as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
@@ -205,6 +224,7 @@ class LocalStore(Store):
         path = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
+            check_opened(descriptor)
             yield path, descriptor
         finally:
             os.close(descriptor)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.roots import check_opened
 from rankflow.store.base import CHUNK_BYTES, Appender, MissingKey, Writer, unavailable
 
 TEMPORARY = ".tmp-"
@@ -59,6 +60,12 @@ class LocalWriter(Writer):
         self._target = target
         self._temporary = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         self._file = self._temporary.open("xb", buffering=CHUNK_BYTES)
+        try:
+            check_opened(self._file.fileno())
+        except BaseException:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+            raise
         self._hash = hashlib.sha256()
         self._size = 0
         self._committed = False
@@ -114,6 +121,12 @@ class LocalAppender(Appender):
                 raise RankflowError(
                     ErrorType.LEASE_LOST, f"another attempt already writes {key}"
                 ) from error
+            try:
+                check_opened(self._descriptor)
+            except BaseException:
+                os.close(self._descriptor)
+                target.unlink(missing_ok=True)
+                raise
             sync_folder(target.parent)
 
     def write(self, data: bytes) -> None:

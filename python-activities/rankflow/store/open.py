@@ -5,11 +5,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.roots import check_allowed
 from rankflow.store.base import Store
 from rankflow.store.local import LocalStore
 
 
-@lru_cache(maxsize=32)
 def open_store(root: str) -> Store:
     """Open a store. Opening does not touch it: a missing bucket shows at the first call.
 
@@ -17,8 +17,16 @@ def open_store(root: str) -> Store:
         root: an absolute path, a ``file://`` address, or what ``obstore`` reads (``s3://``, …).
 
     Raises:
-        RankflowError: UNSUPPORTED_INPUT when the address is none of these.
+        RankflowError: UNSUPPORTED_INPUT when the address is none of these; PATH_REFUSED when it
+            is below no allowed root.
     """
+    check_allowed(root)
+    return open_unchecked(root)
+
+
+@lru_cache(maxsize=32)
+def open_unchecked(root: str) -> Store:
+    """The store of an address that is known to be allowed; the same one for each call."""
     address = urlparse(root)
     if "://" not in root or address.scheme == "file":
         path = Path(unquote(address.path) if address.scheme == "file" else root)

@@ -2,6 +2,7 @@ import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import type { JobSpec } from '../../contracts/job.js';
+import { allowed } from '../../roots.js';
 import { jobFolder } from '../../workflows/job-plan.js';
 
 /** Bytes of one file of a log. */
@@ -11,9 +12,9 @@ export const MOST_SEGMENTS = 8;
 
 const segmentName = (index: number): string => `${String(index).padStart(6, '0')}.log`;
 
-/** Folder with the log of one attempt. */
+/** Folder with the log of one attempt. @throws PathRefused */
 export const logFolder = (spec: Pick<JobSpec, 'store' | 'jobId'>, submissionId: string): string =>
-  path.join(jobFolder(spec), 'logs', submissionId);
+  allowed(path.join(jobFolder(spec), 'logs', submissionId));
 
 /** The numbers of the files of a log, in order. */
 async function segmentsOf(folder: string): Promise<number[]> {

@@ -7,6 +7,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import type { ClusterAddress } from '../../contracts/cluster.js';
 import type { JobSpec, OpenedJob, SubmitJobInput } from '../../contracts/job.js';
 import { submissionIdOf } from '../../contracts/names.js';
+import { allowed } from '../../roots.js';
 import {
   checkpointFolder,
   fenceFile,
@@ -24,9 +25,9 @@ const LOOK_MS = 500;
 /** Ray needs so long (ms) beyond the grace period to see that a process is gone. */
 const AFTER_GRACE_MS = 30_000;
 
-/** Where the package of a working directory lies in a job's folder. */
+/** Where the package of a working directory lies in a job's folder. @throws PathRefused */
 export const packageFile = (spec: Pick<JobSpec, 'store' | 'jobId'>, sha256: string): string =>
-  path.join(jobFolder(spec), 'packages', `${sha256}.zip`);
+  allowed(path.join(jobFolder(spec), 'packages', `${sha256}.zip`));
 
 /** Makes a job's folders, and tells how many attempts it has had. */
 export async function openJob({ spec }: { readonly spec: JobSpec }): Promise<OpenedJob> {
@@ -36,7 +37,7 @@ export async function openJob({ spec }: { readonly spec: JobSpec }): Promise<Ope
       path.dirname(resultFile(spec, 1)),
       path.dirname(fenceFile(spec, 1)),
       path.join(jobFolder(spec), 'logs'),
-    ].map(async (folder) => mkdir(folder, { recursive: true })),
+    ].map(async (folder) => mkdir(allowed(folder), { recursive: true })),
   );
   const logs = await readdir(path.join(jobFolder(spec), 'logs'));
   const numbers = logs.map((name) => Number(name.slice(`${spec.jobId}-a`.length)));

@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-import { loadClientConfigProfile } from '@temporalio/envconfig';
 import getPort, { clearLockedPorts, portNumbers } from 'get-port';
 import { z } from 'zod';
 
@@ -9,6 +8,7 @@ import { CONTROL_QUEUE, PYTHON_QUEUE } from '../../contracts/names.js';
 import { metricsAddress } from '../../metrics/address.js';
 import { ATTRIBUTE } from '../../contracts/search-attributes.js';
 import { findTemporal } from '../../setup/temporal.js';
+import { configuredServer } from '../../temporal/settings.js';
 import { paths } from '../../setup/paths.js';
 import { readPorts, writePorts, type Ports } from './state.js';
 
@@ -48,12 +48,6 @@ const SERVER_GRACE_MS = 5_000;
 
 const HOST = '127.0.0.1';
 const DATABASE = path.join(paths.stack, 'temporal.db');
-
-/** The server that the user named (TEMPORAL_ADDRESS or a `temporal.toml` profile), if any. */
-export function configuredServer(): { address: string | undefined; namespace: string } {
-  const profile = loadClientConfigProfile();
-  return { address: profile.address, namespace: profile.namespace ?? 'default' };
-}
 
 /**
  * What a stack consists of on this machine: Temporal's dev server, unless the user named a server, and the

@@ -7,7 +7,8 @@ import { withLock } from '../../setup/lock.js';
 import type { Log } from '../../setup/log.js';
 import { paths } from '../../setup/paths.js';
 import { endGroup, identityOf, isAlive, waitUntil } from '../../setup/processes.js';
-import { configuredServer, stackConfig, type ProcessSpec, type StackConfig } from './config.js';
+import { configuredServer } from '../../temporal/settings.js';
+import { stackConfig, type ProcessSpec, type StackConfig } from './config.js';
 import { requireServer, waitUntilReady } from './ready.js';
 import { readState, removeState, type ProcessState, type StackState } from './state.js';
 

@@ -3,6 +3,8 @@ import type { Connection } from '@temporalio/client';
 import { readIfExists } from '../../setup/files.js';
 import type { Log } from '../../setup/log.js';
 import { isAlive, sleep } from '../../setup/processes.js';
+import { connectionError, NO_ANSWER } from '../../temporal/problem.js';
+import { temporalSettings } from '../../temporal/settings.js';
 import type { StackConfig } from './config.js';
 import { connectTo, hasPoller } from './server.js';
 import { readState, type ProcessState } from './state.js';
@@ -52,6 +54,9 @@ export async function requireServer({ address, namespace }: StackConfig): Promis
     try {
       return await (await connectTo(address, namespace)).close();
     } catch (error) {
+      const problem = await connectionError(address, temporalSettings().options, error);
+      // What is refused once is refused each time.
+      if (!problem.message.endsWith(NO_ANSWER)) throw problem;
       reason = error instanceof Error ? error.message : String(error);
       await sleep(500);
     }

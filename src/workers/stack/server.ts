@@ -1,7 +1,7 @@
 import { Connection } from '@temporalio/client';
-import { loadClientConnectConfig } from '@temporalio/envconfig';
 import proto from '@temporalio/proto';
 
+import { temporalSettings } from '../../temporal/settings.js';
 import type { ProcessSpec } from './config.js';
 
 const { TaskQueueType } = proto.temporal.api.enums.v1;
@@ -15,9 +15,9 @@ const CONNECT_MS = 3000;
  * @throws Error when it does not answer, or does not know `namespace`, which happens while it starts
  */
 export async function connectTo(address: string, namespace: string): Promise<Connection> {
-  const { connectionOptions } = loadClientConnectConfig();
+  const { options } = temporalSettings();
   const connection = await Connection.connect({
-    ...connectionOptions,
+    ...options,
     address,
     connectTimeout: CONNECT_MS,
   });
