@@ -27,6 +27,7 @@ export function price(text: string, before: Prices): Prices {
 /** What a run took, for people: a line or two. */
 export function costText(cost: RunCost): string {
   const { engineHours, loadingHours, drainingHours, preemptions, nodes, money } = cost;
+  const { redoneTokens = 0, redoneAfterLeaving = 0 } = cost;
   const parts = [`${shown(engineHours)} engine-hours`];
   if (engineHours > 0)
     parts.push(`${Math.round((loadingHours / engineHours) * 100)}% of it loading`);
@@ -39,6 +40,11 @@ export function costText(cost: RunCost): string {
   if (preemptions > 0) {
     const engines = `${preemptions} ${preemptions === 1 ? 'engine' : 'engines'} preempted`;
     parts.push(`${engines}, ${shown(drainingHours)} engine-hours draining`);
+  }
+  if (redoneTokens > 0) {
+    const left =
+      redoneAfterLeaving > 0 ? ` (${shown(redoneAfterLeaving)} of engines that had to leave)` : '';
+    parts.push(`up to ${shown(redoneTokens)} tokens generated again${left}`);
   }
   const each = nodes.map(({ node, engineHours: hours }) => `${node} ${shown(hours)}`);
   const byNode =

@@ -13,6 +13,9 @@ import { stackStatus, type StackStatus } from '../workers/stack/index.js';
 
 interface ProcessRow {
   readonly name: string;
+  /** Build of a worker of the stack. */
+  readonly build?: string | undefined;
+  /** `draining`: it runs for what is pinned to its build, and goes then. */
   readonly status: string;
   readonly pid: number | undefined;
   /** Undefined for a Ray node: its cluster counts them. */
@@ -54,9 +57,11 @@ export function register(program: Command): void {
 function rows({ stack }: StackStatus): ProcessRow[] {
   return (stack?.processes ?? []).map((one) => {
     const alive = one.process !== undefined && isAlive(one.process);
+    const running = one.draining ? 'draining' : 'running';
     return {
       name: one.name,
-      status: one.status === 'running' && !alive ? 'ended' : one.status,
+      build: one.build,
+      status: one.status === 'running' ? (alive ? running : 'ended') : one.status,
       pid: alive ? one.process?.pid : undefined,
       restarts: one.restarts,
       uptime: alive ? Math.round((Date.now() - (one.startedAt ?? 0)) / 1000) : undefined,
@@ -84,12 +89,12 @@ function nodeRows(): ProcessRow[] {
 }
 
 function table(processes: readonly ProcessRow[]): string {
-  const head = ['process', 'status', 'pid', 'up for', 'restarts', 'last end', 'log'];
+  const head = ['process', 'build', 'status', 'pid', 'up for', 'restarts', 'last end', 'log'];
   const result = new Table({ head, style: { head: [], border: [] } });
   for (const one of processes) {
     const uptime = one.uptime === undefined ? '' : `${one.uptime} s`;
     result.push([
-      ...[one.name, one.status, one.pid ?? '', uptime],
+      ...[one.name, one.build ?? '', one.status, one.pid ?? '', uptime],
       ...[one.restarts ?? '', one.lastEnd ?? '', one.log],
     ]);
   }

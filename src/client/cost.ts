@@ -16,6 +16,10 @@ export interface RunCost {
   readonly drainingHours: number;
   /** Engines whose node was taken away with notice. */
   readonly preemptions: number;
+  /** Completion tokens that were generated more than once, at most; absent when there were none. */
+  readonly redoneTokens?: number;
+  /** Of these: given back by engines that had to leave, as preempted ones have. */
+  readonly redoneAfterLeaving?: number;
   readonly nodes: readonly NodeCost[];
   /** Generated tokens by the time from the first batch to the end of the assembly. */
   readonly tokensPerSecond?: number;
@@ -51,12 +55,13 @@ export function costOf(usage: RunUsage, tokens: number, prices: Prices = {}): Ru
   const engineHours = sum(nodes.map((one) => one.engineHours));
   const paid = nodes.flatMap(({ money }) => (money === undefined ? [] : [money]));
   const money = nodes.length > 0 && paid.length === nodes.length ? sum(paid) : undefined;
-  const { generateSeconds: seconds } = usage;
+  const { generateSeconds: seconds, redone } = usage;
   return {
     engineHours,
     loadingHours: sum(usage.nodes.map((one) => one.loadingSeconds)) / HOUR_S,
     drainingHours: sum(usage.nodes.map((one) => one.drainingSeconds)) / HOUR_S,
     preemptions: usage.preemptions ?? 0,
+    ...(redone && { redoneTokens: redone.tokens, redoneAfterLeaving: redone.leftTokens }),
     nodes,
     ...(seconds && { tokensPerSecond: tokens / seconds }),
     ...(engineHours > 0 && { tokensPerEngineHour: tokens / engineHours }),

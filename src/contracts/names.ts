@@ -8,6 +8,9 @@ export const CONTROL_QUEUE = 'rankflow-control';
 /** Task queue of the Python control worker: store, rows and Ray activities. */
 export const PYTHON_QUEUE = 'rankflow-python';
 
+/** Name of Temporal's worker deployment: the builds of the control worker are its versions. */
+export const DEPLOYMENT = 'rankflow';
+
 /** Ray namespace that holds every engine actor. */
 export const RAY_NAMESPACE = 'rankflow';
 

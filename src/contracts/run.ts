@@ -155,6 +155,19 @@ export const GenerateBatchInput = z
   .meta({ id: 'GenerateBatchInput' });
 export type GenerateBatchInput = z.infer<typeof GenerateBatchInput>;
 
+/** What engines were given more than once. So much at most was generated in vain: a row may not have been begun. */
+export const RedoneWork = z
+  .strictObject({
+    rows: z.int().nonnegative(),
+    tokens: z.int().nonnegative().describe('Completion tokens of these rows'),
+    leftTokens: z
+      .int()
+      .nonnegative()
+      .describe('Of the tokens: given back by engines that had to leave, as preempted ones have'),
+  })
+  .meta({ id: 'RedoneWork' });
+export type RedoneWork = z.infer<typeof RedoneWork>;
+
 export const GenerateBatchResult = z
   .strictObject({
     rank: z.int().nonnegative(),
@@ -173,6 +186,7 @@ export const GenerateBatchResult = z
       .positive()
       .optional()
       .describe('Attempt of the activity that answered, from 1'),
+    redone: RedoneWork.optional().describe('Over all attempts; absent when there was nothing'),
   })
   .meta({ id: 'GenerateBatchResult' });
 export type GenerateBatchResult = z.infer<typeof GenerateBatchResult>;

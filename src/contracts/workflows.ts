@@ -7,7 +7,14 @@ import type { ErrorType } from './errors.js';
 import type { FleetScaling, FleetSpec } from './fleet.js';
 import type { PreemptionNotice } from './preemption.js';
 import type { Notification } from './schedule.js';
-import type { FinalizeRunResult, PlanSummary, RowCounts, RunSpec, RunState } from './run.js';
+import type {
+  FinalizeRunResult,
+  PlanSummary,
+  RedoneWork,
+  RowCounts,
+  RunSpec,
+  RunState,
+} from './run.js';
 
 /** What went wrong, as a person reads it. `type` is of the closed set when it is known. */
 export interface Problem {
@@ -76,6 +83,8 @@ export interface UsageCarried {
 export interface RunUsage extends FleetUsage {
   /** Seconds from the first batch to the end of its assembly; absent while it goes on. */
   readonly generateSeconds?: number;
+  /** What engines were given more than once; absent when there was nothing, or while it goes on. */
+  readonly redone?: RedoneWork;
 }
 
 // Cluster: workflow id cluster/<name>
@@ -386,6 +395,8 @@ export interface RunResult {
   readonly output?: FinalizeRunResult;
   /** Of this execution, of an `inferenceWorkflow` that had engines. */
   readonly usage?: RunUsage;
+  /** Of a `runWorkflow`, in this execution; absent when there was nothing. */
+  readonly redone?: RedoneWork;
 }
 
 export interface RankSummary {
@@ -402,6 +413,8 @@ export interface RankSummary {
   readonly paused?: Problem;
   /** Batches that killed engines and were therefore run on one alone. */
   readonly quarantined?: number;
+  /** What engines were given more than once; present when it is completed and there was something. */
+  readonly redone?: RedoneWork;
 }
 
 /** Argument of the signal `rankPaused`, which a rank sends its run when it pauses and when it goes on. */
@@ -445,6 +458,7 @@ export interface RankCarried {
   readonly salvagedRows: number;
   readonly retries: number;
   readonly quarantined?: number;
+  readonly redone?: RedoneWork;
   readonly hold?: Hold;
 }
 
@@ -455,6 +469,8 @@ export interface RankResult {
   readonly retries: number;
   /** Batches that killed engines and were therefore run on one alone; absent when there were none. */
   readonly quarantined?: number;
+  /** What engines were given more than once; absent when there was nothing. */
+  readonly redone?: RedoneWork;
 }
 
 /** Result of the query `progress` of a rank. Rows count when their batch is committed. */

@@ -171,7 +171,14 @@ function availableMemory(): number {
 function stack(): Finding {
   const { status, stack: state } = stackStatus();
   const what = 'local stack';
-  if (status === 'running') return { what, state: 'ok', found: state?.address ?? '', advice: '' };
+  if (status === 'running') {
+    const workers = (state?.processes ?? []).filter(({ name }) => name === 'control-worker');
+    const builds = workers.flatMap(({ build, draining }) =>
+      build === undefined ? [] : [draining ? `${build} (draining)` : build],
+    );
+    const found = [state?.address ?? '', ...builds].join(', ');
+    return { what, state: 'ok', found, advice: '' };
+  }
   return status === 'broken'
     ? { what, state: 'warning', found: 'supervisor was killed', advice: 'npx rankflow up' }
     : { what, state: 'ok', found: 'not running', advice: 'npx rankflow up' };

@@ -1,7 +1,16 @@
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
+const folder = fileURLToPath(new URL('../..', import.meta.url));
+/** In a copy that a stack keeps of a build: whose copy it is, see `workers/stack/builds.ts`. */
+export const KEPT = 'kept.json';
+const keptFile = path.join(folder, KEPT);
+/** Which build the calling code is a kept copy of; undefined when it is no copy. */
+export const keptAs = existsSync(keptFile)
+  ? (JSON.parse(readFileSync(keptFile, 'utf8')) as { packageRoot: string; build: string })
+  : undefined;
+const packageRoot = keptAs?.packageRoot ?? folder;
 const home = path.resolve(process.env['RANKFLOW_HOME'] ?? path.join(packageRoot, '.rankflow'));
 
 /** Where Rankflow keeps what it installs, starts and writes. Everything lies below `home`. */

@@ -5,7 +5,7 @@ import { Client } from '@temporalio/client';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
 
 import { controlActivities } from '../activities/index.js';
-import { CONTROL_QUEUE } from '../contracts/names.js';
+import { CONTROL_QUEUE, DEPLOYMENT } from '../contracts/names.js';
 import { workerIdentity } from '../encryption/identity.js';
 import { encryption, type Encryption } from '../encryption/index.js';
 import { workerLogger } from '../logs/worker-logger.js';
@@ -15,6 +15,8 @@ import { connectionError } from '../temporal/problem.js';
 import { temporalSettings, type TemporalSettings } from '../temporal/settings.js';
 import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
+import { ownBuild, type Build } from './build.js';
+import { becomeCurrent, isVersioned, versioning } from './deployment.js';
 
 /** Of Temporal's own defaults. */
 const DEFAULT_ADDRESS = 'localhost:7233';
@@ -29,23 +31,42 @@ const HEARTBEAT_AT_LEAST_EVERY = '2 seconds';
  */
 const STEP = { isolateExecutionTimeout: '30 seconds' };
 
-const workflowsPath = fileURLToPath(
-  new URL(`../workflows/index${path.extname(import.meta.url)}`, import.meta.url),
-);
+/** What a worker serves: all workflows, with the word of those that outlive builds or without. */
+export const workflowsPath = (build: Build | undefined): string => {
+  const name = build === undefined ? 'index' : 'versioned';
+  return fileURLToPath(
+    new URL(`../workflows/${name}${path.extname(import.meta.url)}`, import.meta.url),
+  );
+};
 
-/** A worker for all workflows and for the activities about clusters and entities. */
+/**
+ * A worker for all workflows and for the activities about clusters and entities.
+ *
+ * @param build Temporal gives it what is pinned to this build, and all else while it is the current one; absent: a
+ *   worker for a server without worker deployments
+ */
 export async function createControlWorker(
   connection: NativeConnection,
   namespace: string,
+  build?: Build,
   traced?: Tracing,
   { dataConverter, on }: Encryption = encryption(),
 ): Promise<Worker> {
+  const version = build && { buildId: build.id, deploymentName: DEPLOYMENT };
   return Worker.create({
     connection,
     namespace,
     taskQueue: CONTROL_QUEUE,
-    workflowsPath,
+    workflowsPath: workflowsPath(build),
     activities: controlActivities,
+    ...(version && {
+      workerDeploymentOptions: {
+        version,
+        useWorkerVersioning: true,
+        // What outlives builds says so itself.
+        defaultVersioningBehavior: 'PINNED',
+      },
+    }),
     shutdownGraceTime: GRACE,
     dataConverter,
     identity: workerIdentity(on),
@@ -66,14 +87,21 @@ async function main(): Promise<void> {
   const encrypted = encryption();
   const connection = await connected(server, options);
   try {
-    if (address !== undefined) {
-      const { dataConverter } = encrypted;
-      const client = new Client({ connection, namespace, dataConverter });
-      await serveControlMetrics(address, client, temporalPort, logger);
-    }
+    const { dataConverter } = encrypted;
+    const client = new Client({ connection, namespace, dataConverter });
+    if (address !== undefined) await serveControlMetrics(address, client, temporalPort, logger);
     const traced = await tracing('rankflow-control-worker');
-    const worker = await createControlWorker(connection, namespace, traced, encrypted);
-    await worker.run();
+    const build = (await isVersioned(client)) ? ownBuild() : undefined;
+    if (build === undefined) logger.warn('unversioned: an upgrade takes running workflows along');
+    const worker = await createControlWorker(connection, namespace, build, traced, encrypted);
+    const running = worker.run();
+    const ended = new AbortController();
+    if (build !== undefined) void takeOver(client, build, logger, ended.signal);
+    try {
+      await running;
+    } finally {
+      ended.abort();
+    }
     await traced?.flush();
   } finally {
     await connection.close();
@@ -88,6 +116,19 @@ async function connected(
     return await NativeConnection.connect({ address, ...options });
   } catch (error) {
     throw await connectionError(address, options, error);
+  }
+}
+
+/** From now on workflows begin with this build, unless a newer one is there or people decide (`manual`). */
+async function takeOver(client: Client, build: Build, logger: Logger, signal: AbortSignal) {
+  const fields = { build: build.id };
+  if (versioning() === 'manual') return;
+  try {
+    const verdict = await becomeCurrent(client, build, false, signal);
+    logger.info(`build ${build.id}: ${verdict}`, fields);
+  } catch (error) {
+    if (!signal.aborted)
+      logger.error(error instanceof Error ? error.message : String(error), fields);
   }
 }
 

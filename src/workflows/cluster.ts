@@ -57,6 +57,7 @@ import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, notChanged, otherNodes } from './refusals.js';
 import { sameValue } from './same-value.js';
 import { SshNodes } from './ssh-nodes.js';
+import { Builds } from './upgrade.js';
 
 export const clusterStatusQuery = defineQuery<ClusterStatus>(QUERY.status);
 export const ensureClusterUpdate = defineUpdate<EnsuredCluster, [EnsureClusterRequest]>(
@@ -107,6 +108,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       ? new SshNodes(spec.name, spec.nodes, history, input.carried)
       : undefined;
   const attributes = new Attributes();
+  const builds = new Builds();
   expectPreemptions(spec.name);
   const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
@@ -301,7 +303,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
         await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON);
       }
       // Updates in flight would be lost: the history has room to wait for them.
-      if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
+      const anew = workflowInfo().continueAsNewSuggested || builds.changed;
+      if (anew && allHandlersFinished()) return;
     }
   };
 

@@ -86,6 +86,7 @@ import { fleetSizeSignal } from './hold.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { beingStopped, comingUp, otherCluster, otherModel } from './refusals.js';
+import { Builds } from './upgrade.js';
 
 export const fleetStatusQuery = defineQuery<FleetStatus>(QUERY.status);
 export const ensureFleetUpdate = defineUpdate<EnsuredFleet, [EnsureFleetRequest]>(
@@ -123,6 +124,7 @@ const DRAIN_SECONDS = 3_600;
 export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const claims = new Claims(input.carried);
   const notices = new Notices(input.carried?.notices);
+  const builds = new Builds();
   const watching = new CancellationScope();
   const size = new FleetSize(input.carried?.steps);
   const usage = new Usage(input.carried?.usage);
@@ -475,7 +477,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       const pause = secondsToNextLook(looks, settled && !isElastic(spec)) * 1000;
       await condition(() => wake || failure !== undefined, pause);
       // Updates in flight would be lost: the history has room to wait for them.
-      if (workflowInfo().continueAsNewSuggested && allHandlersFinished()) return;
+      const anew = workflowInfo().continueAsNewSuggested || builds.changed;
+      if (anew && allHandlersFinished()) return;
     }
   };
 

@@ -315,8 +315,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       await CancellationScope.nonCancellable(giveBack);
     }
   };
-  const result = await generate();
-  return usage === undefined ? result : { ...result, usage };
+  const { redone, ...result } = await generate();
+  return usage === undefined
+    ? result
+    : { ...result, usage: { ...usage, ...(redone && { redone }) } };
 }
 
 /** The state of a run that goes on, as lists show it. */

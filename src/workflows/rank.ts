@@ -27,6 +27,7 @@ import { workflowFailure } from './failures.js';
 import { HeldWork, fleetSizeSignal, holdSignal } from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { generateAlone, isSuspect } from './quarantine.js';
+import { addRedone } from './redone.js';
 import { rankDetails } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
 import {
@@ -70,6 +71,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   let done = NOTHING_DONE;
   let { salvagedRows, retries } = input.carried ?? { salvagedRows: 0, retries: 0 };
   let quarantined = input.carried?.quarantined ?? 0;
+  let redone = input.carried?.redone;
   const inFlight = new Set<number>();
   const suspects = new Set<number>();
   const held = new HeldWork(input.carried?.hold ?? input.hold);
@@ -136,6 +138,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       done = addCounts(done, countsOf(result));
       salvagedRows += result.salvagedRows;
       retries += (result.attempt ?? 1) - 1;
+      redone = addRedone(redone, result.redone);
       show();
     }
     places -= 1;
@@ -160,11 +163,16 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       salvagedRows,
       retries,
       ...(quarantined > 0 && { quarantined }),
+      ...(redone && { redone }),
       ...(held.hold !== 'none' && { hold: held.hold }),
     };
     await continueAsNew<typeof rankWorkflow>({ ...input, fleet, carried });
   }
-  return { rank, done, salvagedRows, retries, ...(quarantined > 0 && { quarantined }) };
+  return {
+    ...{ rank, done, salvagedRows, retries },
+    ...(quarantined > 0 && { quarantined }),
+    ...(redone && { redone }),
+  };
 }
 
 /** Once for a pause and once for its end, however many batches of the rank wait. */

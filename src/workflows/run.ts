@@ -50,6 +50,7 @@ import {
   runDetails,
   withPause,
 } from './run-progress.js';
+import { addRedone } from './redone.js';
 import { StoreRoom } from './store-room.js';
 
 export const runProgressQuery = defineQuery<RunProgress>(QUERY.progress);
@@ -102,6 +103,11 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   const setRank = (summary: RankSummary): void => {
     ranks = ranks.with(summary.rank, summary);
     show();
+  };
+  /** Of the ranks that are completed. */
+  const redone = (): Pick<RunResult, 'redone'> => {
+    const sum = ranks.map((rank) => rank.redone).reduce(addRedone, undefined);
+    return sum === undefined ? {} : { redone: sum };
   };
   const room = new StoreRoom({ runId, store }, (pause) => {
     ownPause = pause;
@@ -240,7 +246,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
       assemble(drained ? 'batch_cancelled' : 'refuse'),
     );
     enter(drained ? 'cancelled' : 'completed');
-    return { runId, state: drained ? 'cancelled' : 'completed', output };
+    return { runId, state: drained ? 'cancelled' : 'completed', output, ...redone() };
   } catch (error) {
     // The compiler does not see that `enter` changes it.
     if ((state as RunState) === 'finalizing' || !work.consideredCancelled) {
@@ -258,6 +264,6 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     enter(end === 'expired' ? 'finalizing' : 'cancelling');
     if (plan !== undefined) output = await assemble(`batch_${end}`);
     enter(end);
-    return { runId, state: end, ...(output && { output }) };
+    return { runId, state: end, ...(output && { output }), ...redone() };
   });
 }

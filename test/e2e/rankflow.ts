@@ -24,9 +24,13 @@ export class DataFolder {
     return path.join(this.home, name);
   }
 
-  /** Runs the command line as a user does; never throws. */
-  rankflow(args: readonly string[], timeoutMs = 600_000) {
-    return execa(process.execPath, [path.join(paths.packageRoot, 'dist/cli/main.js'), ...args], {
+  /**
+   * Runs the command line as a user does; never throws.
+   *
+   * @param packageRoot of another Rankflow than this one
+   */
+  rankflow(args: readonly string[], timeoutMs = 600_000, packageRoot: string = paths.packageRoot) {
+    return execa(process.execPath, [path.join(packageRoot, 'dist/cli/main.js'), ...args], {
       reject: false,
       timeout: timeoutMs,
       env: {

@@ -1,5 +1,3 @@
-import { readFileSync, readdirSync } from 'node:fs';
-import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
 
 import { ApplicationFailure } from '@temporalio/common';
@@ -31,44 +29,55 @@ import { FakeRun, SPEC_HASH, fakeModel, fakeSpec } from '../support/fake-run.js'
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
-import { HISTORIES as folder, keepHistory, type KeptHistory } from '../support/kept-history.js';
+import {
+  RECORDING,
+  RELEASE,
+  keepHistory,
+  keptHistories,
+  keptReleases,
+  readHistory,
+} from '../support/kept-history.js';
 import { World } from '../support/world.js';
 
 const { History } = temporal.api.history.v1;
 
 /**
- * Workflows that run while a new version is deployed go on with it: what they did before must come out of the
- * new code as well. Histories are recorded once and never again; new ones are added beside them.
+ * Clusters and fleets go on with the next release, unversioned workflows of all kinds do: what they did before must
+ * come out of the new code as well. Each release leaves its histories, recorded once and never again.
  */
 describe('histories that were kept', () => {
   beforeAll(() => {
     Runtime.install({ logger: new DefaultLogger('ERROR') });
   });
 
-  it.each(readdirSync(folder).filter((file) => file.endsWith('.json')))(
-    'replay %s',
-    async (file) => {
-      const kept = JSON.parse(readFileSync(path.join(folder, file), 'utf8')) as KeptHistory;
-      await Worker.runReplayHistory(
-        { workflowBundle: { codePath: inject('workflowBundle') } },
-        History.decode(gunzipSync(Buffer.from(kept.history, 'base64'))),
-        kept.workflowId,
-      );
-    },
+  const all = keptReleases().flatMap((release) =>
+    keptHistories(release).map((name) => [release, name] as const),
   );
+  it.each(all)('of %s replay: %s', async (release, name) => {
+    const kept = readHistory(release, name);
+    await Worker.runReplayHistory(
+      { workflowBundle: { codePath: inject('workflowBundle') } },
+      History.decode(gunzipSync(Buffer.from(kept.history, 'base64'))),
+      kept.workflowId,
+    );
+  });
 
-  it('are there for every workflow', () => {
+  it.each(keptReleases())('of %s are there for every workflow', (release) => {
     const types = ['cluster', 'fleet', 'inference', 'job', 'notify', 'rank', 'run', 'scheduled'];
-    const kept = readdirSync(folder).map((file) => file.split('-')[0]);
+    const kept = keptHistories(release).map((name) => name.split('-')[0]);
     expect(new Set(kept)).toEqual(new Set(types));
+  });
+
+  it('name no host and no folder', () => {
+    for (const [release, name] of all) {
+      const bytes = gunzipSync(Buffer.from(readHistory(release, name).history, 'base64'));
+      expect(bytes.toString('latin1'), name).not.toMatch(/\/(?:root|home|Users|work|private)\//u);
+    }
   });
 });
 
-/**
- * `RECORD_HISTORIES=1 npx vitest run test/replay test/workflows/cluster-ssh.test.ts` writes those that do not
- * exist.
- */
-describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 }, () => {
+/** `npm run histories` writes those of this release that do not exist. */
+describe.runIf(RECORDING)('recording', { timeout: 180_000 }, () => {
   let harness: Harness;
   let world: World;
   beforeAll(async () => {
@@ -292,7 +301,7 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording', { timeout: 180_000 
   });
 });
 
-describe.runIf(process.env['RECORD_HISTORIES'])('recording of jobs', { timeout: 60_000 }, () => {
+describe.runIf(RECORDING)('recording of jobs', { timeout: 60_000 }, () => {
   let harness: Harness;
   const jobs = new FakeJobs();
   beforeAll(async () => {
@@ -339,4 +348,9 @@ describe.runIf(process.env['RECORD_HISTORIES'])('recording of jobs', { timeout: 
     await handle.result();
     await keepHistory(harness.client, 'job-stopped', jobWorkflowId('stopped'));
   });
+});
+
+/** After the recording. */
+it('this release has histories', () => {
+  expect(keptReleases(), 'record them: npm run histories').toContain(RELEASE);
 });

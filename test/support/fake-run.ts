@@ -141,6 +141,7 @@ function resultOf({ rank, batch }: GenerateBatchInput, attempt: number): Generat
     engine: 'fake',
     seconds: 0.1,
     attempt,
+    ...(attempt > 1 && { redone: { rows: 2, tokens: 16, leftTokens: 8 } }),
   };
 }
 

@@ -7,10 +7,16 @@ import { inject } from 'vitest';
 
 import { paths } from '../../src/setup/paths.js';
 import type { Tracing } from '../../src/tracing/index.js';
-import { CONTROL_QUEUE } from '../../src/contracts/names.js';
+import { CONTROL_QUEUE, DEPLOYMENT } from '../../src/contracts/names.js';
 import type { NAMESPACES } from './temporal-server.js';
 
 type Activities = object;
+
+/** A build of the control worker: its id, and the file with its workflows. */
+export interface ServedBuild {
+  readonly id: string;
+  readonly codePath: string;
+}
 
 export const WORKFLOWS = path.join(paths.packageRoot, 'src/workflows/index.ts');
 
@@ -39,8 +45,13 @@ export class Harness {
     return new Harness(client, native, namespace, traced);
   }
 
-  /** Serves activities on a queue; on the control queue all workflows too. */
-  async serve(taskQueue: string, activities: Activities, concurrency = 20): Promise<Worker> {
+  /** Serves activities on a queue; on the control queue all workflows too, as a build or unversioned. */
+  async serve(
+    taskQueue: string,
+    activities: Activities,
+    concurrency = 20,
+    build?: ServedBuild,
+  ): Promise<Worker> {
     const worker = await Worker.create({
       connection: this.native,
       namespace: this.namespace,
@@ -56,7 +67,14 @@ export class Harness {
       ...(taskQueue === CONTROL_QUEUE &&
         (this.traced
           ? { workflowsPath: WORKFLOWS }
-          : { workflowBundle: { codePath: inject('workflowBundle') } })),
+          : { workflowBundle: { codePath: build?.codePath ?? inject('workflowBundle') } })),
+      ...(build && {
+        workerDeploymentOptions: {
+          version: { deploymentName: DEPLOYMENT, buildId: build.id },
+          useWorkerVersioning: true,
+          defaultVersioningBehavior: 'PINNED',
+        },
+      }),
     });
     this.#workers.push({ worker, done: worker.run() });
     return worker;

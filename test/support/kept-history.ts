@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
@@ -8,7 +8,30 @@ import { temporal } from '@temporalio/proto';
 
 const { History } = temporal.api.history.v1;
 
-export const HISTORIES = fileURLToPath(new URL('../replay/histories', import.meta.url));
+const inTests = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+
+/** The package's version: the release that histories are recorded for. */
+export const RELEASE = (
+  JSON.parse(readFileSync(inTests('../../package.json'), 'utf8')) as { version: string }
+).version;
+
+/** A folder of each release. */
+const HISTORIES = inTests('../replay/histories');
+
+/** Releases with kept histories. */
+export const keptReleases = (): string[] => readdirSync(HISTORIES).toSorted();
+
+/** Names of the histories that a release left, as `fleet-up-and-down`. */
+export const keptHistories = (release: string): string[] =>
+  readdirSync(path.join(HISTORIES, release))
+    .filter((file) => file.endsWith('.json'))
+    .map((file) => path.basename(file, '.json'));
+
+export const readHistory = (release: string, name: string): KeptHistory =>
+  JSON.parse(readFileSync(fileOf(release, name), 'utf8')) as KeptHistory;
+
+const fileOf = (release: string, name: string): string =>
+  path.join(HISTORIES, release, `${name}.json`);
 
 /**
  * `history` is the protobuf message, compressed, in base64: the SDK's reader of JSON histories wants the same
@@ -20,9 +43,12 @@ export interface KeptHistory {
   readonly history: string;
 }
 
-/** Keeps the first run of a workflow when it has ended, unless a history of this name is there. */
+/** Whether tests keep histories of what they run: see `npm run histories`. */
+export const RECORDING = process.env['RECORD_HISTORIES'] !== undefined;
+
+/** Keeps the first run of a workflow when it has ended, unless this release has a history of this name. */
 export async function keepHistory(client: Client, name: string, workflowId: string): Promise<void> {
-  const file = path.join(HISTORIES, `${name}.json`);
+  const file = fileOf(RELEASE, name);
   if (existsSync(file)) return;
   const handle = client.workflow.getHandle(workflowId);
   await handle.result().catch(() => undefined);
@@ -35,6 +61,7 @@ export async function keepHistory(client: Client, name: string, workflowId: stri
     events: history.events?.length ?? 0,
     history: gzipSync(bytes).toString('base64'),
   };
+  mkdirSync(path.dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(kept, null, 2)}\n`);
 }
 

@@ -16,7 +16,7 @@ import {
 import { runAttributes } from '../../src/contracts/search-attributes.js';
 import { ADDRESS, FakeRay, rayNode } from './fake-cluster.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from './fake-run.js';
-import type { Harness } from './harness.js';
+import type { Harness, ServedBuild } from './harness.js';
 
 type Python = FakeRun['python'];
 
@@ -33,23 +33,24 @@ export class World {
     this.ray = new FakeRay(harness);
   }
 
-  /** @param others more activities of the control worker */
-  static async start(harness: Harness, others: object = {}): Promise<World> {
+  /**
+   * @param others more activities of the control worker
+   * @param build that the control worker is of; absent: it is unversioned
+   */
+  static async start(harness: Harness, others: object = {}, build?: ServedBuild): Promise<World> {
     const world = new World(harness);
-    await harness.serve(CONTROL_QUEUE, {
-      ensureCluster,
-      ensureFleet,
-      stopCluster,
-      stopFleet,
-      ...world.host(),
-      ...others,
-    });
+    await harness.serve(CONTROL_QUEUE, { ...world.control(), ...others }, undefined, build);
     await harness.serve(PYTHON_QUEUE, world.python());
     await harness.serve(fleetQueue('models', SPEC_HASH), {
       generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
         world.run.generateBatch(input),
     });
     return world;
+  }
+
+  /** Activities of a control worker. */
+  control(): object {
+    return { ensureCluster, ensureFleet, stopCluster, stopFleet, ...this.host() };
   }
 
   /** A fresh Ray for the next test. */

@@ -13,7 +13,7 @@ import {
 } from '../../src/contracts/names.js';
 import { ATTRIBUTE, attributePairs } from '../../src/contracts/search-attributes.js';
 import { Harness, eventually } from '../support/harness.js';
-import { keepHistory } from '../support/kept-history.js';
+import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
 
 const NAMESPACE = 'attributes';
@@ -108,7 +108,7 @@ describe('lists of workflows', () => {
       .executeUpdate(UPDATE.stopFleet, { args: [{}] });
     await findsAll("RankflowState = 'stopped'", ['fleet/models']);
     expect(await upserts('fleet/models')).toBeLessThanOrEqual(4);
-    if (process.env['RECORD_HISTORIES']) {
+    if (RECORDING) {
       await keepHistory(harness.client, 'inference-attributes', 'inference/found');
       await keepHistory(harness.client, 'fleet-attributes', 'fleet/models');
     }

@@ -21,7 +21,7 @@ import type {
 } from '../../src/contracts/workflows.js';
 import { ADDRESS, rayNode } from '../support/fake-cluster.js';
 import { Harness, eventually } from '../support/harness.js';
-import { keepHistory } from '../support/kept-history.js';
+import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { sshProvider } from '../support/ssh-spec.js';
 
 /** Hosts on which a node runs; those that are not fit, and why; those that do not answer. */
@@ -211,7 +211,7 @@ describe('a cluster over ssh', () => {
       // What it was asked for is still what it is called for.
       expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
       await stop('alive');
-      if (process.env['RECORD_HISTORIES']) {
+      if (RECORDING) {
         await keepHistory(harness.client, 'cluster-over-ssh', clusterWorkflowId('alive'));
       }
     },

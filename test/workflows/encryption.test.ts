@@ -37,7 +37,7 @@ beforeAll(async () => {
   const address = inject('temporalAddress');
   native = await NativeConnection.connect({ address });
   raw = new Client({ connection: await Connection.connect({ address }), namespace: NAMESPACE });
-  worker = await createControlWorker(native, NAMESPACE, undefined, encryption(keys));
+  worker = await createControlWorker(native, NAMESPACE, undefined, undefined, encryption(keys));
   served = worker.run();
 }, 120_000);
 afterEach(() => vi.unstubAllEnvs());

@@ -33,14 +33,21 @@ afterAll(async () => harness.close());
 describe('inference', () => {
   it('brings up what a run needs and takes it down afterwards', async () => {
     world.run = new FakeRun([2, 2]);
+    world.run.onBatch = async ({ rank, batch }, attempt) => {
+      if (batch === 1 && attempt <= rank) throw ApplicationFailure.retryable('', 'EngineGone');
+    };
     const handle = await world.infer('whole');
     const result = await handle.result();
     expect(result).toMatchObject({
       runId: 'whole',
       state: 'completed',
       output: { succeeded: 40 },
-      usage: { nodes: [{ node: 'worker-1', drainingSeconds: 0 }] },
+      usage: {
+        nodes: [{ node: 'worker-1', drainingSeconds: 0 }],
+        redone: { rows: 2, tokens: 16, leftTokens: 8 },
+      },
     });
+    expect(result).not.toHaveProperty('redone');
     expect(result.usage?.generateSeconds).toBeGreaterThan(0);
     expect(result.usage?.nodes[0]?.readySeconds).toBeGreaterThan(0);
     const ended = await runSnapshot(harness.client, 'whole');

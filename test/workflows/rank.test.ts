@@ -110,6 +110,7 @@ describe('a rank', () => {
     };
     const result = await finish('retried');
     expect(result).toMatchObject({ retries: 1, salvagedRows: 4, done: { batches: 3 } });
+    expect(result.redone).toEqual({ rows: 2, tokens: 16, leftTokens: 8 });
   });
 
   it('fails with the reason when an engine refuses the run, and ends the other batches', async () => {
@@ -129,12 +130,13 @@ describe('a rank', () => {
 
   it('continues as new without losing a batch or its counts', async () => {
     run = new FakeRun([405]);
-    const handle = await start('long', { carried: { retries: 3, salvagedRows: 9 } });
+    const redone = { rows: 1, tokens: 7, leftTokens: 0 };
+    const handle = await start('long', { carried: { retries: 3, salvagedRows: 9, redone } });
     const first = handle.firstExecutionRunId;
     const result = (await handle.result()) as RankResult;
     const { runId } = await harness.client.workflow.getHandle(rankWorkflowId('long', 0)).describe();
     expect(runId).not.toBe(first);
-    expect(result).toMatchObject({ retries: 3, salvagedRows: 9, done: { batches: 405 } });
+    expect(result).toMatchObject({ retries: 3, salvagedRows: 9, redone, done: { batches: 405 } });
     expect(run.attempts).toHaveLength(405);
   });
 

@@ -1,7 +1,5 @@
-import { readFileSync, readdirSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
 
 import { temporal } from '@temporalio/proto';
@@ -12,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest';
 import { paths } from '../../src/setup/paths.js';
 import { tracing, type Tracing } from '../../src/tracing/index.js';
 import { Harness, WORKFLOWS } from '../support/harness.js';
-import { HISTORIES, type KeptHistory } from '../support/kept-history.js';
+import { keptHistories, keptReleases, readHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
 
 const { History } = temporal.api.history.v1;
@@ -134,14 +132,15 @@ describe('traces', () => {
   });
 
   it('may be turned on while workflows run: what they did before replays', async () => {
-    const files = readdirSync(HISTORIES).filter((file) => file.endsWith('.json'));
-    const histories = files.map((file) => {
-      const kept = JSON.parse(readFileSync(path.join(HISTORIES, file), 'utf8')) as KeptHistory;
+    const all = keptReleases().flatMap((release) =>
+      keptHistories(release).map((name) => readHistory(release, name)),
+    );
+    const histories = all.map((kept) => {
       const history = History.decode(gunzipSync(Buffer.from(kept.history, 'base64')));
       return { workflowId: kept.workflowId, history };
     });
     const withTraces = { workflowsPath: WORKFLOWS, ...traced.worker };
     expect(await failedReplays(withTraces, histories)).toEqual([]);
-    expect(files.length).toBeGreaterThan(20);
+    expect(all.length).toBeGreaterThan(20);
   }, 120_000);
 });

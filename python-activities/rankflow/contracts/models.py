@@ -297,37 +297,6 @@ class GenerateBatchInput(BaseModel):
     ] = None
 
 
-class GenerateBatchResult(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        populate_by_name=True,
-    )
-    rank: Annotated[int, Field(ge=0)]
-    batch: Annotated[int, Field(ge=0)]
-    rows: Annotated[int, Field(ge=0)]
-    failed_rows: Annotated[int, Field(alias="failedRows", ge=0)]
-    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
-    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
-    salvaged_rows: Annotated[
-        int,
-        Field(
-            alias="salvagedRows",
-            description="Rows taken over from earlier attempts",
-            ge=0,
-        ),
-    ]
-    generated_rows: Annotated[int, Field(alias="generatedRows", ge=0)]
-    already_committed: Annotated[bool, Field(alias="alreadyCommitted")]
-    engine: Annotated[
-        str, Field(description="Fleet, slot and incarnation that answered")
-    ]
-    seconds: Annotated[float, Field(ge=0.0)]
-    attempt: Annotated[
-        int | None,
-        Field(description="Attempt of the activity that answered, from 1", gt=0),
-    ] = None
-
-
 class Fleet(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -570,6 +539,23 @@ class RankProgressInput(BaseModel):
     run_id: Annotated[str, Field(alias="runId")]
     store: str
     rank: Annotated[int, Field(ge=0)]
+
+
+class RedoneWork(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    rows: Annotated[int, Field(ge=0)]
+    tokens: Annotated[int, Field(description="Completion tokens of these rows", ge=0)]
+    left_tokens: Annotated[
+        int,
+        Field(
+            alias="leftTokens",
+            description="Of the tokens: given back by engines that had to leave, as preempted ones have",
+            ge=0,
+        ),
+    ]
 
 
 class RowCounts(BaseModel):
@@ -818,6 +804,41 @@ class ClusterSpec(BaseModel):
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
     nodes: LocalProvider | ExistingProvider | SshProvider
+
+
+class GenerateBatchResult(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    rank: Annotated[int, Field(ge=0)]
+    batch: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=0)]
+    failed_rows: Annotated[int, Field(alias="failedRows", ge=0)]
+    prompt_tokens: Annotated[int, Field(alias="promptTokens", ge=0)]
+    completion_tokens: Annotated[int, Field(alias="completionTokens", ge=0)]
+    salvaged_rows: Annotated[
+        int,
+        Field(
+            alias="salvagedRows",
+            description="Rows taken over from earlier attempts",
+            ge=0,
+        ),
+    ]
+    generated_rows: Annotated[int, Field(alias="generatedRows", ge=0)]
+    already_committed: Annotated[bool, Field(alias="alreadyCommitted")]
+    engine: Annotated[
+        str, Field(description="Fleet, slot and incarnation that answered")
+    ]
+    seconds: Annotated[float, Field(ge=0.0)]
+    attempt: Annotated[
+        int | None,
+        Field(description="Attempt of the activity that answered, from 1", gt=0),
+    ] = None
+    redone: Annotated[
+        RedoneWork | None,
+        Field(description="Over all attempts; absent when there was nothing"),
+    ] = None
 
 
 class ModelSpec(BaseModel):

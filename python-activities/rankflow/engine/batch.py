@@ -100,7 +100,9 @@ class BatchActivities:
         watch.rows = part.rows
         name = AttemptName.of(info)
         alone = given.alone is True
-        journal = Journal(store, *where, name.token, self._served.name, alone)
+        journal = Journal(
+            store, *where, name.token, self._served.name, alone, lambda: self._host.closed
+        )
         work = BatchWork(
             self._host, self._served, self._fates, plan, part, name, alone, journal, watch
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from rankflow.contracts.errors import ErrorType, RankflowError
@@ -31,8 +31,18 @@ class Journal:
     """
 
     def __init__(
-        self, store: Store, run_id: str, rank: int, batch: int, token: str, engine: str, alone: bool
+        self,
+        store: Store,
+        run_id: str,
+        rank: int,
+        batch: int,
+        token: str,
+        engine: str,
+        alone: bool,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``leaving``: whether the engine takes no more work, and gives back what it has."""
+        self._leaving = leaving
         self._store = store
         self._where = (run_id, rank, batch, token)
         self._engine = engine
@@ -70,7 +80,12 @@ class Journal:
         self, handed: list[tuple[int, int]] | None = None, end: End | None = None
     ) -> None:
         entry = JournalEntry(
-            engine=self._engine, alone=self._alone, deaths=self._deaths, handed=handed, end=end
+            engine=self._engine,
+            alone=self._alone,
+            deaths=self._deaths,
+            handed=handed,
+            end=end,
+            left=end is End.RELEASED and self._leaving(),
         )
         key = journal_key(*self._where, self._entries)
         # Also when it fails: a put whose answer was lost may be there.

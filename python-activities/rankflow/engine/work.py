@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from temporalio import activity
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.contracts.models import GenerateBatchResult
+from rankflow.contracts.models import GenerateBatchResult, RedoneWork
 from rankflow.engine.answering import Answering
 from rankflow.engine.attempt import AttemptFile
 from rankflow.engine.fates import AskFates
 from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
 from rankflow.engine.supersede import AttemptName
+from rankflow.engine.redone import redone
 from rankflow.engine.suspicion import (
     MAX_DEATHS,
     Death,
@@ -105,11 +106,15 @@ class BatchWork:
         result = committed(self.part.rank, self.part.batch, winner)
         if winner.token != own.token:
             return result
+        again = redone(
+            journals, valid, {row: got.completion_tokens for row, got in attempt.rows.items()}
+        )
         return result.model_copy(
             update={
                 "already_committed": False,
                 "salvaged_rows": len(taken),
                 "generated_rows": len(missing),
+                **({"redone": RedoneWork(**asdict(again))} if again.rows else {}),
             }
         )
 

@@ -50,6 +50,8 @@ class JournalEntry(BaseModel):
     handed: list[tuple[int, int]] | None = None
     """Rows that the engine gets now, as ranges with both ends; those before it are finished."""
     end: End | None = None
+    left: bool = False
+    """With ``released``: the engine had to leave, and gave its rows back."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class AttemptJournal:
     """The rows that the engine had last."""
     deaths: frozenset[str]
     end: End | None
+    left: bool = False
+    """Whether the engine had to leave: its rows were given back, for no fault of theirs."""
 
 
 def as_ranges(rows: Iterable[int]) -> list[tuple[int, int]]:
@@ -88,6 +92,7 @@ def summed_up(token: str, entries: list[JournalEntry]) -> AttemptJournal:
         ),
         deaths=frozenset(token for entry in entries for token in entry.deaths),
         end=next((entry.end for entry in entries if entry.end is not None), None),
+        left=any(entry.left for entry in entries),
     )
 
 

@@ -76,11 +76,14 @@ async def test_what_a_lost_attempt_had_begun_counts_as_redone(tmp_path: Path) ->
     assert counted("rankflow_batch_attempts_total", result="EngineGone") == 1
     assert counted("rankflow_redone_rows_total") == 0
     healthy = await start_engine(run, SimulatedBackend(run.model))
-    await attempt_environment(2).run(healthy.generate_batch, run.given)
+    result = await attempt_environment(2).run(healthy.generate_batch, run.given)
     assert counted("rankflow_rows_total", state="answered") == 3
     assert counted("rankflow_salvaged_rows_total") == 2
     assert counted("rankflow_redone_rows_total") == 1
     assert counted("rankflow_redone_tokens_total") > 0
+    assert result.redone is not None
+    assert (result.redone.rows, result.redone.left_tokens) == (1, 0)
+    assert result.redone.tokens == counted("rankflow_redone_tokens_total")
 
 
 async def test_no_prompt_is_in_the_metrics_or_in_the_logs(

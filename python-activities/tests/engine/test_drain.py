@@ -112,6 +112,10 @@ async def test_rows_that_would_not_fit_are_not_begun_and_those_begun_are_finishe
         ROWS - given_back.waiting,
         given_back.waiting,
     )
+    # None of them had a token yet, but the journals do not know that: so much at most.
+    assert again.redone is not None
+    assert again.redone.rows == given_back.waiting
+    assert again.redone.left_tokens == again.redone.tokens > 0
 
 
 async def test_without_notice_time_finished_rows_are_kept_and_the_batch_is_tried_again_at_once(

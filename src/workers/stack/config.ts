@@ -10,6 +10,8 @@ import { ATTRIBUTE } from '../../contracts/search-attributes.js';
 import { findTemporal } from '../../setup/temporal.js';
 import { configuredServer } from '../../temporal/settings.js';
 import { paths } from '../../setup/paths.js';
+import { ownBuild } from '../build.js';
+import { buildFolder, keepBuild, keptBuilds } from './builds.js';
 import { readPorts, writePorts, type Ports } from './state.js';
 
 /** A process that the supervisor keeps running. */
@@ -25,9 +27,24 @@ export const ProcessSpec = z.object({
   /** How long it may take to end by itself after SIGTERM, in ms. */
   graceMs: z.int().nonnegative(),
   /** It is ready when this queue has a poller. */
-  queue: z.object({ name: z.string(), kind: z.enum(['workflow', 'activity']) }).optional(),
+  queue: z
+    .object({
+      name: z.string(),
+      kind: z.enum(['workflow', 'activity']),
+      /** … of this build. */
+      build: z.string().optional(),
+    })
+    .optional(),
+  /** Build that it is of, when it is Rankflow's own worker. */
+  build: z.string().optional(),
+  /** It serves only what is pinned to its build. */
+  draining: z.boolean().optional(),
 });
 export type ProcessSpec = z.infer<typeof ProcessSpec>;
+
+/** What tells the processes of a stack apart: two builds of one worker run side by side. */
+export const keyOf = ({ name, build }: Pick<ProcessSpec, 'name' | 'build'>): string =>
+  build === undefined ? name : `${name} ${build}`;
 
 /** What the supervisor is started with; holds no credentials: those stay in the environment. */
 export const StackConfig = z.object({
@@ -37,6 +54,8 @@ export const StackConfig = z.object({
   /** Where Prometheus finds the control worker's metrics; absent when they are off. */
   metricsUrl: z.string().optional(),
   ownsServer: z.boolean(),
+  /** Build that new work goes to; absent with workers that are not Rankflow's own. */
+  build: z.string().optional(),
   processes: z.array(ProcessSpec),
 });
 export type StackConfig = z.infer<typeof StackConfig>;
@@ -58,23 +77,45 @@ const DATABASE = path.join(paths.stack, 'temporal.db');
  */
 export async function stackConfig(given?: ProcessSpec[]): Promise<StackConfig> {
   const { address: configured, namespace } = configuredServer();
-  const metrics = await chooseMetrics();
-  const workers = given ?? defaultWorkers(metrics);
-  const metricsUrl =
-    metrics.control === OFF ? {} : { metricsUrl: `http://${metrics.control}/metrics` };
+  const chosen = given === undefined ? await ownWorkers(olderBuilds()) : { processes: given };
   if (configured !== undefined) {
-    const server = { address: configured, namespace, ownsServer: false };
-    return withAddress({ ...server, ...metricsUrl, processes: workers });
+    return withAddress({ ...chosen, address: configured, namespace, ownsServer: false });
   }
   const ports = await choosePorts();
   return withAddress({
+    ...chosen,
     address: `${HOST}:${ports.port}`,
     namespace,
     uiUrl: `http://${HOST}:${ports.uiPort}`,
-    ...metricsUrl,
     ownsServer: true,
-    processes: [await devServer(ports, namespace), ...workers],
+    processes: [await devServer(ports, namespace), ...chosen.processes],
   });
+}
+
+/**
+ * A running stack with the caller's build in place of the one that it runs. That one stays beside it until what is
+ * pinned to it has ended.
+ *
+ * @param beside false where the server has no worker deployments: one build replaces the other
+ */
+export async function upgradedConfig(running: StackConfig, beside: boolean): Promise<StackConfig> {
+  const servers = running.processes.filter(({ role }) => role === 'server');
+  const { metricsUrl: _before, ...rest } = running;
+  const own = withAddress({ ...rest, ...(await ownWorkers(beside ? olderBuilds() : [])) });
+  // Those that run go on as they are, at the ports that they have.
+  const known = new Map(running.processes.map((spec) => [keyOf(spec), spec]));
+  const workers = own.processes.map((spec) => {
+    const { draining: _was, ...kept } = known.get(keyOf(spec)) ?? spec;
+    return { ...kept, ...(spec.draining && { draining: true }) };
+  });
+  return { ...own, ...metricsOf(workers), processes: [...servers, ...workers] };
+}
+
+/** Where the metrics of the control worker are that new work goes to. */
+function metricsOf(workers: readonly ProcessSpec[]): Pick<StackConfig, 'metricsUrl'> {
+  const current = workers.find(({ name, draining }) => name === CONTROL && draining !== true);
+  const address = current?.env['RANKFLOW_METRICS_ADDRESS'] ?? OFF;
+  return address === OFF ? {} : { metricsUrl: `http://${address}/metrics` };
 }
 
 /** Tells every process the address and the data folder. */
@@ -110,6 +151,15 @@ async function choosePorts(): Promise<Ports> {
  * about, not exactly. The other three are still read: tasks that an older Rankflow left there are not lost.
  */
 const EXACTLY = ['--dynamic-config-value', 'matching.numTaskqueueWritePartitions=1'];
+
+/**
+ * How soon the server notices that nothing is pinned to a build any more. By default it looks every three minutes, at what
+ * its list of workflows had three minutes before; in one process with SQLite that list is there at once.
+ */
+const DRAINED_SOON = ['VisibilityGracePeriod', 'RefreshInterval'].flatMap((name) => [
+  '--dynamic-config-value',
+  `matching.wv.VersionDrainageStatus${name}="10s"`,
+]);
 
 /** Where the two workers serve their metrics: at the usual ports if they are free, else above them. */
 interface MetricsAddresses {
@@ -152,6 +202,7 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
       ]),
       ...(sharesFairly() ? ['--dynamic-config-value', 'matching.enableFairness=true'] : []),
       ...EXACTLY,
+      ...DRAINED_SOON,
       ...['--db-filename', DATABASE],
       ...(namespace === 'default' ? [] : ['--namespace', namespace]),
     ],
@@ -170,19 +221,44 @@ function sharesFairly(): boolean {
   return existsSync(marker);
 }
 
-function defaultWorkers(metrics: MetricsAddresses): ProcessSpec[] {
+const CONTROL = 'control-worker';
+
+/** Builds that ran here and may have workflows that are pinned to them. */
+const olderBuilds = (): string[] => keptBuilds().filter((id) => id !== ownBuild().id);
+
+/** Rankflow's own workers, and the control workers of older builds, last. */
+async function ownWorkers(
+  older: readonly string[],
+): Promise<Pick<StackConfig, 'build' | 'metricsUrl' | 'processes'>> {
+  const build = ownBuild();
+  keepBuild(build);
+  const workers = workersOf(build.id, await chooseMetrics());
+  // What an older build does is nearly over: it needs no metrics, whose port would be another one.
+  const others = older.map((id) => ({ ...controlWorker(id, OFF), draining: true }));
+  return { build: build.id, ...metricsOf(workers), processes: [...workers, ...others] };
+}
+
+/** It runs from a copy: what is installed may be replaced while it runs, and be gone when it is started again. */
+function controlWorker(build: string, metricsAddressOf: string): ProcessSpec {
+  return {
+    name: CONTROL,
+    role: 'worker',
+    command: process.execPath,
+    args: ['--enable-source-maps', path.join(buildFolder(build), 'dist/workers/control.js')],
+    env: { RANKFLOW_METRICS_ADDRESS: metricsAddressOf },
+    graceMs: WORKER_GRACE_MS,
+    queue: { name: CONTROL_QUEUE, kind: 'workflow', build },
+    build,
+  };
+}
+
+function workersOf(build: string, metrics: MetricsAddresses): ProcessSpec[] {
   return [
+    controlWorker(build, metrics.control),
     {
-      name: 'control-worker',
-      role: 'worker',
-      command: process.execPath,
-      args: ['--enable-source-maps', path.join(paths.packageRoot, 'dist/workers/control.js')],
-      env: { RANKFLOW_METRICS_ADDRESS: metrics.control },
-      graceMs: WORKER_GRACE_MS,
-      queue: { name: CONTROL_QUEUE, kind: 'workflow' },
-    },
-    {
+      // Its activities can be done again by any build: the next one replaces it.
       name: 'python-worker',
+      build,
       role: 'worker',
       command: paths.python,
       args: ['-m', 'rankflow.worker'],

@@ -5,7 +5,7 @@ import type { Log } from '../../setup/log.js';
 import { isAlive, sleep } from '../../setup/processes.js';
 import { connectionError, NO_ANSWER } from '../../temporal/problem.js';
 import { temporalSettings } from '../../temporal/settings.js';
-import type { StackConfig } from './config.js';
+import { keyOf, type StackConfig } from './config.js';
 import { connectTo, hasPoller } from './server.js';
 import { readState, type ProcessState } from './state.js';
 
@@ -77,9 +77,12 @@ async function tryConnect(config: StackConfig): Promise<Connection | undefined> 
 
 async function notReady(config: StackConfig, connection?: Connection): Promise<string[]> {
   if (connection === undefined) return [config.ownsServer ? 'temporal' : config.address];
-  const states = new Map(readState()?.processes.map((one) => [one.name, one]));
-  const checks = config.processes.map(async ({ name, queue }) => {
-    const state = states.get(name);
+  const states = new Map(readState()?.processes.map((one) => [keyOf(one), one]));
+  // Whoever waits for a stack does not wait for what is on its way out.
+  const wanted = config.processes.filter(({ draining }) => draining !== true);
+  const checks = wanted.map(async (spec) => {
+    const { name, queue } = spec;
+    const state = states.get(keyOf(spec));
     if (state?.status !== 'running') return [name];
     if (queue === undefined) return [];
     try {
@@ -98,7 +101,7 @@ function throwIfHopeless(missing: readonly string[]): void {
     throw new Error('The supervisor of the stack ended: see supervisor.log in the logs folder.');
   }
   const failing = state.processes.filter(
-    (one) => missing.includes(one.name) && one.restarts >= GIVE_UP_AFTER,
+    (one) => missing.includes(one.name) && one.draining !== true && one.restarts >= GIVE_UP_AFTER,
   );
   if (failing.length > 0) {
     throw new Error(

@@ -4,7 +4,7 @@ import proto from '@temporalio/proto';
 import { temporalSettings } from '../../temporal/settings.js';
 import type { ProcessSpec } from './config.js';
 
-const { TaskQueueType } = proto.temporal.api.enums.v1;
+const { TaskQueueType, WorkerVersioningMode } = proto.temporal.api.enums.v1;
 
 /** One try to reach the server; the caller tries again. */
 const CONNECT_MS = 3000;
@@ -33,8 +33,8 @@ export async function connectTo(address: string, namespace: string): Promise<Con
 }
 
 /**
- * Whether a worker polls the queue and started to after `since` (ms since the epoch). The server lists
- * pollers for five minutes after they are gone, so older ones prove nothing.
+ * Whether a worker (of the build, unless it is unversioned) polls the queue and started to after `since` (ms since the
+ * epoch). The server lists pollers for five minutes after they are gone, so older ones prove nothing.
  */
 export async function hasPoller(
   connection: Connection,
@@ -52,7 +52,10 @@ export async function hasPoller(
           : TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
     }),
   );
-  return (pollers ?? []).some(
-    ({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) * 1000 + 1000 > since,
-  );
+  return (pollers ?? []).some(({ lastAccessTime, deploymentOptions: deployed }) => {
+    const versioned =
+      deployed?.workerVersioningMode === WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED;
+    if (versioned && queue.build !== undefined && deployed.buildId !== queue.build) return false;
+    return Number(lastAccessTime?.seconds ?? 0) * 1000 + 1000 > since;
+  });
 }

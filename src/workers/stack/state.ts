@@ -10,6 +10,10 @@ const ProcessId = z.object({ pid: z.int().positive(), identity: z.string() });
 
 const ProcessState = z.object({
   name: z.string(),
+  /** Build of the worker, when it is Rankflow's own. */
+  build: z.string().optional(),
+  /** It serves only what is pinned to its build, and goes when nothing is. */
+  draining: z.boolean().optional(),
   role: z.enum(['server', 'worker']),
   status: z.enum(['waiting', 'running', 'restarting', 'stopped']),
   /** The leader of the process group; absent before the first start. Kept after the end, for its group. */
@@ -26,6 +30,8 @@ export type ProcessState = z.infer<typeof ProcessState>;
 const StackState = z.object({
   version: z.literal(1),
   supervisor: ProcessId,
+  /** Build that the supervisor was told to run last. */
+  build: z.string().optional(),
   address: z.string(),
   namespace: z.string(),
   uiUrl: z.string().optional(),

@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { paths } from '../../setup/paths.js';
 import { endGroup, identityOf } from '../../setup/processes.js';
 import { countFailures, restartDelay } from './backoff.js';
-import type { ProcessSpec } from './config.js';
+import { keyOf, type ProcessSpec } from './config.js';
 import type { ProcessState } from './state.js';
 
 /**
@@ -32,11 +32,23 @@ export class SupervisedProcess {
   ) {
     this.state = {
       name: spec.name,
+      ...(spec.build !== undefined && { build: spec.build }),
+      ...(spec.draining && { draining: true }),
       role: spec.role,
       status: 'waiting',
       restarts: 0,
       log: path.join(paths.logs, `${spec.name}.log`),
     };
+  }
+
+  get key(): string {
+    return keyOf(this.spec);
+  }
+
+  /** From now on it serves only what is pinned to its build, or more than that again. */
+  drain(draining: boolean): void {
+    if (draining) this.state.draining = true;
+    else delete this.state.draining;
   }
 
   start(): void {

@@ -21,6 +21,15 @@ test('people read it in a line, and the nodes in another', () => {
   );
 });
 
+test('tokens that were generated again are in the line', () => {
+  const again = (leftTokens: number) =>
+    costText(costOf({ nodes: [], redone: { rows: 3, tokens: 900, leftTokens } }, 0));
+  expect(again(0)).toBe('took     0 engine-hours, up to 900 tokens generated again');
+  expect(again(600)).toBe(
+    'took     0 engine-hours, up to 900 tokens generated again (600 of engines that had to leave)',
+  );
+});
+
 test('prices are for all nodes or for one', () => {
   const prices = ['2.5', 'worker-1=0.8', 'b=1'].reduce<ReturnType<typeof price>>(
     (before, text) => price(text, before),

@@ -29,6 +29,15 @@ test('engine-hours, rates and money follow from what was held', () => {
   });
 });
 
+test('what was generated again is told, and what of it engines that had to leave gave back', () => {
+  const redone = { rows: 3, tokens: 900, leftTokens: 600 };
+  expect(costOf({ ...USAGE, redone }, 3_000)).toMatchObject({
+    redoneTokens: 900,
+    redoneAfterLeaving: 600,
+  });
+  expect(costOf(USAGE, 3_000)).not.toHaveProperty('redoneTokens');
+});
+
 test('there is no sum of money unless every node has a price', () => {
   expect(costOf(USAGE, 1, { nodes: { a: 4 } })).not.toHaveProperty('money');
   expect(costOf(USAGE, 1, { nodes: { a: 4, b: 1 } }).money).toBe(4.5);
