@@ -52,16 +52,23 @@ const service = (name: string): ComposeService => {
 /** What the schema has against a file; undefined for nothing. */
 function problems(file: unknown): unknown {
   const ajv = new Ajv2019({ strict: false, validateFormats: false, allErrors: true });
-  const validate = ajv.compile(composeSchema);
+  // It names its dialect of JSON Schema wrongly, and its definitions by a keyword of an older one.
+  const schema = JSON.parse(JSON.stringify(composeSchema), (key, value: unknown) =>
+    ['id', '$schema'].includes(key) && typeof value === 'string' ? undefined : value,
+  ) as object;
+  const validate = ajv.compile(schema);
   return validate(file) ? undefined : validate.errors;
 }
 
 describe('docker-compose.yml', () => {
   it('is as the schema of the Compose specification has it', () => {
-    expect(problems(compose)).toBeUndefined();
+    // The package's schema is older than the name of a project; the production test has a newer one.
+    const { name, ...file } = compose;
+    expect(name).toBe('rankflow');
+    expect(problems(file)).toBeUndefined();
     // And the schema finds slips.
-    const slip = { ...compose, services: { api: { ...service('api'), helthcheck: {} } } };
-    expect(problems(slip)).toBeDefined();
+    const slip = { ...file, services: { api: { ...service('api'), helthcheck: {} } } };
+    expect(problems(slip)).toMatchObject([{ params: { additionalProperty: 'helthcheck' } }]);
   });
 
   it('has every service of an installation, in each profile', () => {
@@ -133,10 +140,7 @@ describe('docker-compose.yml', () => {
     expect(composeText).not.toMatch(/\$\{[^}]*(?:PASSWORD|TOKEN|SECRET)/u);
     for (const { file } of Object.values(compose.secrets)) {
       expect(file).toMatch(/^\.\/secrets\//u);
-      expect(
-        existsSync(inPackage(file)) &&
-          !readFileSync(inPackage('.gitignore'), 'utf8').includes('secrets/'),
-      ).toBe(false);
+      expect(readFileSync(inPackage('.gitignore'), 'utf8').split('\n')).toContain('secrets/');
     }
   });
 
