@@ -2,7 +2,6 @@ import {
   appendFileSync,
   copyFileSync,
   cpSync,
-  mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,

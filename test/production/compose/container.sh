@@ -7,7 +7,7 @@
 # ROOT: an empty folder; HOSTS: file with the names of the services; MOUNT: SOURCE=TARGET.
 set -euo pipefail
 if [ -z "${IN_CONTAINER:-}" ]; then
-  IN_CONTAINER=yes exec unshare --mount --pid --fork --ipc --kill-child --propagation private -- "$0" "$@"
+  IN_CONTAINER=yes exec unshare --mount --uts --pid --fork --ipc --kill-child --propagation private -- "$0" "$@"
 fi
 unset IN_CONTAINER
 root=$1 shm=$2 hosts=$3 uid=$4 gid=$5 folder=$6
@@ -23,6 +23,10 @@ mount -t tmpfs -o "size=$shm,mode=1777" tmpfs "$root/dev/shm"
 mount -t proc proc "$root/proc"
 cp -a /etc/. "$root/etc"
 cat "$hosts" >"$root/etc/hosts"
+# A name that is in no file is not found at once, as with the name service of a network of containers.
+rm -f "$root/etc/resolv.conf"
+echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
+hostname "$(basename "$root")"
 getent passwd "$uid" >/dev/null || echo "rankflow:x:$uid:$gid::/home/rankflow:/bin/sh" >>"$root/etc/passwd"
 chown "$uid:$gid" "$root/home/rankflow"
 for name in bin lib lib64 sbin; do
