@@ -1,5 +1,5 @@
 /**
- * Formats, lints and type-checks both languages: `npm run check`. Every tool runs, so that one call shows
+ * Formats, lints and type-checks both languages and lints the Dockerfile: `npm run check`. Every tool runs, so that one call shows
  * all there is to mend. With `--fix` (`npm run format`) it formats and mends what can be mended first.
  *
  * Needs `npm run build` and, for Python, `npm run setup`.
@@ -50,6 +50,7 @@ const checks = [
   ...(fix ? [['ruff check --fix', tool('ruff'), ['check', '--fix', ...ruffed], inPython]] : []),
   ['ruff format', tool('ruff'), ['format', ...(fix ? [] : ['--check']), ...ruffed], inPython],
   ['ruff check', tool('ruff'), ['check', ...ruffed], inPython],
+  ['hadolint', tool('hadolint'), ['Dockerfile'], root],
   // Pyright takes the interpreter, and with it all packages, from the environment it is told.
   ['pyright', tool('pyright'), ['--pythonpath', paths.python], inPython],
 ];

@@ -23,7 +23,7 @@ import { paths } from '../../src/setup/paths.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 
 /** The one that `docker-compose.yml` names. */
-const VERSION = 'v1.29.1';
+export const VERSION = 'v1.29.1';
 const MODULE = 'go.temporal.io/server';
 const HOST = '127.0.0.1';
 const USER = 'temporal';
@@ -31,10 +31,10 @@ const SCHEMAS = { temporal: 'temporal', temporal_visibility: 'visibility' };
 const STARTS_MS = 90_000;
 
 /** Programs of the server, built once from its Go module. */
-const built = path.join(paths.home, 'production', VERSION);
+export const built = path.join(paths.home, 'production', VERSION);
 
 /** Where Debian keeps the newest PostgreSQL; undefined without one. */
-function postgresFolder(): string | undefined {
+export function postgresFolder(): string | undefined {
   const root = '/usr/lib/postgresql';
   if (!existsSync(root)) return undefined;
   const newest = readdirSync(root).toSorted((a, b) => Number(b) - Number(a))[0];
@@ -262,7 +262,8 @@ export class ProductionServer {
   }
 }
 
-async function build(): Promise<void> {
+/** Builds them unless they are there: minutes. */
+export async function build(): Promise<void> {
   if (existsSync(path.join(built, 'server')) && existsSync(path.join(built, 'sql'))) return;
   const packages = ['cmd/server', 'cmd/tools/sql'].map((name) => `${MODULE}/${name}@${VERSION}`);
   for (const name of packages) await execa('go', ['install', name], { env: { GOBIN: built } });
