@@ -55,7 +55,9 @@ def main() -> None:
     path = str(Path(folder, NAME))
     # For the trial itself, which only waits: its trainer holds the CPUs of its workers.
     trainable = ray.tune.with_resources(trial, {"CPU": 0.5})
-    if ray.tune.Tuner.can_restore(path):
+    # A search that was lost in its first seconds has left no state yet: it begins anew.
+    begun = any(Path(path).glob("experiment_state-*.json"))
+    if begun and ray.tune.Tuner.can_restore(path):
         tuner = ray.tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=True
         )
