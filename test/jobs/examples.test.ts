@@ -97,7 +97,7 @@ describe('the examples of jobs', { timeout: 600_000 }, () => {
   let sharedBefore: readonly string[];
   beforeAll(async () => {
     sharedBefore = filesIn(SHARED_MEMORY);
-    const environment: Record<string, string> = { RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: '120' };
+    const environment: Record<string, string> = { RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: '240' };
     folder = new DataFolder(environment);
     environment['TMPDIR'] = folder.file(SCRATCH);
     mkdirSync(folder.file(SCRATCH));
