@@ -2,9 +2,11 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,3 +72,23 @@ def test_every_example_is_in_the_guide():
     assert len(SCRIPTS) == 6
     for script in SCRIPTS:
         assert f"(../examples/jobs/{script})" in guide
+
+
+def test_what_a_killed_worker_had_begun_to_report_is_removed(tmp_path: Path):
+    run = tmp_path / "moons"
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3"):
+        (run / name).mkdir(parents=True)
+        (run / name / "optimizer-1.pt").touch()
+    (run / "checkpoint_manager_snapshot.json").touch()
+    kept = [
+        (SimpleNamespace(path=str(run / name)), {}) for name in ("checkpoint_1", "checkpoint_3")
+    ]
+    tidy = runpy.run_path(str(FOLDER / "outcome.py"))["tidy"]
+    result = SimpleNamespace(path=str(run), best_checkpoints=kept)
+    assert tidy(result) == ["checkpoint_2"]
+    assert sorted(one.name for one in run.iterdir()) == [
+        "checkpoint_1",
+        "checkpoint_3",
+        "checkpoint_manager_snapshot.json",
+    ]
+    assert tidy(result) == []

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -56,7 +56,7 @@ function show(name: string, { log, job, seconds }: Ended & { readonly seconds: n
   const own = new Set(log.split('\n').filter((line) => SAID.test(line)));
   const { state, attempts, metrics, checkpoint, failure } = job;
   const result = { state, attempts: attempts.length, metrics, checkpoint, failure };
-  tell(`${[`${name}: ${seconds} s`, ...own, JSON.stringify(result)].join('\n')}`);
+  tell([`${name}: ${seconds} s`, ...own, JSON.stringify(result)].join('\n'));
 }
 const SAID =
   /(?:from (?:epoch|step) \d|epoch \d+ accuracy|step \d+ of|trial |a new search|going on after|removed \d|result \{|Error: )/u;
@@ -204,9 +204,6 @@ describe('the examples of jobs', { timeout: 600_000 }, () => {
   });
 
   it('fine-tune a model across a killed node, and answer a request file of Ray Data with it', async () => {
-    const requests = folder.file('requests.jsonl');
-    const made = await submit('requests', [], 'data_to_requests.py', '--out', requests);
-    expect(made.job, made.log).toMatchObject({ state: 'succeeded', metrics: { rows: 16 } });
     const options = ['--model', MODEL, '--steps', '8', '--save-steps', '2', '--length', '32'];
     const running = submit('finetune', [], 'finetune.py', ...options);
     // The first report is complete, and there are steps to do.
@@ -219,6 +216,9 @@ describe('the examples of jobs', { timeout: 600_000 }, () => {
     expect(job, log).toMatchObject({ state: 'succeeded', metrics: { steps: 8 } });
     expect(job.metrics?.['first_step']).toBeGreaterThanOrEqual(2);
     expect(checkpointsIn(checkpoints('finetune', 'finetune'))).toHaveLength(1);
+    const requests = folder.file('requests.jsonl');
+    const made = await submit('requests', [], 'data_to_requests.py', '--out', requests);
+    expect(made.job, made.log).toMatchObject({ state: 'succeeded', metrics: { rows: 16 } });
     const out = folder.file('answers.jsonl');
     const { exitCode, stderr } = await folder.rankflow([
       ...['run', requests, '--model', job.checkpoint ?? '', '--fleet', FLEET, '--keep'],
