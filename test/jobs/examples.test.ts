@@ -16,7 +16,7 @@ const MODEL = path.join(paths.models, 'SmolLM2-135M-Instruct');
 const CLUSTER = ['--nodes', '2', '--cpus-per-node', '3', '--keep'];
 const FLEET = 'tuned';
 /** Imports take minutes of a busy machine. */
-const WAIT_S = 300;
+const WAIT_S = 420;
 /** Below the data folder, so that what is left of temporary files is seen. */
 const SCRATCH = 't';
 
@@ -93,7 +93,7 @@ const WORK =
 const NOT_OF_JOBS = /^(?:pymp-|torchinductor_)/u;
 
 /** Real Ray Train, Data and Tune on two nodes; most of the time is for the imports of their workers. */
-describe('the examples of jobs', { timeout: 600_000 }, () => {
+describe('the examples of jobs', { timeout: 900_000 }, () => {
   let sharedBefore: readonly string[];
   beforeAll(async () => {
     sharedBefore = filesIn(SHARED_MEMORY);
