@@ -8,6 +8,7 @@ rankflow run FILE.jsonl --model MODEL
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import datasets
@@ -42,7 +43,15 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--max-tokens", type=int, default=16)
     arguments = parser.parse_args()
-    local = datasets.load_dataset("json", data_files=arguments.data, split="train")
+    # Read into memory: what Datasets would keep of the file on this node is not needed again.
+    with tempfile.TemporaryDirectory() as cache:
+        local = datasets.load_dataset(
+            "json",
+            data_files=arguments.data,
+            split="train",
+            cache_dir=cache,
+            keep_in_memory=True,
+        )
     requests = (
         ray.data.from_huggingface(local)
         .map_batches(to_requests, fn_kwargs={"max_tokens": arguments.max_tokens}, batch_size=8)

@@ -11,7 +11,7 @@ import numpy as np
 import ray.data
 import ray.train
 import torch
-from outcome import checkpoint_folder, tell
+from outcome import checkpoint_folder, tell, tidy, use_scratch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 
@@ -31,6 +31,7 @@ def scale(
 
 def train(config: dict) -> None:
     """Runs on every worker."""
+    use_scratch()
     model = prepare_model(torch.nn.Linear(len(COLUMNS), 1))
     weights = getattr(model, "module", model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -87,6 +88,7 @@ def main() -> None:
         ),
     )
     result = trainer.fit()
+    tidy(result)
     numbers = result.metrics or {}
     tell(
         {name: round(numbers[name], 4) for name in ("epoch", "loss", "rows_of_worker_0")},

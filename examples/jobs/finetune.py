@@ -5,6 +5,8 @@ rankflow job submit --name tune --nodes 2 --working-dir examples/jobs -- \
 rankflow run examples/requests.jsonl --model CHECKPOINT
 """
 
+from __future__ import annotations
+
 import argparse
 import tempfile
 from pathlib import Path
@@ -13,11 +15,19 @@ import datasets
 import ray.data
 import ray.train
 import torch
-from outcome import checkpoint_folder, tell
+from outcome import checkpoint_folder, tell, tidy, use_scratch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.huggingface.transformers import RayTrainReportCallback, prepare_trainer
 from ray.train.torch import TorchTrainer
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 BATCH = 4
 
@@ -44,43 +54,70 @@ def encode(batch: dict, model: str, length: int) -> dict:
     }
 
 
-def train(config: dict) -> None:
-    """Runs on every worker."""
+class Steps(TrainerCallback):
+    """Tells each step in the log of the job, and keeps the first one."""
+
+    first: int | None = None
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **rest: object,
+    ) -> None:
+        """Called with the number of steps that are done."""
+        known = self.first is not None
+        if not known:
+            self.first = state.global_step
+        if state.is_world_process_zero:
+            if not known:
+                print(f"from step {state.global_step}", flush=True)
+            print(f"step {state.global_step + 1} of {state.max_steps}", flush=True)
+
+
+def train(config: dict) -> int:
+    """Runs on every worker; returns how many steps were done before."""
+    use_scratch()
     model = AutoModelForCausalLM.from_pretrained(config["model"], dtype=torch.bfloat16)
     shard = ray.train.get_dataset_shard("train")
-    checkpoint = ray.train.get_checkpoint()
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            # Only for the moment until Ray Train has put it into the storage.
-            output_dir=tempfile.mkdtemp(prefix="finetune-"),
-            # Ray Data counts no rows in advance, so steps are what is counted.
-            max_steps=config["steps"],
-            per_device_train_batch_size=BATCH,
-            learning_rate=2e-5,
-            # Its state is small, and so are checkpoints.
-            optim="adafactor",
-            logging_steps=1,
-            save_strategy="steps",
-            save_steps=config["save_steps"],
-            save_total_limit=1,
-            use_cpu=not torch.cuda.is_available(),
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=shard.iter_torch_batches(batch_size=BATCH),
-        processing_class=AutoTokenizer.from_pretrained(config["model"]),
-    )
-    # A checkpoint and its metrics go to Ray Train each time that Transformers saves one.
-    trainer.add_callback(RayTrainReportCallback())
-    trainer = prepare_trainer(trainer)
-    if checkpoint is None:
-        trainer.train()
-        return
-    with checkpoint.as_directory() as folder:
-        trainer.train(
-            resume_from_checkpoint=str(Path(folder, RayTrainReportCallback.CHECKPOINT_NAME))
+    steps = Steps()
+    # Saved ones are here only for the moment until Ray Train has put them into the storage.
+    with tempfile.TemporaryDirectory() as saved:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=saved,
+                # Ray Data counts no rows in advance, so steps are what is counted.
+                max_steps=config["steps"],
+                per_device_train_batch_size=BATCH,
+                learning_rate=2e-5,
+                # Its state is small, and so are checkpoints.
+                optim="adafactor",
+                logging_steps=1,
+                save_strategy="steps",
+                save_steps=config["save_steps"],
+                save_total_limit=1,
+                use_cpu=not torch.cuda.is_available(),
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=shard.iter_torch_batches(batch_size=BATCH),
+            processing_class=AutoTokenizer.from_pretrained(config["model"]),
+            callbacks=[steps],
         )
+        # A checkpoint and its metrics go to Ray Train each time that Transformers saves one.
+        trainer.add_callback(RayTrainReportCallback())
+        trainer = prepare_trainer(trainer)
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as folder:
+                trainer.train(
+                    resume_from_checkpoint=str(Path(folder, RayTrainReportCallback.CHECKPOINT_NAME))
+                )
+    return steps.first or 0
 
 
 def main() -> None:
@@ -90,9 +127,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--save-steps", type=int, default=2)
     parser.add_argument("--length", type=int, default=48, help="tokens of an example")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    local = datasets.load_dataset("json", data_files=arguments.data, split="train")
+    # Read into memory: what Datasets would keep of the file on this node is not needed again.
+    with tempfile.TemporaryDirectory() as cache:
+        local = datasets.load_dataset(
+            "json",
+            data_files=arguments.data,
+            split="train",
+            cache_dir=cache,
+            keep_in_memory=True,
+        )
     # More passes than there are steps for: training ends by steps.
     passes = 1 + arguments.steps * BATCH * arguments.workers // len(local)
     rows = datasets.concatenate_datasets([local] * passes)
@@ -110,7 +155,10 @@ def main() -> None:
         },
         datasets={"train": dataset},
         scaling_config=ScalingConfig(
-            num_workers=arguments.workers, use_gpu=torch.cuda.is_available()
+            num_workers=arguments.workers,
+            use_gpu=torch.cuda.is_available(),
+            # A lost node takes one worker with it, not all.
+            placement_strategy="SPREAD",
         ),
         run_config=RunConfig(
             name="finetune",
@@ -122,9 +170,14 @@ def main() -> None:
     result = trainer.fit()
     if result.checkpoint is None:
         raise SystemExit("nothing was saved: --save-steps is more than --steps")
+    tidy(result)
     numbers = result.metrics or {}
     tell(
-        {"steps": numbers["step"], "loss": round(numbers["loss"], 4)},
+        {
+            "steps": numbers["step"],
+            "first_step": result.return_value,
+            "loss": round(numbers["loss"], 4),
+        },
         str(Path(result.checkpoint.path, RayTrainReportCallback.CHECKPOINT_NAME)),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray.train
 import torch
-from outcome import checkpoint_folder, tell
+from outcome import checkpoint_folder, tell, tidy, use_scratch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_data_loader, prepare_model
 from torch.utils.data import DataLoader, TensorDataset
@@ -32,12 +32,14 @@ def two_moons(points: int, seed: int) -> TensorDataset:
 
 def train(config: dict) -> None:
     """Runs on every worker."""
+    use_scratch()
     context = ray.train.get_context()
     rank = context.get_world_rank()
     torch.manual_seed(rank)
+    hidden = config["hidden"]
     # Wrapped for data parallelism, and moved to the worker's GPU where it has one.
     model = prepare_model(
-        torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+        torch.nn.Sequential(torch.nn.Linear(2, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1))
     )
     # Without the wrapper, which a single worker does not have.
     weights = getattr(model, "module", model)
@@ -120,12 +122,19 @@ def main() -> None:
     arguments = parser.parse_args()
     trainer = TorchTrainer(
         train,
-        train_loop_config={"lr": 0.01, "epochs": arguments.epochs, "pause": arguments.pause},
+        train_loop_config={
+            "lr": 0.01,
+            "hidden": 32,
+            "epochs": arguments.epochs,
+            "pause": arguments.pause,
+        },
         scaling_config=ScalingConfig(
             num_workers=arguments.workers,
             use_gpu=arguments.gpu,
             resources_per_worker={"CPU": 1, **({"GPU": 1} if arguments.gpu else {})},
             accelerator_type=arguments.accelerator_type,
+            # Over the nodes as far as they go: a lost node takes one worker with it, not all.
+            placement_strategy="SPREAD",
         ),
         run_config=RunConfig(
             # The same name in the same place is the same run: it goes on from its last checkpoint.
@@ -143,6 +152,9 @@ def main() -> None:
     )
     result = trainer.fit()
     best = result.get_best_checkpoint("accuracy", "max")
+    removed = tidy(result)
+    if removed:
+        print(f"removed {len(removed)} unfinished checkpoints", flush=True)
     numbers = result.metrics or {}
     tell(
         {

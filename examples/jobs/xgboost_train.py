@@ -8,7 +8,7 @@ import argparse
 import ray.data
 import ray.train
 import xgboost
-from outcome import checkpoint_folder, tell
+from outcome import checkpoint_folder, tell, tidy, use_scratch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.xgboost import RayTrainReportCallback, XGBoostTrainer
 
@@ -23,6 +23,7 @@ def matrix(name: str) -> xgboost.DMatrix:
 
 def train(config: dict) -> None:
     """Runs on every worker; Ray Train has them meet."""
+    use_scratch()
     checkpoint = ray.train.get_checkpoint()
     before = None if checkpoint is None else RayTrainReportCallback.get_model(checkpoint)
     done = 0 if before is None else before.num_boosted_rounds()
@@ -60,6 +61,7 @@ def main() -> None:
         ),
     )
     result = trainer.fit()
+    tidy(result)
     best = result.get_best_checkpoint(SCORE, "min")
     if best is None:
         raise SystemExit("no checkpoint was reported")
