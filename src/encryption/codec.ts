@@ -62,7 +62,10 @@ export class EncryptionCodec implements PayloadCodec {
         authTagLength: TAG_BYTES,
       });
       decipher.setAuthTag(data.subarray(end));
-      const plain = Buffer.concat([decipher.update(data.subarray(NONCE_BYTES, end)), decipher.final()]);
+      const plain = Buffer.concat([
+        decipher.update(data.subarray(NONCE_BYTES, end)),
+        decipher.final(),
+      ]);
       return Message.decode(plain);
     } catch {
       throw new KeyMismatch(

@@ -90,7 +90,11 @@ export function buildCodecApp(options: CodecOptions): FastifyInstance {
   app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
     const status = error.statusCode ?? 500;
     if (status >= 500) request.log.error({ type: error.name }, 'request failed');
-    return refuse(reply, status, status >= 500 ? 'The server failed.' : 'The request cannot be read.');
+    return refuse(
+      reply,
+      status,
+      status >= 500 ? 'The server failed.' : 'The request cannot be read.',
+    );
   });
   app.get('/healthz', async () => ({ status: 'ok' }));
   return app;

@@ -59,7 +59,9 @@ async function histories(client: Client): Promise<{ ids: string[]; text: string 
   for (const { execution } of executions.executions ?? []) {
     const handle = client.workflow.getHandle(execution?.workflowId ?? '', execution?.runId ?? '');
     ids.push(handle.workflowId);
-    parts.push(Buffer.from(History.encode(await handle.fetchHistory()).finish()).toString('latin1'));
+    parts.push(
+      Buffer.from(History.encode(await handle.fetchHistory()).finish()).toString('latin1'),
+    );
     const { raw: described } = await handle.describe();
     const { DescribeWorkflowExecutionResponse } = proto.temporal.api.workflowservice.v1;
     parts.push(
@@ -170,7 +172,10 @@ it(
         TEMPORAL_TLS_CLIENT_CERT_PATH: cert,
         TEMPORAL_TLS_CLIENT_KEY_PATH: keyOfStranger,
       }),
-    ).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('refuses the client certificate') });
+    ).toMatchObject({
+      exitCode: 3,
+      stderr: expect.stringContaining('refuses the client certificate'),
+    });
     expect(await other(['list'], { RANKFLOW_ENCRYPTION_KEY_FILE: '' })).toMatchObject({
       exitCode: 2,
       stderr: expect.stringContaining('this process has no keys'),

@@ -102,8 +102,12 @@ test('pages of the web interface may ask, and those of nobody else', async () =>
     const refused = await preflight(origin);
     expect(refused.statusCode).toBe(403);
     expect(refused.headers).not.toHaveProperty('access-control-allow-origin');
-    expect((await ask(app, '/decode', await sealed(1), { ...bearer(), origin })).statusCode).toBe(403);
-    expect((await ask(open, '/decode', await sealed(1), { host: '127.0.0.1', origin })).statusCode).toBe(403);
+    expect((await ask(app, '/decode', await sealed(1), { ...bearer(), origin })).statusCode).toBe(
+      403,
+    );
+    expect(
+      (await ask(open, '/decode', await sealed(1), { host: '127.0.0.1', origin })).statusCode,
+    ).toBe(403);
   }
 });
 
