@@ -6,6 +6,7 @@ import fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  LogController,
 } from 'fastify';
 import { z } from 'zod';
 
@@ -47,7 +48,7 @@ export function buildCodecApp(options: CodecOptions): FastifyInstance {
   const { codec, keys } = options;
   const app = fastify({
     loggerInstance: options.logger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_BYTES,
     genReqId: () => `req_${randomBytes(12).toString('hex')}`,
   });
