@@ -62,11 +62,13 @@ async function histories(client: Client): Promise<{ ids: string[]; text: string 
     parts.push(
       Buffer.from(History.encode(await handle.fetchHistory()).finish()).toString('latin1'),
     );
-    const { raw: described } = await handle.describe();
-    const { DescribeWorkflowExecutionResponse } = proto.temporal.api.workflowservice.v1;
-    parts.push(
-      Buffer.from(DescribeWorkflowExecutionResponse.encode(described).finish()).toString('latin1'),
-    );
+    // Not by the handle, which would decode the memo.
+    const described = await client.workflowService.describeWorkflowExecution({
+      namespace: NAMESPACE,
+      execution,
+    });
+    const { DescribeWorkflowExecutionResponse: Described } = proto.temporal.api.workflowservice.v1;
+    parts.push(Buffer.from(Described.encode(described).finish()).toString('latin1'));
   }
   return { ids, text: parts.join('\n') };
 }

@@ -1,17 +1,11 @@
-import {
-  type ApplicationFailure,
-  DefaultFailureConverter,
-  type PayloadConverter,
-  type ProtoFailure,
-  type SerializationContext,
-} from '@temporalio/common';
+import common = require('@temporalio/common');
 
 /**
  * Puts messages and stacks of errors into payloads, which are encrypted, where they would stand in the clear beside
- * them. Workflows load it by its path: it is part of their bundle.
+ * them. The SDK loads it by its path, with `require`, and makes it a part of the bundle of workflows: so it is CommonJS.
  */
-class EncodedFailures extends DefaultFailureConverter {
-  readonly #plain = new DefaultFailureConverter();
+class EncodedFailures extends common.DefaultFailureConverter {
+  readonly #plain = new common.DefaultFailureConverter();
 
   constructor() {
     super({ encodeCommonAttributes: true });
@@ -20,9 +14,9 @@ class EncodedFailures extends DefaultFailureConverter {
   /** That a key is not there must be read by who does not have this process's key. It holds ids of keys and no more. */
   override errorToFailure(
     error: unknown,
-    converter: PayloadConverter,
-    context?: SerializationContext,
-  ): ProtoFailure {
+    converter: common.PayloadConverter,
+    context?: common.SerializationContext,
+  ): common.ProtoFailure {
     return isKeyMismatch(error)
       ? this.#plain.errorToFailure(error, converter, context)
       : super.errorToFailure(error, converter, context);
@@ -31,6 +25,7 @@ class EncodedFailures extends DefaultFailureConverter {
 
 const isKeyMismatch = (error: unknown): boolean =>
   error instanceof Error &&
-  (error.name === 'KeyMismatch' || (error as Partial<ApplicationFailure>).type === 'KeyMismatch');
+  (error.name === 'KeyMismatch' ||
+    (error as Partial<common.ApplicationFailure>).type === 'KeyMismatch');
 
-export const failureConverter = new EncodedFailures();
+export = { failureConverter: new EncodedFailures() };
