@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,11 @@ def test_a_link_in_a_store_leads_nowhere_also_one_that_is_made_later(base: Path)
     (base / "root" / "runs" / "a" / "plan.json").unlink()
     (base / "root" / "runs" / "a" / "plan.json").symlink_to(base / "roots2" / "out.jsonl")
     (base / "root" / "runs" / "b").symlink_to(base / "roots2")
-    read = [store.read, store.size, lambda key: list(store.stream(key))]
+
+    def streamed(key: str) -> object:
+        return list(store.stream(key))
+
+    read: list[Callable[[str], object]] = [store.read, store.size, streamed]
     for act in read:
         with pytest.raises(RankflowError, match="not below an allowed root"):
             act("runs/a/plan.json")
