@@ -6,6 +6,7 @@ import {
 import proto from '@temporalio/proto';
 
 import { CONTROL_QUEUE } from '../contracts/names.js';
+import { ENCRYPTED } from '../encryption/codec.js';
 import { ENCRYPTS } from '../encryption/identity.js';
 import { ClientError } from './errors.js';
 
@@ -63,7 +64,9 @@ export async function refuseUnreadable(client: Client, workflowId: string): Prom
   const events = await lastEvents(client, workflowId).catch((): [] => []);
   const unreadable = events.some(
     ({ workflowTaskFailedEventAttributes: failed }) =>
-      failed?.failure?.applicationFailureInfo?.type === 'KeyMismatch',
+      failed?.failure?.applicationFailureInfo?.type === 'KeyMismatch' ||
+      // A worker without keys, whose errors go as they are, without a type.
+      failed?.failure?.message?.startsWith(ENCRYPTED) === true,
   );
   if (!unreadable) return;
   throw new ClientError(

@@ -18,12 +18,18 @@ class EncodedFailures extends common.DefaultFailureConverter {
     context?: common.SerializationContext,
   ): common.ProtoFailure {
     return isKeyMismatch(error)
-      ? this.#plain.errorToFailure(error, converter, context)
+      ? this.#plain.errorToFailure(typed(error), converter, context)
       : super.errorToFailure(error, converter, context);
   }
 }
 
-const isKeyMismatch = (error: unknown): boolean =>
+/** An error of no kind of Temporal's has its name in no field. */
+const typed = (error: Error): Error =>
+  error instanceof common.ApplicationFailure
+    ? error
+    : common.ApplicationFailure.nonRetryable(error.message, 'KeyMismatch');
+
+const isKeyMismatch = (error: unknown): error is Error =>
   error instanceof Error &&
   (error.name === 'KeyMismatch' ||
     (error as Partial<common.ApplicationFailure>).type === 'KeyMismatch');
