@@ -15,7 +15,13 @@ class Pair:
     """A certificate with its key, also as files."""
 
     def __init__(
-        self, folder: Path, name: str, by: Pair | None = None, *, host: str = "localhost", days: int = 2
+        self,
+        folder: Path,
+        name: str,
+        by: Pair | None = None,
+        *,
+        host: str = "localhost",
+        days: int = 2,
     ) -> None:
         """Make one: an authority, or signed ``by`` one; ``days`` below 0 for an expired one."""
         self.key = ec.generate_private_key(ec.SECP256R1())

@@ -10,7 +10,6 @@ import pytest
 from rankflow.connection import contract_converter, temporal_target
 from rankflow.contracts.models import ClusterAddress, GenerateBatchResult, ModelSpec, ObservedEngine
 
-
 data_converter = contract_converter()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,9 +116,11 @@ def test_an_input_stays_the_file_it_was_when_its_name_is_made_to_lead_elsewhere(
 
 def test_a_file_that_was_opened_in_spite_of_all_is_refused(base: Path) -> None:
     # As when a folder becomes a link between the look and the opening.
-    with (base / "roots2" / "out.jsonl").open("rb") as file:
-        with pytest.raises(RankflowError, match="not below an allowed root"):
-            check_opened(file.fileno())
+    with (
+        (base / "roots2" / "out.jsonl").open("rb") as file,
+        pytest.raises(RankflowError, match="not below an allowed root"),
+    ):
+        check_opened(file.fileno())
     with (base / "root" / "in.jsonl").open("rb") as file:
         check_opened(file.fileno())
 
@@ -139,7 +141,11 @@ def test_a_link_in_a_store_leads_nowhere_also_one_that_is_made_later(base: Path)
     (base / "root" / "runs" / "a" / "plan.json").unlink()
     (base / "root" / "runs" / "a" / "plan.json").symlink_to(base / "roots2" / "out.jsonl")
     (base / "root" / "runs" / "b").symlink_to(base / "roots2")
-    read = [store.read, store.size, lambda key: list(store.stream(key))]
+
+    def streamed(key: str) -> object:
+        return list(store.stream(key))
+
+    read: list[Callable[[str], object]] = [store.read, store.size, streamed]
     for act in read:
         with pytest.raises(RankflowError, match="not below an allowed root"):
             act("runs/a/plan.json")
@@ -152,5 +158,5 @@ def test_a_link_in_a_store_leads_nowhere_also_one_that_is_made_later(base: Path)
             store.append(key)
         with pytest.raises(RankflowError, match="not below an allowed root"):
             store.writer(key)
-    assert os.listdir(base / "roots2") == ["out.jsonl"]
+    assert [file.name for file in (base / "roots2").iterdir()] == ["out.jsonl"]
     assert b"secret" in (base / "roots2" / "out.jsonl").read_bytes()

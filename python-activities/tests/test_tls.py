@@ -24,9 +24,7 @@ KEY = "key-canary-c0ffee"
 
 
 @asynccontextmanager
-async def tls_front(
-    target: str, server: Pair, clients: Pair | None = None
-) -> AsyncGenerator[str]:
+async def tls_front(target: str, server: Pair, clients: Pair | None = None) -> AsyncGenerator[str]:
     """TLS that wants to see a certificate of ``clients``, and passes on what is in it."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(server.cert_file, server.key_file)
@@ -71,9 +69,7 @@ async def key_front(target: str, server: Pair, key: str, seen: set[str]) -> Asyn
                     await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
                 try:
                     # Without a serializer, bytes go through as they are.
-                    ask = cast(
-                        "Callable[[bytes], Awaitable[bytes]]", channel.unary_unary(method)
-                    )
+                    ask = cast("Callable[[bytes], Awaitable[bytes]]", channel.unary_unary(method))
                     return await ask(request)
                 except grpc.aio.AioRpcError as error:
                     await context.abort(error.code(), error.details() or "")
@@ -131,9 +127,7 @@ async def test_mutual_tls_lets_in_who_has_a_certificate_and_tells_the_others_why
         async with tls_front(target, good, clients) as front:
             setting(front, **mine)
             connected = await connect()
-            async with Worker(
-                connected, task_queue="tls", workflows=[Asking], activities=[greet]
-            ):
+            async with Worker(connected, task_queue="tls", workflows=[Asking], activities=[greet]):
                 answer = await connected.execute_workflow(
                     Asking.run, args=["you", "tls"], id="tls", task_queue="tls"
                 )

@@ -20,7 +20,11 @@ export function register(program: Command): void {
     .enablePositionalOptions()
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--port <n>', 'port to listen on; 0 takes a free one', integer(0, 65_535), 8081)
-    .option('--origin <url>', "web interface whose pages may ask; the local stack's by default", collect)
+    .option(
+      '--origin <url>',
+      "web interface whose pages may ask; the local stack's by default",
+      collect,
+    )
     .option('--no-auth', 'ask for no key, which only the loopback may do')
     .option('--store <folder>', 'store that holds the keys of callers')
     .addHelpText('after', HELP)

@@ -29,12 +29,12 @@ export function addKeyCommands(keys: Command, of: KeyCommands): void {
   const options = (command: Command): Command =>
     command.option('--store <folder>', 'store of the server').option('--json', 'print it as JSON');
   options(create).action(async (name: string, flags: KeyFlags) => createKey(of, name, flags));
-  options(
-    keys.command('list').description('show all keys; their secrets are not kept'),
-  ).action(async (flags: KeyFlags) => listKeys(of, flags));
-  options(
-    keys.command('revoke').description('end a key, at once').argument('<id>'),
-  ).action(async (id: string, flags: KeyFlags) => revokeKey(of, id, flags));
+  options(keys.command('list').description('show all keys; their secrets are not kept')).action(
+    async (flags: KeyFlags) => listKeys(of, flags),
+  );
+  options(keys.command('revoke').description('end a key, at once').argument('<id>')).action(
+    async (id: string, flags: KeyFlags) => revokeKey(of, id, flags),
+  );
 }
 
 async function createKey(of: KeyCommands, name: string, flags: KeyFlags): Promise<void> {

@@ -1,8 +1,12 @@
 import type { Client } from '@temporalio/client';
-import { decodeFromPayloadsAtIndex, decodeOptionalFailureToOptionalError } from '@temporalio/common/lib/internal-non-workflow/index.js';
+import {
+  decodeFromPayloadsAtIndex,
+  decodeOptionalFailureToOptionalError,
+} from '@temporalio/common/lib/internal-non-workflow/index.js';
 import proto from '@temporalio/proto';
 
 import { CONTROL_QUEUE } from '../contracts/names.js';
+import { ENCRYPTED } from '../encryption/codec.js';
 import { ENCRYPTS } from '../encryption/identity.js';
 import { ClientError } from './errors.js';
 
@@ -56,20 +60,33 @@ const LAST_EVENTS = 5;
  * @throws ClientError `KeyMismatch`
  */
 export async function refuseUnreadable(client: Client, workflowId: string): Promise<void> {
-  const { history } = await client.workflowService.getWorkflowExecutionHistoryReverse({
-    namespace: client.options.namespace,
-    execution: { workflowId },
-    maximumPageSize: LAST_EVENTS,
-  });
-  const unreadable = (history?.events ?? []).some(
+  // That it cannot be asked has been said already: why it cannot be looked at says no more.
+  const events = await lastEvents(client, workflowId).catch((): [] => []);
+  const unreadable = events.some(
     ({ workflowTaskFailedEventAttributes: failed }) =>
-      failed?.failure?.applicationFailureInfo?.type === 'KeyMismatch',
+      failed?.failure?.applicationFailureInfo?.type === 'KeyMismatch' ||
+      // A worker without keys, whose errors go as they are, without a type.
+      failed?.failure?.message?.startsWith(ENCRYPTED) === true,
   );
   if (!unreadable) return;
   throw new ClientError(
     'KeyMismatch',
     `The control worker does not have the key with which ${workflowId} is encrypted; the workflow waits for it.`,
   );
+}
+
+async function lastEvents(
+  client: Client,
+  workflowId: string,
+): Promise<proto.temporal.api.history.v1.IHistoryEvent[]> {
+  const { history } = await client.withDeadline(Date.now() + ANSWER_MS, async () =>
+    client.workflowService.getWorkflowExecutionHistoryReverse({
+      namespace: client.options.namespace,
+      execution: { workflowId },
+      maximumPageSize: LAST_EVENTS,
+    }),
+  );
+  return history?.events ?? [];
 }
 
 /** Details of the last heartbeat of an activity; undefined without one. */

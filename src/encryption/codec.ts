@@ -18,6 +18,9 @@ const CIPHER_KEY = 'encryption-cipher';
 const CIPHER_NAME = 'AES/GCM/NoPadding';
 const KEY_ID_KEY = 'encryption-key-id';
 
+/** How messages begin of payloads for which there is no key. */
+export const ENCRYPTED = 'this is encrypted';
+
 /** A payload that the keys of this process do not open. Its name is the type that workflows do not try again. */
 export class KeyMismatch extends Error {
   override readonly name = 'KeyMismatch';
@@ -44,14 +47,14 @@ export class EncryptionCodec implements PayloadCodec {
     const id = textOf(payload, KEY_ID_KEY);
     if (this.keys === undefined) {
       throw new KeyMismatch(
-        `this is encrypted (key ${id}), and this process has no keys: ${KEY_FILE} is not set`,
+        `${ENCRYPTED} (key ${id}), and this process has no keys: ${KEY_FILE} is not set`,
       );
     }
     const key = this.keys.find(id);
     if (key === undefined) {
       const known = this.keys.ids.join(', ');
       throw new KeyMismatch(
-        `this is encrypted with the key ${id}, which is not in ${this.keys.file} (it has ${known})`,
+        `${ENCRYPTED} with the key ${id}, which is not in ${this.keys.file} (it has ${known})`,
       );
     }
     const data = payload.data ?? Buffer.alloc(0);
@@ -62,7 +65,10 @@ export class EncryptionCodec implements PayloadCodec {
         authTagLength: TAG_BYTES,
       });
       decipher.setAuthTag(data.subarray(end));
-      const plain = Buffer.concat([decipher.update(data.subarray(NONCE_BYTES, end)), decipher.final()]);
+      const plain = Buffer.concat([
+        decipher.update(data.subarray(NONCE_BYTES, end)),
+        decipher.final(),
+      ]);
       return Message.decode(plain);
     } catch {
       throw new KeyMismatch(

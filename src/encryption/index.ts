@@ -1,15 +1,14 @@
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
 import type { DataConverter } from '@temporalio/common';
 
+import { paths } from '../setup/paths.js';
 import { EncryptionCodec } from './codec.js';
 import { KEY_FILE } from './key-file.js';
 import { KeyRing } from './key-ring.js';
 
-const failureConverterPath = fileURLToPath(
-  new URL(`./failure-converter${path.extname(import.meta.url)}`, import.meta.url),
-);
+/** Loaded by Node itself and bundled for workflows: the built one. */
+const failureConverterPath = path.join(paths.packageRoot, 'dist/encryption/failure-converter.cjs');
 
 /** What clients and workers read and write payloads with. */
 export interface Encryption {

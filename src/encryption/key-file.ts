@@ -20,7 +20,8 @@ const ID_FORM = /^[\w.-]{1,64}$/u;
 const HEX = /^[0-9a-f]{64}$/iu;
 const BASE64 = /^[A-Za-z0-9+/]{43}=?$/u;
 
-const FORM = 'one key a line, the one to encrypt with first: an id, a space, and 32 bytes in base64 or hex';
+const FORM =
+  'one key a line, the one to encrypt with first: an id, a space, and 32 bytes in base64 or hex';
 
 /**
  * Keys of a text, in its order; lines that are empty or begin with `#` are left out.

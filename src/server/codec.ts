@@ -6,6 +6,7 @@ import fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  LogController,
 } from 'fastify';
 import { z } from 'zod';
 
@@ -47,7 +48,7 @@ export function buildCodecApp(options: CodecOptions): FastifyInstance {
   const { codec, keys } = options;
   const app = fastify({
     loggerInstance: options.logger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_BYTES,
     genReqId: () => `req_${randomBytes(12).toString('hex')}`,
   });
@@ -90,7 +91,11 @@ export function buildCodecApp(options: CodecOptions): FastifyInstance {
   app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
     const status = error.statusCode ?? 500;
     if (status >= 500) request.log.error({ type: error.name }, 'request failed');
-    return refuse(reply, status, status >= 500 ? 'The server failed.' : 'The request cannot be read.');
+    return refuse(
+      reply,
+      status,
+      status >= 500 ? 'The server failed.' : 'The request cannot be read.',
+    );
   });
   app.get('/healthz', async () => ({ status: 'ok' }));
   return app;

@@ -92,13 +92,15 @@ async function handshakeProblem(address: string, tls: Tls): Promise<Problem | un
     // What Node cannot even read: no certificate, or a key of another one.
     return {
       message: `The certificates for Temporal cannot be used: ${(error as Error).message}.`,
-      wayOut: 'Check that the TEMPORAL_TLS_… files are in PEM form, and that the key is that of the certificate.',
+      wayOut:
+        'Check that the TEMPORAL_TLS_… files are in PEM form, and that the key is that of the certificate.',
     };
   }
 }
 
 /** Addresses are no names: TLS has none for them. */
-const nameOf = (name: string): { servername?: string } => (isIP(name) === 0 ? { servername: name } : {});
+const nameOf = (name: string): { servername?: string } =>
+  isIP(name) === 0 ? { servername: name } : {};
 
 const NO_TLS = (address: string): Problem => ({
   message: `Temporal at ${address} speaks TLS, and no TLS is configured.`,
@@ -151,7 +153,9 @@ function explain(
           wayOut: 'Set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH.',
         };
   }
-  if (/wrong.version|packet.length|http.request|before secure TLS/iu.test(`${code} ${error.message}`)) {
+  if (
+    /wrong.version|packet.length|http.request|before secure TLS/iu.test(`${code} ${error.message}`)
+  ) {
     return {
       message: `Temporal at ${address} does not speak TLS.`,
       wayOut:

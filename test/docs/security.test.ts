@@ -10,7 +10,12 @@ function threats(): string[][] {
   const text = readFileSync(path.join(paths.packageRoot, 'docs/security.md'), 'utf8');
   const section = text.slice(text.indexOf('## Threats'));
   const rows = section.split('\n').filter((line) => line.startsWith('| '));
-  return rows.slice(2).map((row) => row.slice(1, -1).split('|').map((cell) => cell.trim()));
+  return rows.slice(2).map((row) =>
+    row
+      .slice(1, -1)
+      .split('|')
+      .map((cell) => cell.trim()),
+  );
 }
 
 /** Where a test of the table is: below the tests of either language. */
@@ -38,11 +43,14 @@ describe('each line of the table of threats', () => {
     [...tests.matchAll(NAMED)].map(([text, ...rest]) => ({ text, threat, rest })),
   );
 
-  test.each(named)('names a test that there is: $text', ({ threat, rest: [file = '', func, title] }) => {
-    const found = fileOf(file);
-    expect(found, `${threat}: ${file}`).toBeDefined();
-    const text = readFileSync(found ?? '', 'utf8');
-    if (func !== undefined) expect(text).toContain(`def ${func}(`);
-    if (title !== undefined) expect(text).toContain(title);
-  });
+  test.each(named)(
+    'names a test that there is: $text',
+    ({ threat, rest: [file = '', func, title] }) => {
+      const found = fileOf(file);
+      expect(found, `${threat}: ${file}`).toBeDefined();
+      const text = readFileSync(found ?? '', 'utf8');
+      if (func !== undefined) expect(text).toContain(`def ${func}(`);
+      if (title !== undefined) expect(text).toContain(title);
+    },
+  );
 });

@@ -59,12 +59,16 @@ async function histories(client: Client): Promise<{ ids: string[]; text: string 
   for (const { execution } of executions.executions ?? []) {
     const handle = client.workflow.getHandle(execution?.workflowId ?? '', execution?.runId ?? '');
     ids.push(handle.workflowId);
-    parts.push(Buffer.from(History.encode(await handle.fetchHistory()).finish()).toString('latin1'));
-    const { raw: described } = await handle.describe();
-    const { DescribeWorkflowExecutionResponse } = proto.temporal.api.workflowservice.v1;
     parts.push(
-      Buffer.from(DescribeWorkflowExecutionResponse.encode(described).finish()).toString('latin1'),
+      Buffer.from(History.encode(await handle.fetchHistory()).finish()).toString('latin1'),
     );
+    // Not by the handle, which would decode the memo.
+    const described = await client.workflowService.describeWorkflowExecution({
+      namespace: NAMESPACE,
+      execution,
+    });
+    const { DescribeWorkflowExecutionResponse: Described } = proto.temporal.api.workflowservice.v1;
+    parts.push(Buffer.from(Described.encode(described).finish()).toString('latin1'));
   }
   return { ids, text: parts.join('\n') };
 }
@@ -170,7 +174,10 @@ it(
         TEMPORAL_TLS_CLIENT_CERT_PATH: cert,
         TEMPORAL_TLS_CLIENT_KEY_PATH: keyOfStranger,
       }),
-    ).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('refuses the client certificate') });
+    ).toMatchObject({
+      exitCode: 3,
+      stderr: expect.stringContaining('refuses the client certificate'),
+    });
     expect(await other(['list'], { RANKFLOW_ENCRYPTION_KEY_FILE: '' })).toMatchObject({
       exitCode: 2,
       stderr: expect.stringContaining('this process has no keys'),

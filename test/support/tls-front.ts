@@ -24,7 +24,11 @@ export async function tlsFront(target: string, server: Pair, clients?: Pair): Pr
     {
       ...read(server),
       ALPNProtocols: ['h2'],
-      ...(clients && { ca: readFileSync(clients.cert), requestCert: true, rejectUnauthorized: true }),
+      ...(clients && {
+        ca: readFileSync(clients.cert),
+        requestCert: true,
+        rejectUnauthorized: true,
+      }),
     },
     (outside) => {
       const inside = connect(where(target));
@@ -56,7 +60,12 @@ export async function keyFront(target: string, server: Pair, key: string): Promi
     authorizations.add(authorization ?? '');
     if (authorization !== `Bearer ${key}`) {
       stream.respond(
-        { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': '16', 'grpc-message': 'no' },
+        {
+          ':status': 200,
+          'content-type': 'application/grpc',
+          'grpc-status': '16',
+          'grpc-message': 'no',
+        },
         { endStream: true },
       );
       return;

@@ -52,19 +52,27 @@ const OUTSIDE: Readonly<Record<string, string>> = {
 };
 
 describe('with roots', () => {
-  test.each(Object.entries(OUTSIDE))('%s is refused, with one error that names them', (_, where) => {
-    const refuse = (): void => checkAllowed(where);
-    expect(refuse).toThrow(`(${at('root')}, s3://bucket/team/a)`);
-    try {
-      refuse();
-    } catch (error) {
-      expect(describeFailure(error)).toMatchObject({ type: 'PathRefused', exitCode: 2 });
-    }
-  });
+  test.each(Object.entries(OUTSIDE))(
+    '%s is refused, with one error that names them',
+    (_, where) => {
+      const refuse = (): void => checkAllowed(where);
+      expect(refuse).toThrow(`(${at('root')}, s3://bucket/team/a)`);
+      try {
+        refuse();
+      } catch (error) {
+        expect(describeFailure(error)).toMatchObject({ type: 'PathRefused', exitCode: 2 });
+      }
+    },
+  );
 
   test('what is below them is allowed, also through links that stay in', () => {
     for (const good of [
-      ...[at('root'), at('root', 'in.jsonl'), at('root', 'new', 'folder'), at('root', 'inner', 'x')],
+      ...[
+        at('root'),
+        at('root', 'in.jsonl'),
+        at('root', 'new', 'folder'),
+        at('root', 'inner', 'x'),
+      ],
       ...[at('alias', 'in.jsonl'), at('root', '..names', 'x'), `file://${at('root', 'in.jsonl')}`],
       ...['s3://bucket/team/a', 's3://bucket/team/a/', 'S3://bucket/team/a/deep/x.jsonl'],
     ])

@@ -104,7 +104,12 @@ it('nothing of a workflow stands in its history in the clear, and the codec serv
   expect((await handle.describe()).memo).toEqual({ what: CANARY });
 
   const { codec } = encryption(keys);
-  const app = buildCodecApp({ codec, origins: [], hosts: ['localhost'], logger: serverLogger(undefined, 'silent') });
+  const app = buildCodecApp({
+    codec,
+    origins: [],
+    hosts: ['localhost'],
+    logger: serverLogger(undefined, 'silent'),
+  });
   const sealed = (events.events ?? []).flatMap(
     ({ workflowExecutionStartedEventAttributes: started }) => started?.input?.payloads ?? [],
   );

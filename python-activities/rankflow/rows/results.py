@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.roots import check_allowed
 from rankflow.contracts.models import RowCounts
+from rankflow.roots import check_allowed
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
 from rankflow.rows.progress import rank_progress

@@ -72,9 +72,8 @@ class LocalStore(Store):
         return Space(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
     def read(self, key: str) -> bytes:
-        with medium(key):
-            with self._opened(key) as file:
-                return file.read()
+        with medium(key), self._opened(key) as file:
+            return file.read()
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         with medium(key), self._opened(key) as file:

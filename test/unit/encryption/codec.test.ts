@@ -178,7 +178,12 @@ test('a file that is missing, empty or wrong is named with its line, and nothing
   expect(refusal(path.join(folder, 'none')).message).toContain('is not there');
   expect(refusal(keyFile()).message).toContain('has no keys');
   const canary = 'c4a1'.repeat(15);
-  for (const line of [`k ${canary}`, canary, `k! ${'ab'.repeat(32)}`, `k ${'ab'.repeat(32)} more`]) {
+  for (const line of [
+    `k ${canary}`,
+    canary,
+    `k! ${'ab'.repeat(32)}`,
+    `k ${'ab'.repeat(32)} more`,
+  ]) {
     const { message } = refusal(keyFile(OLD, line));
     expect(message).toContain('line 4');
     expect(message).not.toContain(canary);
