@@ -53,8 +53,13 @@ const CAMPAIGN = {
   partitions: 'test/chaos/partitions.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
 };
-/** What is not for every change: `npm run test:campaign`, `test:examples` and `test:production`. */
-const BY_THEMSELVES = ['test/chaos/simulated.test.ts', 'test/jobs', 'test/production'];
+/** What is not for every change: `npm run test:campaign`, `test:examples`, `test:production` and `test:upgrade`. */
+const BY_THEMSELVES = [
+  'test/chaos/simulated.test.ts',
+  'test/jobs',
+  'test/production',
+  'test/upgrade',
+];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
