@@ -54,8 +54,8 @@ const CAMPAIGN = {
   vllm: 'test/chaos/vllm.test.ts',
   simulated: 'test/chaos/simulated.test.ts',
 };
-/** What is not for every change: `npm run test:examples` and `npm run test:production`. */
-const BY_THEMSELVES = ['test/jobs', 'test/production'];
+/** What is not for every change: `npm run test:examples`, `test:production` and `test:upgrade`. */
+const BY_THEMSELVES = ['test/jobs', 'test/production', 'test/upgrade'];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );

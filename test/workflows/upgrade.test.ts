@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { DefaultLogger, bundleWorkflowCode } from '@temporalio/worker';
+import { DefaultLogger, Runtime, bundleWorkflowCode } from '@temporalio/worker';
 import getPort from 'get-port';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -46,13 +46,15 @@ let world: World;
 let gate: { open: () => void };
 
 beforeAll(async () => {
+  Runtime.install({ logger: new DefaultLogger('ERROR') });
   const temporal = await findTemporal();
   const port = await getPort();
   server = spawn(
     temporal?.command ?? '',
     [
       ...['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', String(port)],
-      ...['--log-level', 'error', ...SOON],
+      // In a file: what is in memory alone goes when a busy machine lets all its connections end.
+      ...['--log-level', 'error', '--db-filename', path.join(folder, 'temporal.db'), ...SOON],
     ],
     { stdio: 'ignore' },
   );
@@ -82,7 +84,7 @@ function gated(batches: number): FakeRun {
   return run;
 }
 
-const describe_ = async (id: string) => harness.client.workflow.getHandle(id).describe();
+const described = async (id: string) => harness.client.workflow.getHandle(id).describe();
 
 /** The builds that did the steps of a workflow, over all its histories. */
 async function buildsOf(workflowId: string): Promise<(string | undefined)[]> {
@@ -120,18 +122,18 @@ describe('a control worker of another build beside one that runs', () => {
 
       world.run = gated(3);
       const run = await world.infer('pinned');
-      await eventually(() => world.run.inFlight === 2, 40);
+      await eventually(() => world.run.inFlight === 3, 40);
       await harness.client.workflow.getHandle(FLEET).executeUpdate(UPDATE.scaleFleet, {
         args: [{ engines: 1 }],
       });
-      const { runId: first } = await describe_(FLEET);
+      const { runId: first } = await described(FLEET);
       const was = await fleetStatus();
 
       await harness.serve(CONTROL_QUEUE, world.control(), undefined, { id: B.id, codePath });
       expect(await becomeCurrent(harness.client, B, false)).toBe('is current');
       // It is not the newest any more, and nobody told it to.
       expect(await becomeCurrent(harness.client, A, false)).toBe('a newer release is current');
-      await eventually(async () => (await describe_(FLEET)).runId !== first, 90);
+      await eventually(async () => (await described(FLEET)).runId !== first, 90);
       const is = await fleetStatus();
       expect(is).toEqual({ ...was, usage: is.usage });
       expect(is.users).toContain(inferenceWorkflowId('pinned'));

@@ -120,11 +120,16 @@ async function retire(): Promise<void> {
   if (ended.length === 0) return;
   log.info({ ended }, 'nothing is pinned to these builds any more');
   await changed();
-  await withLock(LOCK, (text) => log.info(text), 'waiting for a command', async () => {
-    // Somebody may have gone back to one of them meanwhile.
-    const needed = new Set(readConfig().processes.map(({ build }) => build));
-    ended.filter((build) => !needed.has(build)).forEach(forgetBuild);
-  });
+  await withLock(
+    LOCK,
+    (text) => log.info(text),
+    'waiting for a command',
+    async () => {
+      // Somebody may have gone back to one of them meanwhile.
+      const needed = new Set(readConfig().processes.map(({ build }) => build));
+      ended.filter((build) => !needed.has(build)).forEach(forgetBuild);
+    },
+  );
 }
 
 function lookForEnded(): void {

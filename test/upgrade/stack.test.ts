@@ -15,7 +15,7 @@ import type { RunSnapshot } from '../../src/client/snapshot.js';
 import { fleetWorkflowId, inferenceWorkflowId, rankWorkflowId } from '../../src/contracts/names.js';
 import { paths } from '../../src/setup/paths.js';
 import { eventually } from '../support/harness.js';
-import { DataFolder, parseLines, type ResultLine } from './rankflow.js';
+import { DataFolder, parseLines, type ResultLine } from '../e2e/rankflow.js';
 
 /** Real Temporal, workers and Ray; simulated engines: nothing here depends on answers. */
 const FLEET = 'upgraded';
@@ -23,7 +23,7 @@ const ENGINES = [
   ...['--model', 'made-up', '--backend', 'simulated', '--engine-arg', 'tokens_per_second=60'],
   ...['--cpus-per-engine', '1', '--fleet', FLEET, '--keep', '--batch-rows', '4'],
 ];
-const ROWS = 120;
+const ROWS = 240;
 
 const data = new DataFolder();
 const next = data.file('next');
@@ -92,6 +92,7 @@ it(
     const { address, build: before } = await json<{ address: string; build: string }>(['up']);
 
     const { build } = await json<{ build: string }>(['up'], next);
+    expect((await look(run)).state).toBe('in_progress');
     expect(build).toMatch(/^99\.0\.0-/u);
     expect((await controlWorkers()).map((one) => [one.build, one.status])).toEqual([
       [build, 'running'],
@@ -101,7 +102,6 @@ it(
     const { pid = 0 } = (await controlWorkers())[1] ?? {};
     process.kill(pid, 'SIGKILL');
     await json(['submit', data.file('few.jsonl'), '--run-id', later, ...ENGINES], next);
-    expect((await look(run)).state).toBe('in_progress');
 
     for (const id of [later, run]) {
       await eventually(async () => (await look(id)).state === 'completed', 120);
