@@ -80,8 +80,8 @@ def main() -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     if options.tensor_parallel > 1 and (options.smoke or options.gpu_share == 0):
         raise SystemExit(
-            "--tensor-parallel spreads an engine over GPUs: it needs --gpu-share 1 and as many GPUs "
-            "for each engine, and simulated engines have none"
+            "--tensor-parallel spreads an engine over GPUs: it needs --gpu-share 1 and as many "
+            "GPUs for each engine, and simulated engines have none"
         )
     if options.smoke:
         options.contenders = ["bare", "rankflow"]
@@ -90,6 +90,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         return Settings(
             model="simulated",
             backend="simulated",
+            ranks=options.ranks,
             engine_args={"tokens_per_second": _SMOKE_TOKENS_PER_SECOND},
         )
     model = Path(options.model)

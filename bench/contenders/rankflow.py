@@ -96,7 +96,7 @@ class Rankflow:
     async def _phases(self, run_id: str, asked: datetime, told: datetime) -> dict[str, float]:
         """Seconds of each phase of a finished run, from the times of its workflows.
 
-        Before and after it are the command's own: it reads and checks, and prints where results are.
+        Before and after it are the command's own: it reads and checks, and prints the result.
         """
         client = await Client.connect(self._target["address"], namespace=self._target["namespace"])
         run = await client.get_workflow_handle(f"run/{run_id}").describe()

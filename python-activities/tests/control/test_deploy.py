@@ -74,7 +74,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("tensor", "pipeline", "gpus", "share"),
-    [(2, 1, 2, 1.0), (4, 1, 4, 1.0), (4, 2, 8, 1.0), (1, 2, 2, 1.0), (2, 1, 1, 0.5), (2, 2, 1, 0.25)],
+    [
+        (2, 1, 2, 1.0),
+        (4, 1, 4, 1.0),
+        (4, 2, 8, 1.0),
+        (1, 2, 2, 1.0),
+        (2, 1, 1, 0.5),
+        (2, 2, 1, 0.25),
+    ],
 )
 def test_each_worker_of_an_engine_has_a_bundle_and_the_first_one_its_cpus(
     asked: list[dict[str, Any]], tensor: int, pipeline: int, gpus: float, share: float
