@@ -78,6 +78,11 @@ def main() -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    if options.tensor_parallel > 1 and (options.smoke or options.gpu_share == 0):
+        raise SystemExit(
+            "--tensor-parallel spreads an engine over GPUs: it needs --gpu-share 1 and as many "
+            "GPUs for each engine, and simulated engines have none"
+        )
     if options.smoke:
         options.contenders = ["bare", "rankflow"]
         options.workloads = ["equal", "mixed", "tiny"]
@@ -85,6 +90,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         return Settings(
             model="simulated",
             backend="simulated",
+            ranks=options.ranks,
             engine_args={"tokens_per_second": _SMOKE_TOKENS_PER_SECOND},
         )
     model = Path(options.model)
@@ -95,6 +101,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         max_num_seqs=options.max_num_seqs,
         max_model_len=options.max_model_len,
         gpu_share=options.gpu_share,
+        tensor_parallel=options.tensor_parallel,
+        ranks=options.ranks,
         engine_args=dict(options.engine_arg),
     )
 
@@ -131,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-model-len", type=int, default=2048)
     add("--max-num-seqs", type=int, default=256)
     add("--gpu-share", type=float, default=0.0, help="share of a GPU for one engine; 0: the CPU")
+    add("--tensor-parallel", type=int, default=1, help="GPUs of one engine")
+    add("--ranks", type=int, default=0, help="of Rankflow and the classic script; 0: as engines")
     add("--engine-arg", action="append", type=_key_value, default=[], metavar="KEY=VALUE")
     add("--together", action="store_true", help="load all contenders before the first is measured")
     add("--limit", type=float, default=1800.0, help="seconds for one load, and for one job")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 """Folder of the package: where `dist` and `python-activities` are."""
+
+
+_ROUNDING = 1e-9
+"""Shares of a card add up with rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,11 @@ class Settings:
     max_model_len: int = 2048
     max_num_seqs: int = 256
     gpu_share: float = 0.0
-    """Share of a GPU that one engine is placed on; 0 is the CPU."""
+    """Share of each of its GPUs that one engine is placed on; 0 is the CPU."""
+    tensor_parallel: int = 1
+    """GPUs of one engine, which share each layer."""
+    ranks: int = 0
+    """Data-parallel ranks of those contenders that know any; 0 for as many as engines."""
     engine_args: dict[str, Any] = field(default_factory=dict[str, Any])
     """Further vLLM engine arguments; of the simulated backend, its own."""
     backend: str = "vllm"
@@ -42,6 +51,30 @@ class Settings:
         """The model as request bodies name it."""
         return Path(self.model).name
 
+    @property
+    def all_ranks(self) -> int:
+        """How many ranks there are."""
+        return self.ranks or self.engines
+
+    @property
+    def gpus_per_engine(self) -> float:
+        """What an engine takes of the GPUs of the machine."""
+        return self.gpu_share * self.tensor_parallel
+
+    @property
+    def gpus(self) -> int:
+        """Cards that the engines need together."""
+        if self.tensor_parallel > 1:
+            return self.engines * self.tensor_parallel
+        return math.ceil(self.engines * self.gpu_share - _ROUNDING)
+
+    def cards(self, engine: int) -> list[int]:
+        """The cards of one engine, when each contender fills the first before it takes the next."""
+        if self.tensor_parallel > 1:
+            first = engine * self.tensor_parallel
+            return list(range(first, first + self.tensor_parallel))
+        return [engine // math.floor(1 / self.gpu_share + _ROUNDING)]
+
     def vllm_arguments(self) -> dict[str, Any]:
         """Keyword arguments of vLLM's engine classes."""
         cpu: dict[str, Any] = {"enforce_eager": True} if self.gpu_share == 0 else {}
@@ -51,6 +84,7 @@ class Settings:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "served_model_name": self.name,
+            **({"tensor_parallel_size": self.tensor_parallel} if self.tensor_parallel > 1 else {}),
             **cpu,
             **self.engine_args,
         }
@@ -70,7 +104,7 @@ class Settings:
         """Environment of one engine's process: on the CPU, its share of the cores."""
         common = {**os.environ, "USE_TF": "0", "HF_HUB_OFFLINE": "1"}
         if self.gpu_share > 0:
-            return common
+            return common | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.cards(engine)))}
         cores = os.cpu_count() or 1
         share = max(1, cores // self.engines)
         first = engine * share % cores

@@ -42,7 +42,7 @@ def _actors(settings: Settings) -> list[Any]:
     ray.init(
         address="local",
         num_cpus=settings.engines + 1,
-        num_gpus=1 if settings.gpu_share > 0 else 0,
+        num_gpus=settings.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
     )
@@ -53,7 +53,7 @@ def _actors(settings: Settings) -> list[Any]:
         environment = settings.engine_environment(engine)
         variables = {name: environment[name] for name in names if name in environment}
         options = actor.options(
-            num_cpus=1, num_gpus=settings.gpu_share, runtime_env={"env_vars": variables}
+            num_cpus=1, num_gpus=settings.gpus_per_engine, runtime_env={"env_vars": variables}
         )
         actors.append(options.remote(settings.vllm_arguments()))
     ray.get([one.ready.remote() for one in actors])
@@ -77,7 +77,7 @@ def main() -> None:
 
     def job(requests: Path, answers: Path) -> Result:
         bodies = [row["body"] for row in read_rows(requests)]
-        ranks = len(actors)
+        ranks = settings.all_ranks
         started = time.monotonic()
         with ThreadPoolExecutor(ranks) as pool:
             parts = [bodies[number::ranks] for number in range(ranks)]

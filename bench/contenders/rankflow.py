@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,31 @@ class Rankflow:
         settings = self._settings
         flags = [
             *("run", str(requests), "--model", settings.model, "--json", "--new"),
-            *("--engines", str(settings.engines), "--dtype", settings.dtype),
+            *("--engines", str(settings.engines), "--ranks", str(settings.all_ranks)),
+            *("--dtype", settings.dtype),
             *("--max-model-len", str(settings.max_model_len)),
             *("--max-num-seqs", str(settings.max_num_seqs)),
             *("--store", str(self._store), "--cluster", self._name, "--fleet", self._name),
             *("--backend", settings.backend),
-            *(["--gpus-per-engine", str(settings.gpu_share)] if settings.gpu_share > 0 else []),
+            *(
+                ["--gpus-per-engine", str(settings.gpus_per_engine)]
+                if settings.gpu_share > 0
+                else []
+            ),
+            *(
+                ["--tensor-parallel-size", str(settings.tensor_parallel)]
+                if settings.tensor_parallel > 1
+                else []
+            ),
             *(["--no-start"] if self._given else []),
         ]
         for name, value in settings.engine_args.items():
             flags += ["--engine-arg", f"{name}={json.dumps(value)}"]
+        begun = datetime.now(UTC)
         lines = [line for line in _run([*flags, *extra]).splitlines() if line.startswith("{")]
+        ended = datetime.now(UTC)
         (end,) = [event for event in map(json.loads, lines) if event["event"] == "result"]
-        seconds = asyncio.run(self._phases(end["runId"]))
+        seconds = asyncio.run(self._phases(end["runId"], begun, ended))
         return Result(
             rows=end["rows"],
             failed=end["failed"],
@@ -81,22 +93,26 @@ class Rankflow:
         _run(["cluster", "down", self._name, "--json"], check=False)
         shutil.rmtree(self._store)
 
-    async def _phases(self, run_id: str) -> dict[str, float]:
-        """Seconds of each phase of a finished run, from the times of its workflows."""
+    async def _phases(self, run_id: str, asked: datetime, told: datetime) -> dict[str, float]:
+        """Seconds of each phase of a finished run, from the times of its workflows.
+
+        Before and after it are the command's own: it reads and checks, and prints the result.
+        """
         client = await Client.connect(self._target["address"], namespace=self._target["namespace"])
         run = await client.get_workflow_handle(f"run/{run_id}").describe()
-        # As many ranks as engines, the default.
         handles = (
             client.get_workflow_handle(f"run/{run_id}/rank-{rank}")
-            for rank in range(self._settings.engines)
+            for rank in range(self._settings.all_ranks)
         )
         ranks = [await handle.describe() for handle in handles]
         begun = min(one.start_time for one in ranks)
         ended = max(_closed(one) for one in ranks)
         return {
+            "before": (run.start_time - asked).total_seconds(),
             "planning": (begun - run.start_time).total_seconds(),
             "generating": (ended - begun).total_seconds(),
             "finalizing": (_closed(run) - ended).total_seconds(),
+            "after": (told - _closed(run)).total_seconds(),
         }
 
 

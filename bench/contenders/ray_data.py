@@ -26,6 +26,7 @@ def _processor(settings: Settings) -> Any:
     model = arguments.pop("model")
     arguments.pop("served_model_name")
     bundle = {"GPU": settings.gpu_share} if settings.gpu_share > 0 else {"CPU": 1}
+    bundles = [bundle] * settings.tensor_parallel
     config = vLLMEngineProcessorConfig(
         model_source=model,
         engine_kwargs=arguments,
@@ -35,7 +36,7 @@ def _processor(settings: Settings) -> Any:
         chat_template_stage={"enabled": True, "num_cpus": 0.5},
         tokenize_stage={"enabled": False},
         detokenize_stage={"enabled": False},
-        placement_group_config={"bundles": [bundle]},
+        placement_group_config={"bundles": bundles},
     )
     return build_processor(config, preprocess=_before, postprocess=_after)
 
@@ -68,11 +69,10 @@ def main() -> None:
     import ray
     import ray.data
 
-    gpus = 1 if settings.gpu_share > 0 else 0
     ray.init(
         address="local",
         num_cpus=LOGICAL_CPUS + settings.engines,
-        num_gpus=gpus,
+        num_gpus=settings.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"USE_TF": "0", "HF_HUB_OFFLINE": "1"}},

@@ -105,7 +105,8 @@ def _environment(spec: ModelSpec) -> dict[str, str]:
     return variables
 
 
-def _spans_devices(spec: ModelSpec) -> bool:
+def spans_devices(spec: ModelSpec) -> bool:
+    """Whether an engine has workers on several GPUs, or several on one."""
     return spec.gpus_per_engine > 0 and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
 
 
@@ -120,7 +121,7 @@ def _find_group(name: str) -> PlacementGroup | None:
         return None
 
 
-def _devices(name: str, spec: ModelSpec) -> PlacementGroup:
+def devices_of(name: str, spec: ModelSpec) -> PlacementGroup:
     """One bundle a worker of the engine; the actor and its CPUs share the first one.
 
     vLLM's Ray executor places its workers into the actor's group. PACK: one node if it has room,
@@ -151,10 +152,10 @@ def start_engine(fleet: FleetSpec, slot: int, index: int, temporal: dict[str, st
         "num_gpus": spec.gpus_per_engine,
         "runtime_env": {"env_vars": _environment(spec)},
     }
-    if _spans_devices(spec):
+    if spans_devices(spec):
         options["num_gpus"] = 0
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            _devices(name, spec),
+            devices_of(name, spec),
             placement_group_bundle_index=0,
             placement_group_capture_child_tasks=True,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -42,7 +43,10 @@ from rankflow.engine.backend import (
     ModelFacts,
     ServerError,
 )
+from rankflow.engine.rendering import render_on_loop
 from rankflow.faults import faults
+
+log = logging.getLogger(__name__)
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _PARSERS: dict[str, TypeAdapter[Any]] = {
@@ -119,6 +123,8 @@ class VllmBackend:
                 enable_log_requests=False,
             )
         self._llm = llm
+        if not render_on_loop(llm.renderer):
+            log.info("prompts are rendered in a thread")
         tasks = await llm.get_supported_tasks()
         fields = vars(BaseFrontendArgs(**arguments.frontend)) | vars(engine)
         names = engine.served_model_name

@@ -1,8 +1,9 @@
-"""Deploying tells at once that a cluster is away, which is worth another try."""
+"""Deploying tells at once that a cluster is away; an engine gets a GPU bundle for each worker."""
 
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from rankflow.contracts.models import (
     FleetSpec,
     ModelSpec,
 )
+from rankflow.control import deploy
 from rankflow.control.process import run_child
 
 
@@ -43,3 +45,68 @@ async def test_a_cluster_that_is_away_is_told_at_once_and_may_be_retried() -> No
         )
     assert caught.value.kind == ErrorType.CLUSTER_UNAVAILABLE
     assert not caught.value.as_application_error().non_retryable
+
+
+def parallel(tensor: int, pipeline: int, gpus: float) -> ModelSpec:
+    """A model whose engine has so many workers on so many GPUs, and two CPUs."""
+    return ModelSpec(
+        model="m",
+        tensor_parallel_size=tensor,
+        pipeline_parallel_size=pipeline,
+        gpus_per_engine=gpus,
+        cpus_per_engine=2,
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Ray is asked for, in its place."""
+    groups: list[dict[str, Any]] = []
+
+    def group(bundles: list[dict[str, float]], **more: Any) -> object:
+        groups.append({"bundles": bundles, **more})
+        return object()
+
+    monkeypatch.setattr(deploy, "placement_group", group)
+    monkeypatch.setattr(deploy, "_find_group", {}.get)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "gpus", "share"),
+    [
+        (2, 1, 2, 1.0),
+        (4, 1, 4, 1.0),
+        (4, 2, 8, 1.0),
+        (1, 2, 2, 1.0),
+        (2, 1, 1, 0.5),
+        (2, 2, 1, 0.25),
+    ],
+)
+def test_each_worker_of_an_engine_has_a_bundle_and_the_first_one_its_cpus(
+    asked: list[dict[str, Any]], tensor: int, pipeline: int, gpus: float, share: float
+) -> None:
+    spec = parallel(tensor, pipeline, gpus)
+    assert deploy.spans_devices(spec)
+    deploy.devices_of("e", spec)
+    (group,) = asked
+    first, *others = group["bundles"]
+    assert first == {"GPU": share, "CPU": 2}
+    assert others == [{"GPU": share}] * (tensor * pipeline - 1)
+    # It outlives the driver that made it, as the engine's actor does.
+    assert (group["strategy"], group["lifetime"]) == ("PACK", "detached")
+
+
+def test_one_worker_or_none_on_a_gpu_needs_no_group() -> None:
+    assert not deploy.spans_devices(parallel(1, 1, 1))
+    assert not deploy.spans_devices(parallel(1, 1, 0.25))
+    assert not deploy.spans_devices(parallel(2, 1, 0))
+
+
+def test_an_engine_that_starts_again_keeps_its_devices(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = object()
+    monkeypatch.setattr(deploy, "_find_group", {"e": kept}.get)
+    assert deploy.devices_of("e", parallel(2, 1, 2)) is kept
+    assert asked == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -30,6 +31,28 @@ def test_what_the_user_gave_stays_and_a_whole_card_is_left_to_vllm() -> None:
         engine = SimpleNamespace(gpu_memory_utilization=0.4)
         sharing.limit_memory(one, engine)
         assert engine.gpu_memory_utilization == 0.4
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "gpus", "memory"),
+    # 2 of the 80 GiB of each card are not counted by vLLM.
+    [(1, 1, 0.5, 0.475), (1, 1, 0.25, 0.225), (2, 1, 1, 0.475), (2, 2, 1, 0.225), (4, 2, 8, None)],
+)
+def test_an_engine_on_several_gpus_has_its_share_of_each(
+    monkeypatch: pytest.MonkeyPatch, tensor: int, pipeline: int, gpus: float, memory: float | None
+) -> None:
+    card = SimpleNamespace(get_device_total_memory=lambda: 80 << 30)
+    platforms = SimpleNamespace(current_platform=card)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    one = ModelSpec(
+        model="m",
+        gpus_per_engine=gpus,
+        tensor_parallel_size=tensor,
+        pipeline_parallel_size=pipeline,
+    )
+    engine = SimpleNamespace(gpu_memory_utilization=0.92)
+    sharing.limit_memory(one, engine)
+    assert engine.gpu_memory_utilization == (0.92 if memory is None else memory)
 
 
 def overlap(one: ModelSpec) -> bool:

@@ -54,6 +54,14 @@ async def test_the_model_answers_a_chat(host: EngineHost) -> None:
     assert 0 < answer.completion_tokens <= 12
 
 
+async def test_prompts_are_rendered_without_a_thread(host: EngineHost) -> None:
+    """A thread that waits for a busy loop's lock feeds an engine slower than it answers."""
+    await host.answer(CHAT, question("Say a word."), "rendered")
+    backend: Any = vars(host)["_backend"]
+    executor = backend._llm.renderer._executor
+    assert not getattr(executor, "_inner", executor)._threads
+
+
 async def test_completions_and_their_options_work(host: EngineHost) -> None:
     body = {"prompt": "One two three", "max_tokens": 3, "logprobs": 2, "n": 2, "temperature": 1}
     answer = await host.answer(COMPLETIONS, body, "b")
