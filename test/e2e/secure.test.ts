@@ -56,7 +56,7 @@ async function histories(client: Client): Promise<{ ids: string[]; text: string 
   const ids: string[] = [];
   const parts: string[] = [];
   const executions = await client.workflowService.listWorkflowExecutions({ namespace: NAMESPACE });
-  for (const { execution } of executions.executions ?? []) {
+  for (const { execution = null } of executions.executions ?? []) {
     const handle = client.workflow.getHandle(execution?.workflowId ?? '', execution?.runId ?? '');
     ids.push(handle.workflowId);
     parts.push(

@@ -96,7 +96,7 @@ async function buildsOf(workflowId: string): Promise<(string | undefined)[]> {
       if (step) builds.add(step.deploymentVersion?.buildId ?? undefined);
     }
   }
-  return [...builds].toSorted();
+  return [...builds].toSorted((a = '', b = '') => a.localeCompare(b));
 }
 
 const fleetStatus = async () =>

@@ -1,4 +1,4 @@
-"""What a batch was generated twice for: told by the journals of its attempts, when it is committed."""
+"""What of a batch was generated twice, and why: told by the journals of its attempts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rankflow.store.journals import AttemptJournal
 class Redone:
     """Sums over the rows of a batch; rows and tokens count once for each time too many.
 
-    An engine that got a row may have begun it or not when it was lost: so much at most was generated
-    in vain.
+    An engine that got a row may have begun it or not when it was lost: so much at most was
+    generated in vain.
     """
 
     rows: int

@@ -14,8 +14,8 @@ from rankflow.engine.attempt import AttemptFile
 from rankflow.engine.fates import AskFates
 from rankflow.engine.host import EngineHost
 from rankflow.engine.journal import Journal
-from rankflow.engine.supersede import AttemptName
 from rankflow.engine.redone import redone
+from rankflow.engine.supersede import AttemptName
 from rankflow.engine.suspicion import (
     MAX_DEATHS,
     Death,
