@@ -1,0 +1,145 @@
+/**
+ * All checks and tests of both languages: `npm test`. The last line is `N passed, N failed`; the exit code is
+ * 0 only when something passed and nothing failed. A failed check or a file that cannot be loaded counts as
+ * one failure.
+ *
+ * `npm test -- SELECTION...` runs only tests and no checks: a word that names a `.py` file or lies in
+ * `python-activities/` goes to pytest, another one to vitest; both take their own flags after `--vitest` or
+ * `--pytest`.
+ */
+import { execa } from 'execa';
+
+import { ASIDE, pytest, root, vitest } from './testing/runners.js';
+
+/** Splits the command line into what is for vitest and what is for pytest. */
+function selection(words) {
+  const chosen = { vitest: [], pytest: [] };
+  let forced;
+  for (const word of words) {
+    if (word === '--vitest' || word === '--pytest') {
+      forced = word.slice(2);
+      continue;
+    }
+    const isPython = /\.py(?:::|$)/u.test(word) || word.startsWith('python-activities/');
+    chosen[forced ?? (isPython ? 'pytest' : 'vitest')].push(
+      word.replace(/^python-activities\//u, ''),
+    );
+  }
+  return chosen;
+}
+
+/** Runs a step that is no test runner: nothing when it works, else one failure. */
+async function step(name, work) {
+  try {
+    await work();
+    return { passed: 0, failed: 0 };
+  } catch (error) {
+    console.error(`${name} failed: ${error.shortMessage ?? error.message}`);
+    return { passed: 0, failed: 1 };
+  }
+}
+
+/** What starts stacks, Ray nodes or real engines: it has the two cores of a small machine, and the ports, for itself. */
+const HEAVY = [
+  'test/unit/stack.test.ts',
+  'test/bench',
+  'test/cluster',
+  'test/hosts',
+  'test/e2e',
+  'test/docs/guide.test.ts',
+];
+/** The short fault campaign that every change has to pass; partitions wait for something to recover most of the time. */
+const CAMPAIGN = {
+  partitions: 'test/chaos/partitions.test.ts',
+  vllm: 'test/chaos/vllm.test.ts',
+  simulated: 'test/chaos/simulated.test.ts',
+};
+/** What is not for every change: `npm run test:examples`, `test:production` and `test:upgrade`. */
+const BY_THEMSELVES = ['test/jobs', 'test/production', 'test/upgrade'];
+const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
+  name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
+);
+/** The light ones wait for timers of Temporal most of the time; each file has a namespace of its own. */
+const SIDE_BY_SIDE = ['--fileParallelism', '--maxWorkers=3'];
+
+/** Every test, in groups; those of a row go on side by side. */
+const GROUPS = [
+  [{ runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },{ runner: pytest, args: ['-m', 'not vllm'], options: ASIDE }],
+];
+const UNUSED = [
+  [
+    { runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },
+    { runner: vitest, args: [CAMPAIGN.partitions], options: ASIDE },
+    { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
+  ],
+  [{ runner: vitest, args: [CAMPAIGN.vllm] }],
+  [{ runner: vitest, args: [CAMPAIGN.simulated] }],
+  [{ runner: vitest, args: HEAVY }],
+  [{ runner: pytest, args: ['-m', 'vllm'] }],
+];
+
+/** More failures than these are no accident of a busy machine. */
+const MOST_AGAIN = 5;
+/** Failures of a first try that did not happen again. */
+const unsteady = [];
+
+async function everything() {
+  const counts = [];
+  for (const row of GROUPS) {
+    const all = await Promise.all(row.map((group) => group.runner(group.args, group.options)));
+    for (const [index, { runner }] of row.entries()) counts.push(await again(runner, all[index]));
+  }
+  return counts;
+}
+
+/**
+ * Files with failed tests are run once more, by themselves: now and then a busy machine exceeds a limit of time.
+ * What passes then is named at the end, as it may be a race all the same.
+ */
+async function again(runner, first) {
+  const { passed, failed, failures } = first;
+  if (failed === 0 || failed !== failures.length || failed > MOST_AGAIN) return first;
+  const second = await runner([...new Set(failures.map(({ file }) => file))]);
+  if (second.passed === 0) return first;
+  const still = new Set(second.failures.map(({ name }) => name));
+  unsteady.push(...failures.filter(({ name }) => !still.has(name)));
+  return { ...second, passed: passed + failed - second.failed };
+}
+
+function show(title, { name, message }) {
+  const lines = message.split('\n').slice(0, 12);
+  console.log(`\n${title} ${name}\n${lines.map((line) => `  ${line}`).join('\n')}`);
+}
+
+const words = process.argv.slice(2);
+const chosen = selection(words);
+const results = [
+  await step('build', () =>
+    execa('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' }),
+  ),
+];
+if (results[0].failed === 0) {
+  results.push(
+    await step('set-up', async () => {
+      const { setUp } = await import('../dist/setup/index.js');
+      const jobs = chosen.vitest.some((name) => name.startsWith('test/jobs'));
+      await setUp({ log: (line) => console.error(line), jobs });
+    }),
+  );
+}
+if (results.every(({ failed }) => failed === 0)) {
+  if (words.length === 0) {
+    results.push(
+      ...(await everything()),
+    );
+  }
+  if (chosen.vitest.length > 0) results.push(await vitest(chosen.vitest));
+  if (chosen.pytest.length > 0) results.push(await pytest(chosen.pytest));
+}
+
+for (const one of unsteady) show('FAILED ONCE, passed by itself:', one);
+for (const one of results.flatMap(({ failures = [] }) => failures)) show('FAILED', one);
+const sum = (key) => results.reduce((total, counts) => total + counts[key], 0);
+const [passed, failed] = [sum('passed'), sum('failed')];
+process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+console.log(`${passed} passed, ${failed} failed`);
