@@ -52,10 +52,14 @@ const HEAVY = [
 const CAMPAIGN = {
   partitions: 'test/chaos/partitions.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
-  simulated: 'test/chaos/simulated.test.ts',
 };
-/** What is not for every change: `npm run test:examples`, `test:production` and `test:upgrade`. */
-const BY_THEMSELVES = ['test/jobs', 'test/production', 'test/upgrade'];
+/** What is not for every change: `npm run test:campaign`, `test:examples`, `test:production` and `test:upgrade`. */
+const BY_THEMSELVES = [
+  'test/chaos/simulated.test.ts',
+  'test/jobs',
+  'test/production',
+  'test/upgrade',
+];
 const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
   name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
 );
@@ -70,7 +74,6 @@ const GROUPS = [
     { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
   ],
   [{ runner: vitest, args: [CAMPAIGN.vllm] }],
-  [{ runner: vitest, args: [CAMPAIGN.simulated] }],
   [{ runner: vitest, args: HEAVY }],
   [{ runner: pytest, args: ['-m', 'vllm'] }],
 ];
