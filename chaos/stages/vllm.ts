@@ -16,7 +16,8 @@ const RUN_ENDS_S = 1800;
 
 /** Flags of `rankflow run` for real engines. */
 export const realFlags = (): string[] => [
-  ...['--model', 'SmolLM2-135M-Instruct', '--dtype', 'bfloat16', '--max-model-len', '1024'],
+  // A processor without AVX-512 computes in float32 four times as fast as in bfloat16.
+  ...['--model', 'SmolLM2-135M-Instruct', '--dtype', 'float32', '--max-model-len', '1024'],
   ...['--engines', `${ENGINES}`, '--nodes', `${ENGINES}`, '--ranks', '2', '--batch-rows', '30'],
   // What a core decodes side by side: on a GPU it would be hundreds, of a run with many more rows.
   ...['--max-num-seqs', '32'],
