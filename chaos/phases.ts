@@ -82,6 +82,8 @@ const inference = async ({ stack, runId }: Trial): Promise<InferenceStatus | und
 const STEP_MS = 1.5;
 /** Rows before the end of a batch from which an engine is followed step by step. */
 const CLOSE_ROWS = 3;
+/** A batch whose last rows take longer than this is left alone: other ones end as well. */
+const CLOSE_MS = 15_000;
 
 /**
  * Brings one engine to a halt between its last row of a batch and the commit of it: the engine is stopped and
@@ -115,8 +117,7 @@ async function stepIntoCommit(engine: Engine, trial: Trial): Promise<string | un
   if (close === undefined) return undefined;
   const batch = close.split('/')[0] ?? '';
   const started = Date.now();
-  // A batch whose last rows take longer than this is left alone: other ones end as well.
-  while (Date.now() - started < 3000) {
+  while (Date.now() - started < CLOSE_MS) {
     if (!signal(engine.pid, 'SIGSTOP')) return undefined;
     await view.poll();
     if (view.commits.has(batch)) break;
