@@ -116,7 +116,10 @@ export function addEngineOptions(command: Command): Command {
   return command
     .option('--tokenizer <name>', 'tokenizer, when it is not the own one of the model')
     .option('--revision <revision>', 'hub revision: branch, tag or commit')
-    .option('--dtype <dtype>', 'auto, bfloat16, float16 or float32')
+    .option(
+      '--dtype <dtype>',
+      'auto (what the weights are in; float32 on x86 without AVX-512), bfloat16, float16 or float32',
+    )
     .option('--max-model-len <tokens>', 'context length', numeric)
     .option('--tensor-parallel-size <n>', 'GPUs that share each layer', numeric)
     .option('--pipeline-parallel-size <n>', 'stages of layers', numeric)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -37,9 +38,13 @@ def backend_factory(spec: ModelSpec, slot: int) -> BackendFactory:
 
     def vllm() -> Backend:
         from rankflow.engine.environment import check_model_folder, prepare_environment
+        from rankflow.engine.prefork import METHOD, fork_from_server, start_server
 
         check_model_folder(spec)
         prepare_environment(spec, slot)
+        if spec.gpus_per_engine == 0 and METHOD not in os.environ:
+            start_server()
+            fork_from_server()
         # Imports vLLM: many seconds, and only after the environment is set.
         from rankflow.engine.adapter import VllmBackend
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -52,6 +53,35 @@ async def test_the_model_answers_a_chat(host: EngineHost) -> None:
     assert "Paris" in answer.body["choices"][0]["message"]["content"]
     assert answer.body["model"] == "SmolLM2-135M-Instruct"
     assert 0 < answer.completion_tokens <= 12
+
+
+async def test_its_processes_are_forks_that_import_nothing_again(host: EngineHost) -> None:
+    children = {child: " ".join(child.cmdline()) for child in psutil.Process().children()}
+    (server,) = [
+        child for child, title in children.items() if "multiprocessing.forkserver" in title
+    ]
+    forks = sorted(" ".join(fork.cmdline()).strip() for fork in server.children())
+    assert forks == ["VLLM::EngineCore", "VLLM::Worker"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "asked", "taken"),
+    [
+        ("AVX2", "auto", "float32"),
+        ("AVX2", "bfloat16", "bfloat16"),
+        ("AVX512", "auto", "auto"),
+        ("DEFAULT", "auto", "auto"),
+    ],
+)
+async def test_auto_is_float32_where_bfloat16_is_slow(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch, capability: str, asked: str, taken: str
+) -> None:
+    # Imports vLLM, in the environment that the engine prepared.
+    from rankflow.engine.arguments import engine_arguments
+
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    asking = ModelSpec.model_validate(spec().model_dump() | {"dtype": asked})
+    assert engine_arguments(asking).engine.dtype == taken
 
 
 async def test_prompts_are_rendered_without_a_thread(host: EngineHost) -> None:
