@@ -46,7 +46,12 @@ const PATIENCE_S = 400;
  * @throws PhaseMissed when the run never gets there, or ends before
  */
 export async function reach(phase: Phase, trial: Trial): Promise<Aim> {
-  if (phase === 'commit') return reachCommit(trial);
+  // Nothing is committed before engines have loaded, which takes a time of its own.
+  await comeTo(phase === 'commit' ? 'generate' : phase, trial);
+  return phase === 'commit' ? reachCommit(trial) : NOTHING_HELD;
+}
+
+async function comeTo(phase: Exclude<Phase, 'commit'>, trial: Trial): Promise<void> {
   const there = await poll(
     async () => {
       if (trial.ended) return false;
@@ -57,7 +62,6 @@ export async function reach(phase: Phase, trial: Trial): Promise<Aim> {
   );
   if (there !== true)
     throw new PhaseMissed(`run ${trial.runId} did not come to its phase ${phase}`);
-  return NOTHING_HELD;
 }
 
 /** A phase is recognised by the processes that only it has, by the store, and by the queries of the workflows. */
@@ -80,8 +84,11 @@ const inference = async ({ stack, runId }: Trial): Promise<InferenceStatus | und
 
 /** Milliseconds for which an engine runs between two looks at it: a commit takes a few times that. */
 const STEP_MS = 1.5;
-/** Rows before the end of a batch from which an engine is followed step by step. */
-const CLOSE_ROWS = 3;
+/**
+ * Rows before the end of a batch from which an engine is followed step by step: those that began together and are as
+ * long as they may be end together.
+ */
+const CLOSE_ROWS = 20;
 /** A batch whose last rows take longer than this is left alone: other ones end as well. */
 const CLOSE_MS = 15_000;
 
