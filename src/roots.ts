@@ -58,7 +58,9 @@ function isBelow(location: string, root: string): boolean {
     return outside.every((part, index) => part === inside[index]);
   }
   if (!isPlain(here)) return false;
-  const relative = path.relative(realPath(there), realPath(here));
+  const [above, below] = [realPath(there), realPath(here)];
+  if (above === undefined || below === undefined) return false;
+  const relative = path.relative(above, below);
   return relative !== '..' && !relative.startsWith(`..${path.sep}`);
 }
 
@@ -79,8 +81,11 @@ function localPath(location: string): string | undefined {
   }
 }
 
-/** Where a path leads: what is there of it is followed, also through links, and the rest is added. */
-function realPath(file: string): string {
+/**
+ * Where a path leads: what is there of it is followed, also through links, and the rest is added; undefined when that
+ * cannot be known.
+ */
+function realPath(file: string): string | undefined {
   const rest: string[] = [];
   for (let there = path.normalize(file); ; there = path.dirname(there)) {
     try {
@@ -88,7 +93,7 @@ function realPath(file: string): string {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       // A link that leads nowhere yet may lead anywhere tomorrow, and what may not be looked at is not known.
-      if (code !== 'ENOENT' || isLink(there)) return path.parse(there).root;
+      if (code !== 'ENOENT' || isLink(there)) return undefined;
       rest.unshift(path.basename(there));
     }
   }
@@ -104,7 +109,8 @@ function segmentsOf(address: string): string[] | undefined {
   const parts = rest.replace(/\/+$/u, '').split('/');
   const leads = (part: string): boolean => {
     const name = decoded(part);
-    return ['', '.', '..'].includes(name) || /[/\\]/u.test(name);
+    // A parser of addresses drops what follows `?` and `#`, tabs, line ends and blanks around it.
+    return ['', '.', '..'].includes(name.trim()) || /[/\\?#\p{Cc}]/u.test(name);
   };
   return parts.some(leads) ? undefined : [scheme.toLowerCase(), ...parts];
 }

@@ -119,4 +119,6 @@ def _settings() -> ClientConnectConfig:
     try:
         return ClientConfig.load_client_connect_config()
     except Exception as error:
-        raise RuntimeError(f"Temporal's settings cannot be read: {error}") from error
+        # Further lines quote the file, which may hold a key.
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(f"Temporal's settings cannot be read: {reason}") from None

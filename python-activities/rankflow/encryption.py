@@ -97,7 +97,7 @@ def read_keys(file: Path) -> dict[str, bytes]:
                 f"others may read the keys in {file} (its mode is "
                 f"{stat.S_IMODE(status.st_mode):04o}): chmod 600 {file}"
             )
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise KeyFileError(
             f"the file of encryption keys {file}, which {KEY_FILE} names, cannot be read "

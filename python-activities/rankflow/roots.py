@@ -7,6 +7,7 @@ set. The setting of the process that touches a file counts. The twin of ``src/ro
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from urllib.parse import unquote
 from rankflow.contracts.errors import ErrorType, RankflowError
 
 ROOTS = "RANKFLOW_ALLOWED_ROOTS"
+_LEADS = re.compile(r"[/\\?#\x00-\x1f\x7f-\x9f]")
+"""In a part of a key: a parser of addresses drops what follows ``?`` and ``#``, and tabs."""
 
 
 def allowed_roots() -> tuple[str, ...] | None:
@@ -101,9 +104,8 @@ def _segments(address: str) -> list[str] | None:
     """Scheme, bucket and the parts of the key; None when one of them could lead elsewhere."""
     scheme, _, rest = address.partition("://")
     parts = rest.rstrip("/").split("/")
-    if not all(parts) or any(unquote(part) in (".", "..") for part in parts):
-        return None
-    if any("/" in unquote(part) or "\\" in part for part in parts):
+    names = [unquote(part) for part in parts]
+    if any(name.strip() in ("", ".", "..") or _LEADS.search(name) for name in names):
         return None
     return [scheme.lower(), *parts]
 

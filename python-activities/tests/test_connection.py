@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,3 +48,14 @@ def test_the_server_is_the_one_that_temporals_own_settings_name(
     monkeypatch.setenv("TEMPORAL_NAMESPACE", "batch")
     target = temporal_target()
     assert (target.address, target.namespace) == ("server:7000", "batch")
+
+
+def test_settings_that_cannot_be_read_are_refused_without_what_is_in_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profiles = tmp_path / "temporal.toml"
+    profiles.write_text('[profile.default]\naddress = "a:7233"\napi_key = eyJhb-canary-51c7\n')
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(profiles))
+    with pytest.raises(RuntimeError, match="settings cannot be read") as caught:
+        temporal_target()
+    assert "canary" not in "".join(traceback.format_exception(caught.value))

@@ -68,6 +68,8 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const { TemporalRuns } = await import('../server/runs.js');
   const { KeyStore } = await import('../server/keys.js');
   const { withClient } = await import('../client/connection.js');
+  const { requireSameEncryption } = await import('../client/encryption.js');
+  const { encryption } = await import('../encryption/index.js');
 
   const store = await storeFolder(flags.store);
   const served = await readModels({ ...flags, store }, command);
@@ -77,9 +79,11 @@ async function run(flags: Flags, command: Command): Promise<void> {
   }
   await startStackUnless(!flags.start);
   await withClient(async (client) => {
-    const runs = new TemporalRuns(client, served, (where, prepared) =>
-      startOnCluster(where, prepared, flags),
-    );
+    const runs = new TemporalRuns(client, served, async (where, prepared) => {
+      // Nobody may have worked when this server connected.
+      await requireSameEncryption(where, encryption().on);
+      return startOnCluster(where, prepared, flags);
+    });
     const server = await createServer({
       ...{ store, runs, models: new Set(served.keys()) },
       limits: { bytes: flags.maxFileMb * 1_000_000, rows: flags.maxRows },

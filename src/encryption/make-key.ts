@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { link, open, readFile, rename, rm } from 'node:fs/promises';
+import { link, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { newKeyLine, readKeys } from './key-file.js';
@@ -27,6 +27,12 @@ export async function addKey(
   try {
     const handle = await open(temporary, 'wx', 0o600);
     try {
+      if (there) {
+        // It stays the file of whom it was, who reads it.
+        const { uid, gid, mode } = await stat(file);
+        await handle.chown(uid, gid);
+        await handle.chmod(mode & 0o777);
+      }
       await handle.writeFile(first ? own + ended : ended + own);
       await handle.sync();
     } finally {

@@ -67,7 +67,10 @@ export function buildCodecApp(options: CodecOptions): FastifyInstance {
     }
     const key = /^Bearer\s+(\S+)\s*$/iu.exec(request.headers.authorization ?? '')?.[1];
     const caller = key === undefined ? undefined : await keys.verify(key);
-    if (caller !== undefined) return undefined;
+    if (caller !== undefined) {
+      request.log = request.log.child({ key: caller.keyId });
+      return undefined;
+    }
     void reply.header('www-authenticate', 'Bearer');
     return refuse(reply, 401, 'A good key is needed: Authorization: Bearer KEY.');
   });

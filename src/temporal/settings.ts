@@ -27,6 +27,7 @@ export function temporalSettings(): TemporalSettings {
   const options = read(() => toClientOptions(profile)).connectionOptions;
   checkPair(profile);
   const { address, tls, apiKey, metadata } = options;
+  if (typeof apiKey === 'string') checkKey(apiKey);
   return {
     ...(address !== undefined && { address }),
     namespace: profile.namespace ?? 'default',
@@ -58,18 +59,36 @@ function checkPair({ tls }: Profile): void {
   );
 }
 
+/** The library that sends it would quote it in its error. */
+function checkKey(apiKey: string): void {
+  if (/^[\x21-\x7e]+$/u.test(apiKey)) return;
+  throw new ClientError(
+    'Usage',
+    'The API key for Temporal has a blank, a line end or another character that cannot be sent.',
+    {
+      wayOut:
+        'Mend TEMPORAL_API_KEY, or api_key in temporal.toml: often it is a line end after the key.',
+    },
+  );
+}
+
 function read<T>(load: () => T): T {
   try {
     return load();
   } catch (error) {
-    const { code, path: file } = error as NodeJS.ErrnoException;
-    const reason =
-      file === undefined
-        ? String(error)
-        : `${file} ${code === 'ENOENT' ? 'is not there' : `cannot be read (${code})`}`;
-    throw new ClientError('Usage', `Temporal's settings cannot be read: ${reason}`, {
+    throw new ClientError('Usage', `Temporal's settings cannot be read: ${reasonOf(error)}`, {
       wayOut: WAY_OUT,
-      cause: error,
     });
   }
+}
+
+/** Why settings cannot be read, without what is in them: a parser quotes lines, which may hold a key. */
+function reasonOf(error: unknown): string {
+  const { code, path: file } = error as NodeJS.ErrnoException;
+  const { line, column } = error as { line?: number; column?: number };
+  if (line !== undefined) {
+    return `the file of profiles is not TOML (line ${line}, column ${column})`;
+  }
+  if (file === undefined) return String(error);
+  return `${file} ${code === 'ENOENT' ? 'is not there' : `cannot be read (${code})`}`;
 }

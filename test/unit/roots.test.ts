@@ -45,6 +45,10 @@ const OUTSIDE: Readonly<Record<string, string>> = {
   'a prefix that begins alike': 's3://bucket/team/ab/x',
   'two dots in a bucket': 's3://bucket/team/a/../b/x',
   'the same, written otherwise': 's3://bucket/team/a/%2e%2e/b/x',
+  'two dots and what a parser drops': 's3://bucket/team/a/..?x/b',
+  'the same with a fragment': 's3://bucket/team/a/..#x/b',
+  'the same with a tab': 's3://bucket/team/a/.\t./b/x',
+  'the same with a blank': 's3://bucket/team/a/.. ',
   'an empty part': 's3://bucket/team/a//x',
   'another kind of store': 'gs://bucket/team/a/x',
   'the bucket by its web address': 'https://bucket.s3.amazonaws.com/team/a/x',
@@ -83,6 +87,16 @@ describe('with roots', () => {
     vi.stubEnv('RANKFLOW_ALLOWED_ROOTS', at('alias'));
     expect(() => checkAllowed(at('root', 'in.jsonl'))).not.toThrow();
     expect(() => checkAllowed(at('roots2', 'out.jsonl'))).toThrow('not below');
+  });
+
+  test('a root of which nobody can tell where it is allows nothing, and takes nothing from the others', () => {
+    for (const roots of [[at('root', 'dangling')], [at('root', 'dangling'), at('roots2')]]) {
+      vi.stubEnv('RANKFLOW_ALLOWED_ROOTS', roots.join(','));
+      for (const where of ['/etc/hosts', at('root', 'in.jsonl'), at('root', 'dangling', 'x')]) {
+        expect(() => checkAllowed(where), where).toThrow('not below');
+      }
+    }
+    expect(() => checkAllowed(at('roots2', 'out.jsonl'))).not.toThrow();
   });
 
   test('a root that makes no sense allows nothing', () => {

@@ -397,11 +397,12 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     // Ray restarts it where there is room; its replacement is there already.
     await ray.crash(spec, 1);
     await eventually(() => ray.executed.includes('stop 1 (drained)'), 45);
-    await eventually(async () => (await statusOf('lost')).slots.length === 2, 45);
-    expect(await slotsOf('lost')).toEqual([
-      [0, 'ready'],
-      [2, 'ready'],
-    ]);
+    await expect
+      .poll(async () => slotsOf('lost'), { timeout: 45_000 })
+      .toEqual([
+        [0, 'ready'],
+        [2, 'ready'],
+      ]);
     await stop('lost');
   });
 });

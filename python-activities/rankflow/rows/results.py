@@ -1,6 +1,7 @@
 """Reading what a finished run answered, and what there is in a store."""
 
 import json
+import secrets
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import RowCounts
-from rankflow.roots import check_allowed
+from rankflow.roots import check_allowed, check_opened
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import find_plan
 from rankflow.rows.progress import rank_progress
@@ -151,9 +152,11 @@ def _target(out: Path | None, stdout: BinaryIO) -> Generator[BinaryIO]:
         stdout.flush()
         return
     check_allowed(str(out.absolute()))
-    temporary = out.with_name(f".{out.name}.part")
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("wb") as file:
+        # A name that nobody can know, and nothing that is there already: no link leads elsewhere.
+        with temporary.open("xb") as file:
+            check_opened(file.fileno())
             yield file
         temporary.replace(out)
     except OSError as error:

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { defaultPayloadConverter, type Payload } from '@temporalio/common';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, onTestFinished, test, vi } from 'vitest';
 
 import { describeFailure } from '../../../src/client/errors.js';
 import { EncryptionCodec } from '../../../src/encryption/codec.js';
@@ -114,9 +114,21 @@ test('a key that is added to the file is known without a restart', async () => {
   await expect(unseal(codec, sealed)).rejects.toThrow('the key new, which is not in');
   writeFileSync(file, `${OLD}\n${NEW}\n`);
   expect(await unseal(codec, sealed)).toEqual(CANARY);
-  // A file that is broken for a moment costs nothing.
+});
+
+test('the first key of a file that changes encrypts after seconds; one that is broken for a moment changes nothing', async () => {
+  const file = keyFile(OLD);
+  const codec = new EncryptionCodec(new KeyRing(file));
+  const idIn = async (ms: number): Promise<string> => {
+    vi.setSystemTime(Date.now() + ms);
+    return text((await seal(codec, 1)).metadata?.['encryption-key-id']);
+  };
+  vi.useFakeTimers({ toFake: ['Date'] });
+  onTestFinished(() => void vi.useRealTimers());
   writeFileSync(file, 'half a li');
-  expect(await unseal(codec, sealed)).toEqual(CANARY);
+  expect(await idIn(6_000)).toBe('old');
+  writeFileSync(file, `${NEW}\n${OLD}\n`);
+  expect(await idIn(6_000)).toBe('new');
 });
 
 test('a changed byte anywhere is noticed', async () => {

@@ -65,6 +65,8 @@ test('payloads are decoded, and encoded back, in the form of the web interface',
   expect(again.json()).toEqual({ payloads });
   expect(logged.join('')).not.toContain('c0de');
   expect(logged.join('')).not.toContain(key);
+  // Who asked, and what for: never with what.
+  expect(logged.join('')).toContain('"key":');
 });
 
 test('without a good key nothing is decoded', async () => {
