@@ -57,12 +57,23 @@ function jsonSchema() {
   return `${JSON.stringify(document, undefined, 2)}\n`;
 }
 
+/**
+ * What people write is checked in TypeScript, strictly. What passes between programs may come from a newer release:
+ * Python leaves out what it does not know.
+ */
+const withoutStrictness = (schema) =>
+  JSON.stringify(
+    JSON.parse(schema, (key, value) =>
+      key === 'additionalProperties' && value === false ? undefined : value,
+    ),
+  );
+
 async function pythonModels(schema) {
   const folder = mkdtempSync(path.join(tmpdir(), 'rankflow-contracts-'));
   try {
     const input = path.join(folder, 'schema.json');
     const output = path.join(folder, 'models.py');
-    writeFileSync(input, schema);
+    writeFileSync(input, withoutStrictness(schema));
     await execa(path.join(paths.venv, 'bin/datamodel-codegen'), [
       ...['--input', input, '--input-file-type', 'jsonschema', '--output', output],
       ...['--output-model-type', 'pydantic_v2.BaseModel', '--target-python-version', '3.11'],

@@ -172,9 +172,16 @@ export async function jobView(client: Client, jobId: string): Promise<JobView> {
     startedAt: description.startTime,
     ...(description.closeTime && { closedAt: description.closeTime }),
   };
-  const status = await queryWorkflow<JobStatus>(client, jobWorkflowId(jobId));
+  const runs = description.status.name === 'RUNNING';
+  const status = await queryWorkflow<JobStatus>(client, jobWorkflowId(jobId)).catch(
+    (error: unknown) => {
+      if (runs) throw error;
+      // The build that it was pinned to may be gone: then its result is what is left.
+      return undefined;
+    },
+  );
   const attempts = status?.attempts ?? [];
-  if (description.status.name === 'RUNNING') {
+  if (runs) {
     const { heartbeat, trouble } = await pendingOf(client, description);
     const problem = trouble ?? status?.problem?.message;
     return {

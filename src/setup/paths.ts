@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -11,13 +12,17 @@ export const keptAs = existsSync(keptFile)
   ? (JSON.parse(readFileSync(keptFile, 'utf8')) as { packageRoot: string; build: string })
   : undefined;
 const packageRoot = keptAs?.packageRoot ?? folder;
-const home = path.resolve(process.env['RANKFLOW_HOME'] ?? path.join(packageRoot, '.rankflow'));
+/** A package manager replaces the whole folder of a package that it has installed. */
+const isInstalled = packageRoot.split(path.sep).includes('node_modules');
+const home = path.resolve(
+  process.env['RANKFLOW_HOME'] ?? path.join(isInstalled ? homedir() : packageRoot, '.rankflow'),
+);
 
 /** Where Rankflow keeps what it installs, starts and writes. Everything lies below `home`. */
 export const paths = {
   packageRoot,
   pythonProject: path.join(packageRoot, 'python-activities'),
-  /** Data folder: `$RANKFLOW_HOME`, else `.rankflow` beside `package.json`. */
+  /** Data folder: `$RANKFLOW_HOME`, else `.rankflow` beside `package.json`, of an installed package in `~`. */
   home,
   bin: path.join(home, 'bin'),
   venv: path.join(home, 'venv'),

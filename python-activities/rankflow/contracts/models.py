@@ -19,7 +19,6 @@ class RankflowContracts(RootModel[Any]):
 
 class BatchHeartbeat(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     engine: str
@@ -33,7 +32,6 @@ class BatchHeartbeat(BaseModel):
 
 class BatchLimits(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     max_rows: Annotated[int, Field(alias="maxRows", gt=0)] = 256
@@ -45,7 +43,6 @@ class BatchLimits(BaseModel):
 
 class BatchRange(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     first: Annotated[int, Field(ge=0)]
@@ -54,7 +51,6 @@ class BatchRange(BaseModel):
 
 class CanaryInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     spec_hash: Annotated[str, Field(alias="specHash")]
@@ -62,7 +58,6 @@ class CanaryInput(BaseModel):
 
 class CanaryResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     engine: str
@@ -79,7 +74,6 @@ class CanaryResult(BaseModel):
 
 class CheckEngineArgumentsResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     max_model_len: Annotated[int, Field(alias="maxModelLen", gt=0)]
@@ -88,7 +82,6 @@ class CheckEngineArgumentsResult(BaseModel):
 
 class CheckStoreRoomInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     store: str
@@ -105,7 +98,6 @@ class CheckStoreRoomInput(BaseModel):
 
 class ClusterAddress(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -120,7 +112,6 @@ class Worker(RootModel[int]):
 
 class ClusterPorts(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     gcs: Annotated[
@@ -161,7 +152,6 @@ class ClusterPorts(BaseModel):
 
 class DrainInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     spec_hash: Annotated[str, Field(alias="specHash")]
@@ -170,7 +160,6 @@ class DrainInput(BaseModel):
 
 class DrainResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     engine: Annotated[
@@ -197,7 +186,6 @@ class DrainResult(BaseModel):
 
 class ExecuteFleetPlanResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     started: list[int]
@@ -207,7 +195,6 @@ class ExecuteFleetPlanResult(BaseModel):
 
 class ExistingProvider(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     provider: Literal["existing"]
@@ -223,7 +210,6 @@ class ExistingProvider(BaseModel):
 
 class FinalizeRunInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run_id: Annotated[str, Field(alias="runId")]
@@ -236,7 +222,6 @@ class FinalizeRunInput(BaseModel):
 
 class FinalizeRunResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     rows: Annotated[int, Field(ge=0)]
@@ -251,7 +236,6 @@ class FinalizeRunResult(BaseModel):
 
 class FleetScaling(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     min_engines: Annotated[
@@ -275,7 +259,6 @@ class FleetScaling(BaseModel):
 
 class GenerateBatchInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run_id: Annotated[str, Field(alias="runId")]
@@ -299,7 +282,6 @@ class GenerateBatchInput(BaseModel):
 
 class Fleet(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     name: str
@@ -323,7 +305,6 @@ class Fleet(BaseModel):
 
 class InputProblem(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     line: Annotated[
@@ -339,7 +320,6 @@ class InputProblem(BaseModel):
 
 class InputSpec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     uri: Annotated[
@@ -366,7 +346,6 @@ class InputSpec(BaseModel):
 
 class LocalProvider(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     provider: Literal["local"]
@@ -397,7 +376,6 @@ class PassItem(RootModel[str]):
 
 class NodeEnvironment(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     python: Annotated[
@@ -443,7 +421,6 @@ CustomAdditionalProperty = TypeAliasType(
 
 class NodeResources(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
         regex_engine="python-re",
     )
@@ -470,7 +447,6 @@ class NodeResources(BaseModel):
 
 class ObservedEngine(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     slot: Annotated[int, Field(ge=0)]
@@ -490,7 +466,6 @@ class ObservedEngine(BaseModel):
 
 class PlanSummary(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run_id: Annotated[str, Field(alias="runId")]
@@ -514,7 +489,6 @@ class PlanSummary(BaseModel):
 
 class PreemptionNotice(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     node_id: Annotated[
@@ -533,7 +507,6 @@ class PreemptionNotice(BaseModel):
 
 class RankProgressInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run_id: Annotated[str, Field(alias="runId")]
@@ -543,7 +516,6 @@ class RankProgressInput(BaseModel):
 
 class RedoneWork(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     rows: Annotated[int, Field(ge=0)]
@@ -560,7 +532,6 @@ class RedoneWork(BaseModel):
 
 class RowCounts(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     batches: Annotated[int, Field(ge=0)]
@@ -572,7 +543,6 @@ class RowCounts(BaseModel):
 
 class RunPriority(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     key: Annotated[int, Field(description="1 goes before 2, and so on", ge=1, le=5)] = 3
@@ -619,7 +589,6 @@ class RunState(
 
 class SecretRef(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     env: Annotated[
@@ -643,7 +612,6 @@ class JumpItem(RootModel[str]):
 
 class SshLogin(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     user: Annotated[str | None, Field(pattern="^[A-Za-z_][\\w.-]*$")] = None
@@ -687,7 +655,6 @@ LabelsAdditionalProperty = TypeAliasType(
 
 class SshNode(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]{0,62}$")]
@@ -728,7 +695,6 @@ class SetupItem(RootModel[list[str]]):
 
 class SshProvider(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     provider: Literal["ssh"]
@@ -784,7 +750,6 @@ class SshProvider(BaseModel):
 
 class StoreRoom(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     free_bytes: Annotated[
@@ -799,7 +764,6 @@ class StoreRoom(BaseModel):
 
 class ClusterSpec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -808,7 +772,6 @@ class ClusterSpec(BaseModel):
 
 class GenerateBatchResult(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     rank: Annotated[int, Field(ge=0)]
@@ -843,7 +806,6 @@ class GenerateBatchResult(BaseModel):
 
 class ModelSpec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     model: Annotated[
@@ -898,7 +860,6 @@ class ModelSpec(BaseModel):
 
 class RankProgress(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     committed: RowCounts
@@ -909,7 +870,6 @@ class RankProgress(BaseModel):
 
 class RunSpec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run_id: Annotated[
@@ -936,7 +896,6 @@ class RunSpec(BaseModel):
 
 class CheckEngineArgumentsInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     model: ModelSpec
@@ -944,7 +903,6 @@ class CheckEngineArgumentsInput(BaseModel):
 
 class FleetSpec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -981,7 +939,6 @@ class FleetSpec(BaseModel):
 
 class InferenceInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     run: RunSpec
@@ -1003,7 +960,6 @@ class InferenceInput(BaseModel):
 
 class PlanRunInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     spec: RunSpec
@@ -1011,7 +967,6 @@ class PlanRunInput(BaseModel):
 
 class ExecuteFleetPlanInput(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
         populate_by_name=True,
     )
     fleet: FleetSpec

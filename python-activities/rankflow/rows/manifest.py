@@ -14,7 +14,7 @@ Outcome = Literal["completed", "cancelled", "expired"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 class ResultFile(_Part):

@@ -20,7 +20,7 @@ PLAN_VERSION = 1
 class RankEntry(BaseModel):
     """One rank: consecutive rows in input order, and the table that cuts them into batches."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     first_row: int = Field(ge=0)
     rows: int = Field(ge=0)
@@ -31,7 +31,7 @@ class RankEntry(BaseModel):
 class PlanDocument(BaseModel):
     """``plan.json``. The token names the folder that holds the requests and the rank tables."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     version: int
     token: str

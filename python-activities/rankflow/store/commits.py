@@ -18,7 +18,7 @@ _READERS = 16
 class Commit(BaseModel):
     """What one batch came to: the attempt file that counts and its totals."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     token: str
     path: str = Field(description="Store key of the attempt file (as given to Store.append)")

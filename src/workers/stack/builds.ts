@@ -36,7 +36,11 @@ export function keptBuilds(): string[] {
 /** Copies the calling package's code, unless that is done. In one step: half a copy is none. */
 export function keepBuild({ id }: Build): void {
   const target = buildFolder(id);
-  if (existsSync(target)) return;
+  if (existsSync(target)) {
+    if (isOf(target, paths.packageRoot)) return;
+    // Of a package that was moved: its links lead nowhere.
+    forgetBuild(id);
+  }
   const temporary = path.join(folder, `.${id}.${process.pid}`);
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(path.join(temporary, 'node_modules'), { recursive: true });
@@ -50,6 +54,13 @@ export function keepBuild({ id }: Build): void {
   const { packageRoot } = paths;
   writeFileSync(path.join(temporary, KEPT), JSON.stringify({ packageRoot, build: id }));
   renameSync(temporary, target);
+}
+
+function isOf(copy: string, packageRoot: string): boolean {
+  const kept = z
+    .object({ packageRoot: z.string() })
+    .parse(JSON.parse(readFileSync(path.join(copy, KEPT), 'utf8')));
+  return kept.packageRoot === packageRoot;
 }
 
 /** Libraries stay where they are: Node takes what a link leads to, with what is beside it there. */

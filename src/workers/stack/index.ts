@@ -11,7 +11,7 @@ import { paths } from '../../setup/paths.js';
 import { endGroup, identityOf, isAlive, waitUntil } from '../../setup/processes.js';
 import { configuredServer } from '../../temporal/settings.js';
 import { isOlder, ownBuild, releaseOf } from '../build.js';
-import { becomeCurrent, isVersioned, versioning } from '../deployment.js';
+import { becomeCurrent, isVersioned, readDeployment, versioning } from '../deployment.js';
 import { StackConfig, stackConfig, upgradedConfig, type ProcessSpec } from './config.js';
 import { LOCK } from './draining.js';
 import { requireServer, waitUntilReady } from './ready.js';
@@ -92,7 +92,7 @@ export async function ensureStack(options: {
     return fresh;
   });
   await waitUntilReady(config, log);
-  if (workers === undefined && config.build === ownBuild().id) await makeCurrent(config);
+  if (workers === undefined && config.build === ownBuild().id) await makeCurrent(config, rollback);
   const { address, namespace, uiUrl, metricsUrl, ownsServer, build } = config;
   const urls = {
     ...(uiUrl !== undefined && { uiUrl }),
@@ -162,11 +162,18 @@ async function upgrade(
   return next;
 }
 
-/** The build that the stack was told to run is the one that everything new goes to. */
-async function makeCurrent(config: StackConfig): Promise<void> {
+/**
+ * The build that the stack was told to run is the one that everything new goes to; on a server that several stacks share
+ * only a rollback takes that from a newer release.
+ */
+async function makeCurrent(config: StackConfig, rollback: boolean): Promise<void> {
   if (versioning() !== 'auto') return;
   await withClient(config, async (client) => {
-    if (await isVersioned(client)) await becomeCurrent(client, ownBuild(), true);
+    if (!(await isVersioned(client))) return;
+    const own = ownBuild();
+    const current = (await readDeployment(client))?.current;
+    const isNewer = current !== undefined && isOlder(own.release, releaseOf(current));
+    if (rollback || !isNewer) await becomeCurrent(client, own, true);
   });
 }
 

@@ -100,6 +100,27 @@ print(json.dumps([spec_hash(ModelSpec.model_validate(s)) for s in json.load(sys.
   expect(inPython).toEqual(specs.map(specHash));
 });
 
+test('what a newer release adds is left out by an older one', () => {
+  const { strict, taken } = python(
+    `import json
+from pydantic import BaseModel
+from rankflow.contracts import models
+from rankflow.rows.manifest import Manifest
+from rankflow.rows.plan import PlanDocument
+from rankflow.store.commits import Commit
+kinds = [m for m in vars(models).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+assert len(kinds) > 40, kinds
+print(json.dumps({
+    "strict": [m.__name__ for m in [*kinds, Manifest, PlanDocument, Commit]
+               if m.model_config.get("extra") == "forbid"],
+    "taken": models.ModelSpec.model_validate({"model": "m", "fromTomorrow": 1}).model,
+}))`,
+  ) as { strict: string[]; taken: string };
+  expect({ strict, taken }).toEqual({ strict: [], taken: 'm' });
+  // What people write is looked at here, where they are told.
+  expect(ModelSpec.safeParse({ model: 'm', fromTomorrow: 1 }).success).toBe(false);
+});
+
 test('equal values have equal text, whatever the order of their keys', () => {
   expect(canonicalJson({ b: 1, a: { d: [2, 1], c: null } })).toBe(
     '{"a":{"c":null,"d":[2,1]},"b":1}',

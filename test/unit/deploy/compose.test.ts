@@ -232,6 +232,8 @@ describe('the commands of the services', () => {
 
   it('start files that are there', () => {
     expect(wordsOf(service('control-worker')).at(-1)).toBe('dist/workers/control.js');
+    // Runs of the build that an upgrade replaces would wait for it for ever.
+    expect(service('control-worker').environment).toMatchObject({ RANKFLOW_VERSIONING: 'off' });
     for (const file of [
       'dist/workers/control.js',
       'dist/cli/main.js',
