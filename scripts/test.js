@@ -39,20 +39,13 @@ async function step(name, work) {
   }
 }
 
-/** What starts stacks, Ray nodes or real engines: it has the two cores of a small machine, and the ports, for itself. */
-const HEAVY = [
-  'test/unit/stack.test.ts',
-  'test/bench',
-  'test/cluster',
-  'test/hosts',
-  'test/e2e',
-  'test/docs/guide.test.ts',
-];
-/**
- * The short fault campaign that every change has to pass. Partitions wait for something to recover most of the time,
- * within limits of time that a busy machine exceeds: only what has one process goes on beside them.
- */
+/** What starts stacks and Ray nodes and waits for them most of the time: two of these files at once. */
+const ON_RAY = ['test/unit/stack.test.ts', 'test/cluster', 'test/hosts', 'test/e2e'];
+/** Real engines: each has the two cores of a small machine for itself. */
+const ON_VLLM = ['test/e2e/run.test.ts', 'test/docs/guide.test.ts', 'test/bench'];
+/** The short fault campaign that every change has to pass. */
 const CAMPAIGN = {
+  /** Waits for something to recover most of the time, within limits that a busy machine exceeds. */
   partitions: 'test/chaos/partitions.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
 };
@@ -63,24 +56,29 @@ const BY_THEMSELVES = [
   'test/production',
   'test/upgrade',
 ];
-const NOT_LIGHT = [...HEAVY, ...Object.values(CAMPAIGN), ...BY_THEMSELVES].map((name) =>
-  name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`,
-);
-/** The light ones wait for timers of Temporal most of the time; each file has a namespace of its own. */
-const SIDE_BY_SIDE = ['--fileParallelism', '--maxWorkers=3'];
+const without = (names) =>
+  names.map((name) => (name.endsWith('.ts') ? `--exclude=${name}` : `--exclude=${name}/**`));
+const NOT_LIGHT = [...ON_RAY, ...ON_VLLM, ...Object.values(CAMPAIGN), ...BY_THEMSELVES];
+const sideBySide = (files) => ['--fileParallelism', `--maxWorkers=${files}`];
 
-/** Every test, in groups; those of a row go on side by side. */
-const GROUPS = [
+/**
+ * Every test, in rows. What is in a row goes on side by side, each a sequence of groups; the light tests wait for timers
+ * of Temporal most of the time, and each file has a namespace of its own.
+ */
+const ROWS = [
   [
-    { runner: vitest, args: [...NOT_LIGHT, ...SIDE_BY_SIDE] },
-    { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
+    [
+      { runner: vitest, args: [...without(NOT_LIGHT), ...sideBySide(3)] },
+      { runner: vitest, args: [CAMPAIGN.partitions] },
+    ],
+    [
+      { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
+      { runner: pytest, args: ['-m', 'vllm'], options: ASIDE },
+    ],
   ],
-  [
-    { runner: vitest, args: [CAMPAIGN.partitions] },
-    { runner: pytest, args: ['-m', 'vllm'], options: ASIDE },
-  ],
-  [{ runner: vitest, args: [CAMPAIGN.vllm] }],
-  [{ runner: vitest, args: HEAVY }],
+  [[{ runner: vitest, args: [CAMPAIGN.vllm] }]],
+  [[{ runner: vitest, args: [...ON_RAY, ...without(ON_VLLM), ...sideBySide(2)] }]],
+  [[{ runner: vitest, args: ON_VLLM }]],
 ];
 
 /** More failures than these are no accident of a busy machine. */
@@ -90,11 +88,19 @@ const unsteady = [];
 
 async function everything() {
   const counts = [];
-  for (const row of GROUPS) {
-    const all = await Promise.all(row.map((group) => group.runner(group.args, group.options)));
-    for (const [index, { runner }] of row.entries()) counts.push(await again(runner, all[index]));
+  for (const row of ROWS) {
+    const done = (await Promise.all(row.map(inSequence))).flat();
+    for (const { runner, first } of done) counts.push(await again(runner, first));
   }
   return counts;
+}
+
+async function inSequence(groups) {
+  const done = [];
+  for (const { runner, args, options } of groups) {
+    done.push({ runner, first: await runner(args, options) });
+  }
+  return done;
 }
 
 /**

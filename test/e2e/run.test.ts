@@ -4,8 +4,6 @@ import path from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import type { RunSnapshot } from '../../src/client/snapshot.js';
-import type { FleetStatus } from '../../src/contracts/workflows.js';
 import { paths } from '../../src/setup/paths.js';
 import type { LogLine } from '../../src/logs/lines.js';
 import type { TargetGroup } from '../../src/metrics/targets.js';
@@ -118,41 +116,6 @@ test('the rows of each rank can be read alone, and together they are the whole',
   expect([missing.exitCode, missing.stdout]).toEqual([2, '']);
 });
 
-test(
-  'an engine that is killed in the middle costs no row and doubles none',
-  async () => {
-    const input = folder.file('kill.jsonl');
-    writeFileSync(input, renamed(readFileSync(REQUESTS, 'utf8')));
-    const out = folder.file('out/kill.jsonl');
-    const running = folder.rankflow(
-      ['run', input, ...SIZE, '--max-tokens', '32', '--out', out, '--json'],
-      TIMEOUT_MS,
-    );
-    let killed: { pid: number; doneRows: number } | undefined;
-    for await (const line of running) {
-      const event = JSON.parse(line) as { event: string } & RunSnapshot;
-      if (killed !== undefined || event.event !== 'progress' || event.doneRows < 30) continue;
-      killed = { pid: await pidOfEngine(0), doneRows: event.doneRows };
-      process.kill(killed.pid, 'SIGKILL');
-    }
-    const { exitCode, stderr } = await running;
-    expect(exitCode, stderr).toBe(0);
-    const ids = idsOf(input);
-    expect(killed?.doneRows).toBeLessThan(ids.length / 2);
-    expect(answersOf(out).map((line) => line.custom_id)).toEqual(ids);
-    expect(new Set(ids).size).toBe(ids.length);
-  },
-  TIMEOUT_MS,
-);
-
-test('a killed engine comes back by itself', async () => {
-  await expect
-    .poll(async () => (await fleet()).ready, { timeout: 300_000, interval: 3_000 })
-    .toBe(2);
-  const [slot] = (await fleet()).slots;
-  expect(slot?.restarts).toBeGreaterThanOrEqual(1);
-}, 330_000);
-
 test('an input with mistakes is refused with all of its lines, and nothing is generated', async () => {
   const input = folder.file('bad.jsonl');
   const [good = ''] = readFileSync(REQUESTS, 'utf8').split('\n');
@@ -235,23 +198,3 @@ test('what was logged about a run and by an engine can be read, and holds no pro
     expect(text).not.toContain('Why is the sky blue');
   }
 }, 120_000);
-
-async function fleet(): Promise<FleetStatus> {
-  const { stdout } = await folder.rankflow(['fleet', 'status', FLEET, '--json']);
-  return JSON.parse(stdout) as FleetStatus;
-}
-
-/** The process of an engine, from its incarnation `<node>-<pid>`: every node is on this machine. */
-async function pidOfEngine(slot: number): Promise<number> {
-  const { slots } = await fleet();
-  const incarnation = slots.find((one) => one.slot === slot)?.incarnation;
-  const pid = Number(incarnation?.split('-').at(-1));
-  if (!(pid > 1)) throw new Error(`engine ${slot} has no process: ${JSON.stringify(slots)}`);
-  return pid;
-}
-
-/** The same requests under other ids: another run. */
-const renamed = (requests: string): string =>
-  (parseLines(requests) as Request[])
-    .map((row) => `${JSON.stringify({ ...row, custom_id: `${row.custom_id}-again` })}\n`)
-    .join('');
