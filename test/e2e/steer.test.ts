@@ -47,7 +47,7 @@ async function rateOf(run: string, seconds: number): Promise<number> {
 
 it(
   'a run is scaled up, paused and drained by hand; its other rows are run again, and a schedule uses its engines',
-  { timeout: 540_000 },
+  { timeout: 700_000 },
   async () => {
     writeRequests(data.file('requests.jsonl'), ROWS);
     const [run, again] = ['by-hand', 'by-hand-retry-1'];
@@ -68,7 +68,7 @@ it(
     await eventually(async () => (await look(run)).state === 'paused', 30);
     await json('resume', run);
     await json('drain', run);
-    await eventually(async () => (await look(run)).state === 'cancelled', 60);
+    await eventually(async () => (await look(run)).state === 'cancelled', 150);
     const drained = await look(run);
     expect(drained.output?.succeeded).toBeGreaterThan(8);
     expect(drained.output?.rows).toBe(ROWS);
