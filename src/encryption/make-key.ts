@@ -30,7 +30,7 @@ export async function addKey(
       if (there) {
         // It stays the file of whom it was, who reads it.
         const { uid, gid, mode } = await stat(file);
-        await handle.chown(uid, gid);
+        if (process.getuid?.() === 0) await handle.chown(uid, gid);
         await handle.chmod(mode & 0o777);
       }
       await handle.writeFile(first ? own + ended : ended + own);

@@ -1,8 +1,16 @@
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 
 import { buildIn, isOlder, releaseOf } from '../../src/workers/build.js';
 import { mayTakeOver, type BuildState, type Deployment } from '../../src/workers/deployment.js';
@@ -45,6 +53,29 @@ describe('the id of a build', () => {
     expect(isOlder('0.10.0', '0.9.0')).toBe(false);
     expect(isOlder('0.10.0', '0.10.0')).toBe(false);
     expect(releaseOf('1.0.0-rc.1-0123456789ab')).toBe('1.0.0-rc.1');
+  });
+});
+
+describe('the copy of a build', () => {
+  it('is made anew when its package was moved, and only then', async () => {
+    const home = mkdtempSync(path.join(tmpdir(), 'rankflow-kept-'));
+    onTestFinished(() => rmSync(home, { recursive: true, force: true }));
+    vi.stubEnv('RANKFLOW_HOME', home);
+    vi.resetModules();
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const { buildFolder, keepBuild } = await import('../../src/workers/stack/builds.js');
+    const own = { id: '1.2.3-0123456789ab', release: '1.2.3' };
+    keepBuild(own);
+    const kept = path.join(buildFolder(own.id), 'kept.json');
+    const written = readFileSync(kept, 'utf8');
+    const mark = path.join(buildFolder(own.id), 'mark');
+    writeFileSync(mark, '');
+    keepBuild(own);
+    expect(existsSync(mark)).toBe(true);
+    writeFileSync(kept, JSON.stringify({ packageRoot: path.join(home, 'gone'), build: own.id }));
+    keepBuild(own);
+    expect(existsSync(mark)).toBe(false);
+    expect(readFileSync(kept, 'utf8')).toBe(written);
   });
 });
 

@@ -37,8 +37,8 @@ export function keptBuilds(): string[] {
 export function keepBuild({ id }: Build): void {
   const target = buildFolder(id);
   if (existsSync(target)) {
-    if (isOf(target, paths.packageRoot)) return;
-    // Of a package that was moved: its links lead nowhere.
+    if (existsSync(packageOf(target))) return;
+    // The package was moved: the links of its copy lead nowhere.
     forgetBuild(id);
   }
   const temporary = path.join(folder, `.${id}.${process.pid}`);
@@ -56,11 +56,10 @@ export function keepBuild({ id }: Build): void {
   renameSync(temporary, target);
 }
 
-function isOf(copy: string, packageRoot: string): boolean {
-  const kept = z
-    .object({ packageRoot: z.string() })
-    .parse(JSON.parse(readFileSync(path.join(copy, KEPT), 'utf8')));
-  return kept.packageRoot === packageRoot;
+/** Folder of the package that a copy was made of. */
+function packageOf(copy: string): string {
+  const kept = z.object({ packageRoot: z.string() });
+  return kept.parse(JSON.parse(readFileSync(path.join(copy, KEPT), 'utf8'))).packageRoot;
 }
 
 /** Libraries stay where they are: Node takes what a link leads to, with what is beside it there. */

@@ -1,5 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -213,6 +221,14 @@ test('keys are made in a file of their own, or put behind the others until they 
   expect(readKeys(file).map(({ id }) => id)).toEqual([third.id, first.id, second.id]);
   expect(new Set(readKeys(file).map(({ key }) => key.toString('hex'))).size).toBe(3);
   expect(statSync(file).mode & 0o777).toBe(0o600);
+  // A file stays as its owner has made it, and his: root adds keys for the user of a service.
+  const root = process.getuid?.() === 0;
+  if (root) chownSync(file, 1234, 1234);
+  chmodSync(file, 0o400);
+  await addKey(file, false);
+  const { mode, uid } = statSync(file);
+  expect([mode & 0o777, uid]).toEqual([0o400, root ? 1234 : process.getuid?.()]);
+  chmodSync(file, 0o600);
   writeFileSync(file, 'something else\n');
   await expect(addKey(file, false)).rejects.toThrow('line 1');
   expect(readFileSync(file, 'utf8')).toBe('something else\n');
