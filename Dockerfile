@@ -21,13 +21,13 @@ RUN pip install --no-cache-dir --require-hashes --requirement /tmp/requirements-
 
 FROM uv AS environment-cpu
 COPY python-activities/requirements.txt /tmp/
-RUN uv pip install --no-cache --python /opt/rankflow/venv/bin/python \
+RUN uv pip install --no-cache --python /opt/rankflow/venv/bin/python --compile-bytecode \
       --require-hashes --no-deps --requirement /tmp/requirements.txt
 
 # vLLM's wheel for CUDA; its packages bring CUDA along, the driver comes from the host.
 FROM uv AS environment-gpu
 COPY python-activities/requirements-gpu.txt /tmp/
-RUN uv pip install --no-cache --python /opt/rankflow/venv/bin/python \
+RUN uv pip install --no-cache --python /opt/rankflow/venv/bin/python --compile-bytecode \
       --require-hashes --no-deps --requirement /tmp/requirements-gpu.txt
 
 FROM python:3.11.13-slim-bookworm AS runtime

@@ -120,11 +120,15 @@ export async function ensureJobPackages(log: Log): Promise<void> {
   stamp('python-jobs', wanted);
 }
 
+/**
+ * `--compile-bytecode`: importing vLLM from source takes twice as long, and where Python may not write what it has
+ * compiled (`PYTHONDONTWRITEBYTECODE`, a folder of somebody else) each process of each engine does so.
+ */
 async function install({ command }: Program, locks: readonly string[]): Promise<void> {
   await execa(
     command,
     [
-      ...['pip', 'install', '--quiet', '--python', paths.python],
+      ...['pip', 'install', '--quiet', '--python', paths.python, '--compile-bytecode'],
       ...['--require-hashes', '--no-deps', ...locks.flatMap((file) => ['-r', file])],
     ],
     { timeout: INSTALL_MS, cwd: paths.pythonProject },
