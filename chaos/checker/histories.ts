@@ -1,15 +1,8 @@
-import { fileURLToPath } from 'node:url';
-
 import type { Client } from '@temporalio/client';
 import proto from '@temporalio/proto';
-import {
-  DefaultLogger,
-  type ReplayHistoriesIterable,
-  Runtime,
-  Worker,
-  bundleWorkflowCode,
-} from '@temporalio/worker';
+import { DefaultLogger, type ReplayHistoriesIterable, Runtime, Worker } from '@temporalio/worker';
 
+import { workflowCode } from '../../dist/workers/workflow-code.js';
 import type { Violation } from './violation.js';
 
 const { History } = proto.temporal.api.history.v1;
@@ -40,17 +33,13 @@ export async function checkReplay(histories: readonly DownloadedHistory[]): Prom
   const logger = new DefaultLogger('ERROR');
   if (!installed) Runtime.install({ logger });
   installed = true;
-  const workflowBundle = await bundleWorkflowCode({
-    logger,
-    workflowsPath: fileURLToPath(new URL('../../dist/workflows/index.js', import.meta.url)),
-  });
   const violations: Violation[] = [];
   const iterable: ReplayHistoriesIterable = histories.map(({ workflowId, history }) => ({
     workflowId,
     history,
   }));
   for await (const { workflowId, error } of Worker.runReplayHistories(
-    { workflowBundle },
+    workflowCode(false, true),
     iterable,
   )) {
     if (error === undefined) continue;

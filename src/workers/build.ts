@@ -20,8 +20,11 @@ export interface Build {
 const HASH_LENGTH = 12;
 /** `dist` of an installed package, `src` in tests. */
 const CODE = fileURLToPath(new URL('..', import.meta.url));
-/** What a control worker never loads: another wording of a command is no other build. */
-const NOT_CODE = new Set(['cli']);
+/**
+ * What a control worker never loads, as another wording of a command is no other build, and what is made of the rest
+ * with paths of the machine in it.
+ */
+const NOT_CODE = new Set(['cli', 'bundles']);
 
 /**
  * The build that lies in a folder.

@@ -1,5 +1,4 @@
-import path from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { pathToFileURL } from 'node:url';
 
 import { Client } from '@temporalio/client';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
@@ -17,6 +16,7 @@ import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 import { ownBuild, type Build } from './build.js';
 import { becomeCurrent, isVersioned, versioning } from './deployment.js';
+import { workflowCode } from './workflow-code.js';
 
 /** Of Temporal's own defaults. */
 const DEFAULT_ADDRESS = 'localhost:7233';
@@ -31,14 +31,6 @@ const HEARTBEAT_AT_LEAST_EVERY = '2 seconds';
  */
 const STEP = { isolateExecutionTimeout: '30 seconds' };
 
-/** What a worker serves: all workflows, with the word of those that outlive builds or without. */
-export const workflowsPath = (build: Build | undefined): string => {
-  const name = build === undefined ? 'index' : 'versioned';
-  return fileURLToPath(
-    new URL(`../workflows/${name}${path.extname(import.meta.url)}`, import.meta.url),
-  );
-};
-
 /**
  * A worker for all workflows and for the activities about clusters and entities.
  *
@@ -52,12 +44,13 @@ export async function createControlWorker(
   traced?: Tracing,
   { dataConverter, on }: Encryption = encryption(),
 ): Promise<Worker> {
+  const plain = traced === undefined && dataConverter.failureConverterPath === undefined;
   const version = build && { buildId: build.id, deploymentName: DEPLOYMENT };
   return Worker.create({
     connection,
     namespace,
     taskQueue: CONTROL_QUEUE,
-    workflowsPath: workflowsPath(build),
+    ...workflowCode(build !== undefined, plain),
     activities: controlActivities,
     ...(version && {
       workerDeploymentOptions: {

@@ -21,7 +21,7 @@ import {
 import type { FleetStatus, RunResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 import type { Build } from '../../src/workers/build.js';
-import { workflowsPath } from '../../src/workers/control.js';
+import { workflowsPath } from '../../src/workers/workflow-code.js';
 import { becomeCurrent, readDeployment } from '../../src/workers/deployment.js';
 import { FakeRun } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
@@ -59,7 +59,7 @@ beforeAll(async () => {
     { stdio: 'ignore' },
   );
   const { code } = await bundleWorkflowCode({
-    workflowsPath: workflowsPath(A),
+    workflowsPath: workflowsPath(true),
     logger: new DefaultLogger('WARN'),
   });
   writeFileSync(codePath, code);
