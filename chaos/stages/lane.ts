@@ -33,18 +33,24 @@ export function deckOf(
 export const deal = ({ goal, bench }: StageOptions, deck: Pick<Deck, 'deal'>): Card | undefined =>
   goal.reached(bench.lab) ? undefined : deck.deal();
 
-/** Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more. */
+/**
+ * Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more.
+ *
+ * @param missed is called in the latter case
+ */
 export async function hit(
   { bench, random, log }: StageOptions,
   trial: Trial,
   { fault, phase }: Card,
   delayMs = 0,
+  missed?: () => void,
 ): Promise<Struck | undefined> {
   try {
     return await bench.lab.inject(fault, phase, trial, random, delayMs);
   } catch (error) {
     if (!(error instanceof PhaseMissed)) throw error;
     log(error.message);
+    missed?.();
     return undefined;
   }
 }
@@ -56,7 +62,8 @@ export type Patience = 'nothing' | 'healing' | 'well';
 const NEARLY_DONE = 0.9;
 
 /**
- * One long run after the other on a fleet that stays, each hit again and again.
+ * One long run after the other on a fleet that stays, each hit again and again. A fault that came too late for a run
+ * hits the next one.
  *
  * @param patience what the next fault waits for
  * @param endsSeconds a run has ended after this, whatever hits it
@@ -70,16 +77,25 @@ export async function warmLane(
 ): Promise<void> {
   const { bench, random } = options;
   const enough = request.rows * NEARLY_DONE;
+  const missed = new Set<Card>();
   let card = deal(options, deck);
   while (card !== undefined) {
     const trial = bench.startTrial(request);
     const healing: Promise<void>[] = [];
+    /** When all has to be well again, ms since the epoch. */
+    let due = 0;
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
-      const struck = await hit(options, trial, card);
-      if (struck !== undefined) healing.push(struck.healing);
-      const waits = patience(card);
+      const wanted = card;
+      const late = missed.has(wanted);
+      const struck = await hit(options, trial, wanted, 0, () => missed.add(wanted));
+      if (missed.has(wanted) && !late) continue;
+      if (struck !== undefined) {
+        healing.push(struck.healing);
+        due = Math.max(due, struck.at + struck.record.boundSeconds * 1000);
+      }
+      const waits = patience(wanted);
       if (waits !== 'nothing') await struck?.healing;
-      if (waits === 'well') await bench.health.well(struck?.record.boundSeconds ?? 0);
+      if (waits === 'well') await bench.health.well((due - Date.now()) / 1000);
       await sleep(random.int(1000, 4000));
       card = deal(options, deck);
     }

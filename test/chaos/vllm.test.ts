@@ -5,7 +5,7 @@ import type { Report } from '../../chaos/report/record.js';
 import { publish } from './publish.js';
 
 /** Real vLLM engines on one warm fleet; loading them is most of the time. */
-const MINUTES = 15;
+const MINUTES = 20;
 const SEED = 20_26;
 
 let report: Report;
