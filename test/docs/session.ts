@@ -9,12 +9,16 @@ export interface Ended {
   readonly output: string;
 }
 
+/** Time for what a shell has printed to be read when it has ended. */
+const LAST_WORDS_MS = 500;
+
 /** A terminal: one shell, whose variables and background processes outlive the scripts that it is given. */
 export class Session {
   private readonly shell: ChildProcess;
   private output = '';
   private heard: () => void = () => {};
   private scripts = 0;
+  private ended = false;
 
   constructor(
     cwd: string,
@@ -31,7 +35,11 @@ export class Session {
       this.heard();
     });
     this.shell.on('exit', () => {
-      this.heard();
+      // Background processes may keep its output open: what it printed is there soon, but its end may never be.
+      setTimeout(() => {
+        this.ended = true;
+        this.heard();
+      }, LAST_WORDS_MS);
     });
     this.send('exec 2>&1');
     // As a reader who looks at each command's outcome; a condition of `until` or `if` is none.
@@ -76,7 +84,7 @@ export class Session {
       const timer = setTimeout(fail, timeoutMs, `no end within ${timeoutMs / 1000} s`);
       this.heard = () => {
         const status = new RegExp(`^${end} (\\d+)$`, 'mu').exec(this.output)?.[1];
-        if (status === undefined && this.shell.exitCode === null) return;
+        if (status === undefined && !this.ended) return;
         clearTimeout(timer);
         if (status === undefined) fail('the shell has ended');
         else resolve(Number(status));
