@@ -65,8 +65,14 @@ export async function checkLeftovers(
     const folder = stack.sessionFolder(cluster);
     if (existsSync(folder)) report('temporary-folder', `${folder} is still there`);
   }
+  for (const name of readdirSync(home.temporary)) {
+    if (!KEPT.test(name)) report('temporary-file', `${home.temporary}/${name} is still there`);
+  }
   return [...violations, ...stores.flatMap((store) => litterOf(store))];
 }
+
+/** What makes the next engine quicker, and what one waits for on a shared card, stays with the host. */
+const KEPT = /^(?:torchinductor|rankflow-device-)/u;
 
 /**
  * I4 of a store: files that never became whole, and files of planners and finalizers that nobody reads. Those of

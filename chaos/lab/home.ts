@@ -27,6 +27,8 @@ export class Home {
   /** Short: Ray's socket paths are limited to 107 bytes. */
   readonly folder = realpathSync(mkdtempSync(path.join(tmpdir(), 'rfc-')));
   readonly python = path.join(this.folder, 'venv/bin/python');
+  /** Temporary files of everything that the campaign starts. */
+  readonly temporary = this.file('t');
 
   /** @param environment what every command and, through the stack, every process gets besides */
   constructor(readonly environment: Readonly<Record<string, string>>) {
@@ -36,6 +38,7 @@ export class Home {
     }
     // Whoever else runs a stack here could take Temporal's usual port while a killed server is away.
     const port = randomInt(...PORTS);
+    mkdirSync(this.temporary);
     mkdirSync(this.file('stack'));
     writeFileSync(this.file('stack', 'ports.json'), JSON.stringify({ port, uiPort: port + 1 }));
   }
@@ -65,6 +68,7 @@ export class Home {
         TEMPORAL_NAMESPACE: undefined,
         TEMPORAL_CONFIG_FILE: this.file('none.toml'),
         HF_HUB_OFFLINE: '1',
+        TMPDIR: this.temporary,
         ...this.environment,
         ...environment,
       },

@@ -89,6 +89,8 @@ function reasonOf(error: unknown): string {
   if (line !== undefined) {
     return `the file of profiles is not TOML (line ${line}, column ${column})`;
   }
+  // Temporal's library takes it for granted that there is one.
+  if (error instanceof TypeError) return 'the file of profiles has no [profile.NAME] in it';
   if (file === undefined) return String(error);
   return `${file} ${code === 'ENOENT' ? 'is not there' : `cannot be read (${code})`}`;
 }

@@ -39,6 +39,14 @@ test('profiles that are no TOML are refused with the line, and nothing of what i
   expect(all).not.toContain(CANARY);
 });
 
+test.each(['', '[profiles.default]\naddress = "a:7233"\n'])(
+  'a file without a profile is refused with what it lacks: %j',
+  (text) => {
+    writeFileSync(profiles, text);
+    expect(refusal().shown).toMatch(/no \[profile\.NAME\] in it.*TEMPORAL_CONFIG_FILE/u);
+  },
+);
+
 test.each(['\n', '\r', ' ', 'ü'])('an API key with %j is refused before it is sent', (end) => {
   writeFileSync(profiles, '[profile.default]\n');
   vi.stubEnv('TEMPORAL_ADDRESS', 'a:7233');

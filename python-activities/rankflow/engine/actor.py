@@ -23,6 +23,7 @@ from rankflow.contracts.models import FleetSpec
 from rankflow.engine.fates import RayFates
 from rankflow.engine.guard import guard_process_group
 from rankflow.engine.host import backend_factory
+from rankflow.engine.scratch import use_scratch
 from rankflow.engine.service import EngineService
 from rankflow.logs import log_as_json
 from rankflow.metrics.endpoint import engine_endpoint
@@ -55,7 +56,8 @@ class EngineActor:
         name = f"{spec.name}/slot-{slot}/{self._incarnation}"
         # In one file with what vLLM's processes say, in the order in which it happened.
         log_as_json("engine", sys.stdout, engine=name)
-        if not guard_process_group():
+        scratch = use_scratch()
+        if not guard_process_group(*([scratch] if scratch else [])):
             log.warning("nothing ends this engine's processes if the actor is killed")
         self._metrics = engine_endpoint(ray.util.get_node_ip_address())
         self._service = EngineService(

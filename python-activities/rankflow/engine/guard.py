@@ -1,4 +1,4 @@
-"""Nothing of an engine outlives its actor, however the actor ends: no process, no shared memory.
+"""Nothing of an engine outlives its actor, however that ends: no process, shared memory or file.
 
 vLLM's processes watch their parents, but not while they are still importing, and orphans that keep
 a GPU's memory after a SIGKILL are reported (vLLM issue 55510). A tiny process watches the actor and
@@ -15,12 +15,13 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 # Forks once more, so that it is no child of the actor: a Ray worker that loses its raylet kills its
 # direct children before it ends, the watcher among them, and leaves their children to nobody.
 # A descriptor of the process, not its number: numbers are used again.
 _WATCHER = """
-import glob, os, re, select, signal, sys, time
+import glob, os, re, select, shutil, signal, sys, time
 group = int(sys.argv[1])
 actor = os.pidfd_open(group)
 if os.fork():
@@ -60,14 +61,18 @@ for file in noted - used(only_group=False):
         os.unlink(file)
     except OSError:
         pass
+for folder in sys.argv[2:]:
+    shutil.rmtree(folder, ignore_errors=True)
 """
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
 """Of the actor's: whoever ends all processes of a node finds them by their other variables, and the
 watcher has its work to do just then."""
 
 
-def guard_process_group() -> bool:
+def guard_process_group(*folders: Path) -> bool:
     """Make this process lead a group of its own and start its watcher; returns once it watches.
+
+    The watcher removes the folders as well.
 
     False when there is no watcher: this process cannot lead a group (it belongs to somebody else's,
     which must not be ended), or the kernel is older than 5.3.
@@ -77,7 +82,7 @@ def guard_process_group() -> bool:
     if os.getpgid(0) != os.getpid():
         return False
     started = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid())],
+        [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid()), *map(str, folders)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

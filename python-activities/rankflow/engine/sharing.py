@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from rankflow.contracts.models import ModelSpec
+from rankflow.engine.scratch import SHARED
 
 UNCOUNTED_BYTES = 2 << 30
 """CUDA context and captured graphs of one engine, which vLLM does not count as its share."""
@@ -50,7 +49,7 @@ def turn_on_device(spec: ModelSpec) -> Generator[None]:
         return
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-").replace("/", "-")
     name = f"rankflow-device-{os.getuid()}-{devices}.lock"
-    with Path(tempfile.gettempdir(), name).open("w") as file:
+    with (SHARED / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

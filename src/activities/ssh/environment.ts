@@ -81,7 +81,7 @@ const UV =
   BEGIN +
   missing('uv', 'install it for this user, or name a Python in environment.python') +
   'uv venv --quiet --allow-existing --python "$version" "$folder"; ' +
-  'uv pip install --python "$folder/bin/python" -r "$folder/$file"; : > "$folder/ready"';
+  'uv pip install --python "$folder/bin/python" --compile-bytecode -r "$folder/$file"; : > "$folder/ready"';
 const CONDA =
   BEGIN +
   missing('conda', 'install it for this user, or name a Python in environment.python') +
