@@ -11,6 +11,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
+COPY scripts/bundle-workflows.js scripts/
 COPY src src
 RUN npm run build && npm prune --omit=dev --ignore-scripts
 
