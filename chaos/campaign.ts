@@ -148,7 +148,10 @@ async function onBench(
     startedAt: startedAt.toISOString(),
     seconds: Math.round((Date.now() - startedAt.getTime()) / 1000),
     cores: availableParallelism(),
-    faults: bench.lab.struck.map(({ record }) => record),
+    // A control, which is to fail, is no part of it.
+    faults: bench.lab.struck
+      .filter(({ trial }) => bench.runs.some(({ run }) => run === trial.runId))
+      .map(({ record }) => record),
     runs: bench.runs,
     skipped: bench.lab.skipped,
     histories: bench.histories,

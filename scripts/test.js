@@ -83,6 +83,8 @@ const ROWS = [
 
 /** More failures than these are no accident of a busy machine. */
 const MOST_AGAIN = 5;
+/** What campaigns begin a line with that says what did not hold; all but the sixth is no question of time. */
+const FOR_GOOD = /^I[1-57] /mu;
 /** Later than this nothing is tried again: whoever waits for all tests is to have an answer. */
 const AGAIN_WITHIN_MS = 55 * 60_000;
 /** Failures of a first try that did not happen again. */
@@ -113,6 +115,7 @@ async function again(runner, first) {
   const { passed, failed, failures } = first;
   if (failed === 0 || failed !== failures.length || failed > MOST_AGAIN) return first;
   if (performance.now() > AGAIN_WITHIN_MS) return first;
+  if (failures.some(({ message }) => FOR_GOOD.test(message))) return first;
   const second = await runner([...new Set(failures.map(({ file }) => file))]);
   if (second.passed === 0) return first;
   const still = new Set(second.failures.map(({ name }) => name));

@@ -1,10 +1,11 @@
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
 import type { Home } from '../lab/home.js';
 import type { Stack } from '../lab/stack.js';
 import { poll, processesOf, sharedMemoryOf, sleep } from '../lab/processes.js';
 import { type ManifestDocument, type PlanDocument, parse } from '../store/documents.js';
+import type { StoreReader } from '../store/reader.js';
 import type { Violation } from './violation.js';
 
 /** Processes that were told to end get this long: an engine that is being killed takes some seconds. */
@@ -45,7 +46,7 @@ export async function checkLeftovers(
   stack: Stack,
   memory: SharedMemory,
   clusters: readonly string[],
-  stores: readonly string[],
+  stores: readonly StoreReader[],
 ): Promise<Violation[]> {
   const { home } = stack;
   const violations: Violation[] = [];
@@ -68,7 +69,8 @@ export async function checkLeftovers(
   for (const name of readdirSync(home.temporary)) {
     if (!KEPT.test(name)) report('temporary-file', `${home.temporary}/${name} is still there`);
   }
-  return [...violations, ...stores.flatMap((store) => litterOf(store))];
+  for (const store of stores) violations.push(...(await litterOf(store)));
+  return violations;
 }
 
 /** What makes the next engine quicker, and what one waits for on a shared card, stays with the host. */
@@ -78,24 +80,28 @@ const KEPT = /^(?:torchinductor|rankflow-device-)/u;
  * I4 of a store: files that never became whole, and files of planners and finalizers that nobody reads. Those of
  * a run that was given up before it was planned or finished stay until it is started again.
  */
-export function litterOf(store: string): Violation[] {
-  const files = filesBelow(store);
+export async function litterOf(store: StoreReader): Promise<Violation[]> {
+  const files = (await store.list('runs')).map(({ key }) => key);
   const report = (code: string, file: string): Violation => {
     return { invariant: 'I4', code, message: `${file} is still there` };
   };
   const temporary = files.filter((file) => path.basename(file).startsWith('.tmp-'));
-  const unread = runsOf(store).flatMap((run) => {
-    const plan = documentOf(store, run, 'plan.json') as PlanDocument | undefined;
-    const manifest = documentOf(store, run, 'manifest.json') as ManifestDocument | undefined;
-    if (plan === undefined || manifest === undefined) return [];
+  const unread: string[] = [];
+  for (const run of new Set(files.map((file) => file.split('/')[1] ?? ''))) {
+    const plan = (await documentOf(store, run, 'plan.json')) as PlanDocument | undefined;
+    const manifest = (await documentOf(store, run, 'manifest.json')) as
+      ManifestDocument | undefined;
+    if (plan === undefined || manifest === undefined) continue;
     const read = new Set([manifest.output.path, manifest.errors.path]);
-    return files.filter(
-      (file) =>
-        (file.startsWith(`runs/${run}/final/`) && !read.has(file)) ||
-        (file.startsWith(`runs/${run}/plan/`) &&
-          !file.startsWith(`runs/${run}/plan/${plan.token}/`)),
+    unread.push(
+      ...files.filter(
+        (file) =>
+          (file.startsWith(`runs/${run}/final/`) && !read.has(file)) ||
+          (file.startsWith(`runs/${run}/plan/`) &&
+            !file.startsWith(`runs/${run}/plan/${plan.token}/`)),
+      ),
     );
-  });
+  }
   return [
     ...temporary.map((file) => report('temporary-file', file)),
     ...unread
@@ -104,28 +110,11 @@ export function litterOf(store: string): Violation[] {
   ];
 }
 
-function filesBelow(store: string): string[] {
-  try {
-    return readdirSync(store, { recursive: true, encoding: 'utf8' }).filter((file) =>
-      statSync(path.join(store, file)).isFile(),
-    );
-  } catch {
-    return [];
-  }
-}
-
-function runsOf(store: string): string[] {
-  try {
-    return readdirSync(path.join(store, 'runs'));
-  } catch {
-    return [];
-  }
-}
-
-function documentOf(store: string, run: string, name: string): object | undefined {
-  try {
-    return parse(readFileSync(path.join(store, 'runs', run, name)));
-  } catch {
-    return undefined;
-  }
+async function documentOf(
+  store: StoreReader,
+  run: string,
+  name: string,
+): Promise<object | undefined> {
+  const data = await store.read(`runs/${run}/${name}`);
+  return data && parse(data);
 }

@@ -13,7 +13,7 @@ import type { Violation } from './violation.js';
 export function checkRecovery(struck: readonly Struck[], health: Health): Violation[] {
   const recoveries: Recovery[] = [];
   return struck.flatMap((one) => {
-    const { record, trial, snapshot, at, fault, strike } = one;
+    const { record, trial, snapshot, at, endedAt, fault, strike } = one;
     const seconds = (until: number | undefined): number | undefined =>
       until === undefined ? undefined : Math.round((until - at) / 100) / 10;
     const { view } = trial;
@@ -30,9 +30,21 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
     const batches = seconds(commits.length === 0 ? undefined : Math.max(...commits));
     if (batches !== undefined) record.batchesSeconds = batches;
 
-    const healed = health.healedAt(at, fault.scope, trial, strike);
+    // Before it ends nobody may have noticed a fault that lasts: a look then proves nothing.
+    const from = strike.heal === undefined ? at : endedAt;
+    const judged = health.judges(fault.scope, trial);
+    const healed = judged ? health.healedAt(from, fault.scope, trial, strike) : undefined;
     const healedSeconds = seconds(healed);
     if (healedSeconds !== undefined) record.healedSeconds = healedSeconds;
+    if (judged && healed === undefined) {
+      return [
+        trial.violation(
+          'I6',
+          'never-well',
+          `after fault #${record.number} ${record.fault} it was never all well again`,
+        ),
+      ];
+    }
 
     const tokens = view.tokensOfRows();
     record.lostRows = lost.size;
@@ -40,12 +52,14 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
 
     const done = Math.max(healed ?? at, goesOn ?? at, ...commits, at);
     const last = struck
-      .filter((other) => other.at > at && other.at < done)
-      .reduce((latest, other) => Math.max(latest, other.endedAt), one.endedAt);
+      .filter((other) => other.at > at && other.at < done && concerns(other, one))
+      .reduce((latest, other) => Math.max(latest, other.endedAt), endedAt);
     record.overlapped = struck.some((other) => other.at > at && other.at < done);
-    const earlier = recoveries.filter((other) => other.done > at).map(({ due }) => due);
+    const earlier = recoveries
+      .filter((other) => other.done > at && concerns(other.of, one))
+      .map(({ due }) => due);
     const due = Math.max(last + record.boundSeconds * 1000, ...earlier);
-    recoveries.push({ done, due });
+    recoveries.push({ of: one, done, due });
     if (done <= due) return [];
     const [took, promised] = [done - last, due - last].map((ms) => (ms / 1000).toFixed(0));
     return [
@@ -58,8 +72,16 @@ export function checkRecovery(struck: readonly Struck[], health: Health): Violat
   });
 }
 
+/** Whether a fault hits what another one is recovered on: the stack serves all, a cluster its fleets. */
+function concerns(fault: Struck, other: Struck): boolean {
+  const scopes = [fault.fault.scope, other.fault.scope];
+  if (scopes.includes('stack') || fault.trial.fleet === other.trial.fleet) return true;
+  return scopes.includes('cluster') && fault.trial.cluster === other.trial.cluster;
+}
+
 /** When a fault had been recovered from, and when it had to be, ms since the epoch. */
 interface Recovery {
+  readonly of: Struck;
   readonly done: number;
   readonly due: number;
 }

@@ -1,5 +1,12 @@
 import { inferenceWorkflowId } from '../../dist/contracts/names.js';
-import { type CommitDocument, type ResultLine, parse, parseLines } from '../store/documents.js';
+import {
+  type CommitDocument,
+  type ManifestDocument,
+  type ResultLine,
+  parse,
+  parseLines,
+  sha256,
+} from '../store/documents.js';
 import type { RunView } from '../store/view.js';
 import { Answers } from '../workload.js';
 import type { Subject, Violation } from './violation.js';
@@ -54,6 +61,7 @@ export async function checkRows(
   checkOrder([output, errors], ids, report);
   checkAnswers(subject, output, report);
   checkErrors(subject, errors, report);
+  await checkPublished(view, manifest, report);
   const tokens = output.reduce(
     (sum, { response }) => sum + (response?.body.usage?.completion_tokens ?? 0),
     0,
@@ -129,12 +137,41 @@ function checkAnswers(subject: Subject, output: readonly ResultLine[], report: R
   if (wrong.length > 0) report('wrong-answer', `${wrong.length} answers are wrong: ${some(wrong)}`);
 }
 
-/** Error lines are those that are expected: of poisoned rows, and after a cancellation of rows not generated. */
+/** What people open is what the manifest says. */
+async function checkPublished(
+  view: RunView,
+  manifest: ManifestDocument,
+  report: Report,
+): Promise<void> {
+  for (const name of ['output', 'errors'] as const) {
+    const data = await view.reader.read(view.key(`${name}.jsonl`));
+    if (data === undefined || sha256(data) !== manifest[name].sha256)
+      report('published', `${name}.jsonl is not what the manifest says`);
+  }
+}
+
+/** Before its output is assembled a cancelled run has seen each commit that is older than this (ms). */
+const SETTLED_MS = 5_000;
+
+/**
+ * Error lines are those that are expected: of poisoned rows, and after a cancellation of rows whose batches were not
+ * committed by then.
+ */
 function checkErrors(subject: Subject, errors: readonly ResultLine[], report: Report): void {
-  const { poisoned } = subject.workload;
+  const { poisoned, rows } = subject.workload;
+  const { commits, batches, seenAt } = subject.view;
+  const settled = (seenAt.manifest ?? 0) - SETTLED_MS;
+  const done = new Set(
+    batches
+      .filter(({ name }) => (commits.get(name)?.seenAt ?? Number.POSITIVE_INFINITY) < settled)
+      .flatMap(({ firstRow, rows: count }) => rows.slice(firstRow, firstRow + count))
+      .map(({ customId }) => customId),
+  );
   const unexpected = errors
     .filter(({ custom_id: id }) => !poisoned.has(id ?? ''))
-    .filter(({ error }) => !(subject.cancelled && error?.code === 'batch_cancelled'));
+    .filter(({ custom_id: id, error }) => {
+      return !(subject.cancelled && error?.code === 'batch_cancelled' && !done.has(id ?? ''));
+    });
   if (unexpected.length > 0) {
     const [first] = unexpected;
     report(

@@ -17,8 +17,13 @@ export interface Redone {
  * Only rows that an engine was working on can be lost with it, or be finished twice by an engine that is thought
  * to be dead and lives. What was decoded of a row that was never finished leaves no trace; all tokens of its answer
  * are the most that it can have been.
+ *
+ * @param beyond tokens that engines say they decoded beyond those of the answers that count, where they keep a ledger
  */
-export function checkTokens({ view, runId }: Pick<Subject, 'view' | 'runId'>): {
+export function checkTokens(
+  { view, runId }: Pick<Subject, 'view' | 'runId'>,
+  beyond?: number,
+): {
   violations: Violation[];
   redone: Redone;
 } {
@@ -55,11 +60,12 @@ export function checkTokens({ view, runId }: Pick<Subject, 'view' | 'runId'>): {
   }
   const sumOf = (rows: Iterable<number>): number =>
     [...rows].reduce((total, row) => total + (tokens.get(row) ?? 0), 0);
-  const decoding = view.snapshots.reduce((sum, snapshot) => sum + sumOf(snapshot.decoding), 0);
-  if (seen > decoding) {
+  const atRisk = view.snapshots.reduce((sum, snapshot) => sum + sumOf(snapshot.atRisk), 0);
+  const again = Math.max(seen, beyond ?? 0);
+  if (again > atRisk) {
     report(
       'redone-beyond-bound',
-      `${seen} tokens were generated again, ${decoding} were being decoded at the faults`,
+      `${again} tokens were generated again, ${atRisk} were being decoded at the faults`,
     );
   }
   const lost = view.snapshots.reduce((sum, snapshot) => sum + sumOf(snapshot.lost), 0);

@@ -127,6 +127,7 @@ export const hang: Fault = {
 /** By the simulated engine's own fault point: the process lives, takes batches and canaries, and answers none. */
 export const hangSilently: Fault = {
   name: 'hang-silently',
+  lasts: true,
   title: 'engines that are alive and silent: they answer nothing any more after some rows',
   phases: ['generate'],
   backends: ['simulated'],
@@ -134,6 +135,7 @@ export const hangSilently: Fault = {
   bound: HUNG,
   aim: async ({ trial }) => {
     const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
+    need(engines[0], 'an engine');
     return {
       what: engines.map(describe).join(', '),
       engines,
@@ -156,17 +158,24 @@ export const outOfMemory: Fault = {
     // Of a real engine the largest process, which is where memory runs out.
     const victim = coreOf(engine)?.pid ?? engine.pid;
     const limit = KernelMemoryLimit.create();
+    let byKernel = true;
     return {
-      what: `pid ${victim} of ${describe(engine)}`,
+      get what() {
+        const how = byKernel ? '' : ', by SIGKILL: it asked for no memory';
+        return `pid ${victim} of ${describe(engine)}${how}`;
+      },
       engines: [engine],
       replaced: [engine],
-      strike: async () => limit.kill(victim),
+      strike: async () => {
+        byKernel = await limit.kill(victim);
+      },
     };
   },
 };
 
 export const secondLoss: Fault = {
   name: 'second-loss',
+  lasts: true,
   title: 'a second engine is killed, and the first once more, while it recovers',
   phases: ['generate', 'deploy'],
   backends: ['simulated', 'vllm'],

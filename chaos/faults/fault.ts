@@ -39,6 +39,8 @@ export interface Fault {
   readonly phases: readonly [Phase, ...Phase[]];
   readonly backends: readonly Backend[];
   readonly scope: Scope;
+  /** Whether it goes on hitting engines after it struck. */
+  readonly lasts?: true;
   /**
    * Seconds after which, at the latest, what it hit is well again and every batch that it interrupted is
    * committed, when no other fault follows.

@@ -21,11 +21,11 @@ export function networkFaults(
     enginesOf(await trial.stack.fleetStatus(trial.fleet));
   const common = { phases: ['generate'], backends: ['simulated'] } as const;
 
-  const fromTemporal = (name: string, seconds: number, scope: Fault['scope']): Fault => ({
+  const fromTemporal = (name: string, seconds: number): Fault => ({
     ...common,
     name,
     title: `a node cannot reach Temporal for ${seconds} s, and everybody else can`,
-    scope,
+    scope: 'fleet',
     bound: heldBack(seconds),
     aim: async (target) => {
       const host = target.random.pick(workers);
@@ -40,8 +40,8 @@ export function networkFaults(
   });
 
   return [
-    fromTemporal('partition-temporal-short', SHORT_S, 'run'),
-    fromTemporal('partition-temporal', LONG_S, 'run'),
+    fromTemporal('partition-temporal-short', SHORT_S),
+    fromTemporal('partition-temporal', LONG_S),
     {
       ...common,
       name: 'partition-nodes',

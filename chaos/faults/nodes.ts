@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
-import { type Engine, enginesOf } from '../lab/engines.js';
+import { type Engine, enginesOf, openAttempts } from '../lab/engines.js';
 import { hasVariable, processTable, signal } from '../lab/processes.js';
 import type { Trial } from '../lab/trial.js';
 import { CLUSTER, NODE } from './bounds.js';
@@ -31,10 +31,18 @@ const workersOf = (trial: Trial): string[] =>
     .filter((node) => node !== 'head')
     .filter((node) => trial.stack.nodeLeader(trial.cluster, node) !== undefined);
 
-const aWorker = ({ trial, random }: Target): string => {
+/** A worker node, with an engine that works if there is one. */
+async function aWorker({ trial, random }: Target): Promise<string> {
   const workers = workersOf(trial);
-  return need(workers.length === 0 ? undefined : random.pick(workers), 'a worker node');
-};
+  const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
+  const working = engines.filter((engine) => openAttempts(engine, trial.view).length > 0);
+  const busy = workers.filter((node) => {
+    const pids = processesOfNode(trial, node);
+    return working.some(({ pid }) => pids.includes(pid));
+  });
+  const choice = busy.length > 0 ? busy : workers;
+  return need(choice.length === 0 ? undefined : random.pick(choice), 'a worker node');
+}
 
 async function enginesOn(trial: Trial, pids: readonly number[]): Promise<Engine[]> {
   const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
@@ -53,7 +61,7 @@ export const killNode: Fault = {
   scope: 'cluster',
   bound: NODE,
   aim: async (target) => {
-    const node = aWorker(target);
+    const node = await aWorker(target);
     const pids = processesOfNode(target.trial, node);
     return {
       what: `${node} (${pids.length} processes)`,
@@ -71,7 +79,7 @@ export const killRaylet: Fault = {
   scope: 'cluster',
   bound: NODE,
   aim: async (target) => {
-    const node = aWorker(target);
+    const node = await aWorker(target);
     const pids = processesOfNode(target.trial, node);
     const raylet = need(
       processTable().find(
@@ -144,7 +152,7 @@ const preempt = (seconds: number): Fault => ({
   bound: { simulated: NODE.simulated + seconds, vllm: NODE.vllm + seconds },
   aim: async (target) => {
     const { trial } = target;
-    const node = aWorker(target);
+    const node = await aWorker(target);
     const pids = processesOfNode(trial, node);
     return {
       what: `${node}, ${seconds} s ahead`,

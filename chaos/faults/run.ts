@@ -19,6 +19,7 @@ export const POISON = 'arsenic';
 
 export const poison: Fault = {
   name: 'poison',
+  lasts: true,
   title:
     'a prompt that kills its engine each time: it becomes one error line, and no other row does',
   phases: ['generate'],

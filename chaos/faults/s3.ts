@@ -1,4 +1,4 @@
-import { signal } from '../lab/processes.js';
+import { poll, signal } from '../lab/processes.js';
 import type { Trouble } from '../s3/proxy.js';
 import type { S3Server } from '../s3/server.js';
 import { heldBack } from './bounds.js';
@@ -6,6 +6,8 @@ import type { Fault } from './fault.js';
 
 /** Longer than the 5 s after which an attempt writes its next segment. */
 const LASTS_S = 10;
+/** And it lasts until it has hit something, for so long at most. */
+const HITS_S = 60;
 
 /** A bucket that misbehaves for a while, by a proxy before a real S3-compatible server. */
 const trouble = (s3: S3Server, name: string, which: Trouble, title: string): Fault => ({
@@ -15,12 +17,21 @@ const trouble = (s3: S3Server, name: string, which: Trouble, title: string): Fau
   backends: ['simulated'],
   scope: 'run',
   bound: heldBack(LASTS_S),
-  aim: async () => ({
-    what: `for ${LASTS_S} s`,
-    strike: () => s3.proxy.set(which),
-    holdSeconds: LASTS_S,
-    heal: () => s3.proxy.set(undefined),
-  }),
+  aim: async ({ trial }) => {
+    const before = s3.proxy.hits.get(which) ?? 0;
+    return {
+      what: `for ${LASTS_S} s`,
+      strike: () => s3.proxy.set(which),
+      holdSeconds: LASTS_S,
+      heal: async () => {
+        // A bucket that nobody writes to has no trouble.
+        const hit = () => (s3.proxy.hits.get(which) ?? 0) > before;
+        await poll(() => (hit() || trial.ended ? true : undefined), HITS_S);
+        s3.proxy.set(undefined);
+        if (!hit()) throw new Error('no request was hit');
+      },
+    };
+  },
 });
 
 /** Faults of a store in a bucket. */

@@ -62,7 +62,8 @@ export class Bench {
   readonly runs: RunRecord[] = [];
   readonly violations: Violation[] = [];
   readonly clusters = new Set<string>();
-  readonly stores = new Set<string>();
+  /** By where they are. */
+  readonly stores = new Map<string, StoreReader>();
   readonly canaries: Canaries;
   histories = 0;
   readonly #memory: SharedMemory;
@@ -76,7 +77,7 @@ export class Bench {
     this.health = new Health(this.stack);
     this.#memory = new SharedMemory(this.home);
     this.lab = new Lab(this.stack, this.health, options.backend, options.log);
-    this.stores.add(this.home.file('store'));
+    this.stores.set(this.home.file('store'), new FolderReader(this.home.file('store')));
   }
 
   /** Where simulated engines note what they decode, also of rows that are lost. */
@@ -121,7 +122,8 @@ export class Bench {
       ...(request.poison && { poison: request.poison }),
     });
     const store = request.store ?? this.home.file('store');
-    if (!store.includes('://')) this.stores.add(store);
+    const reader = request.reader ?? new FolderReader(store);
+    this.stores.set(store, reader);
     const trial = new Trial({
       stack: this.stack,
       runId,
@@ -129,7 +131,7 @@ export class Bench {
       fleet: request.fleet,
       cluster: request.cluster,
       flags: ['--store', store, ...request.flags],
-      reader: request.reader ?? new FolderReader(store),
+      reader,
       ...(request.lookMs !== undefined && { lookMs: request.lookMs }),
     });
     this.lab.trials.add(trial);
@@ -161,7 +163,7 @@ export class Bench {
       ...{ lost: counts.lost, duplicated: counts.duplicated, torn: trial.view.violations.length },
       tokens: counts.tokens,
       redoneTokens: redone.seen,
-      redoneTokensAtMost: this.#redoneAtMost(trial, counts.tokens, redone),
+      redoneTokensAtMost: this.#beyond(trial, counts.tokens) ?? redone.atMost,
       retries: trial.view.attempts.size - trial.view.commits.size,
     });
     this.violations.push(...violations);
@@ -178,7 +180,13 @@ export class Bench {
     }
     this.lab.trials.delete(trial);
     const { violations: rows, counts } = await checkRows(trial);
-    const { violations: tokens, redone } = checkTokens(trial);
+    const beyond = this.#beyond(trial, counts.tokens);
+    // What a fault costs that lasts was not all in work when it struck.
+    const momentary = this.lab.struck
+      .filter((one) => one.trial === trial)
+      .every(({ fault, strike }) => fault.lasts !== true && strike.heal === undefined);
+    const known = momentary && !trial.cancelled ? beyond : undefined;
+    const { violations: tokens, redone } = checkTokens(trial, known);
     violations.push(...trial.violations(), ...rows, ...tokens);
     for (const text of trial.output) {
       this.canaries.search(Buffer.from(text), `the output of ${trial.runId}`);
@@ -189,22 +197,23 @@ export class Bench {
     return { violations, counts, redone };
   }
 
-  /** Exact, where engines keep a ledger; else an estimate from the rows that were in work. */
-  #redoneAtMost({ runId }: Trial, counted: number, { atMost }: Redone): number {
+  /** Tokens that were decoded beyond those of the answers that count, where engines keep a ledger. */
+  #beyond({ runId }: Trial, counted: number): number | undefined {
     const decoded = decodedTokens(this.ledger, runId);
-    return decoded === undefined ? atMost : Math.max(0, decoded - counted);
+    return decoded === undefined ? undefined : Math.max(0, decoded - counted);
   }
 
   /** I4 of a store that goes before the others do. */
-  checkStore(folder: string): void {
+  async checkStore(folder: string): Promise<void> {
     this.stores.delete(folder);
-    this.violations.push(...litterOf(folder));
+    this.violations.push(...(await litterOf(new FolderReader(folder))));
   }
 
   /** Checks what can be checked only at the end, takes everything down, and looks for what is left. */
   async close(): Promise<void> {
     const { log } = this.options;
     await Promise.all(this.lab.struck.map(({ healing }) => healing));
+    await this.#allWell();
     this.violations.push(...this.lab.violations, ...checkRecovery(this.lab.struck, this.health));
     await this.canaries.searchLogs(this.stack, this.clusters);
     log('replaying the histories');
@@ -216,13 +225,29 @@ export class Bench {
     this.violations.push(...this.canaries.violations);
     this.violations.push(...(await checkReplay(histories)));
     await this.health.stop();
+    // Buckets go with their server.
+    const isBucket = (store: string): boolean => store.includes('://');
+    for (const [store, reader] of this.stores)
+      if (isBucket(store)) this.violations.push(...(await litterOf(reader)));
     log('taking everything down');
     await this.#takeDown();
+    const folders = [...this.stores].filter(([store]) => !isBucket(store)).map(([, one]) => one);
     this.violations.push(
-      ...(await checkLeftovers(this.stack, this.#memory, [...this.clusters], [...this.stores])),
+      ...(await checkLeftovers(this.stack, this.#memory, [...this.clusters], folders)),
     );
     if (this.violations.length === 0) this.home.remove();
     else log(`something does not hold; what there is to read is in ${this.home.folder}`);
+  }
+
+  /** What the last faults hit may still be coming back: it has its time. */
+  async #allWell(): Promise<void> {
+    const due = this.lab.struck
+      .filter(({ fault: { scope }, trial }) => this.health.judges(scope, trial))
+      .filter(({ fault: { scope }, trial, endedAt, strike }) => {
+        return this.health.healedAt(endedAt, scope, trial, strike) === undefined;
+      })
+      .map(({ endedAt, record }) => endedAt + record.boundSeconds * 1000);
+    await this.health.well((Math.max(0, ...due) - Date.now()) / 1000);
   }
 
   /** Takes everything down after something unexpected, as well as it goes. */

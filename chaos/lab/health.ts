@@ -16,6 +16,12 @@ interface Sample {
 
 const EVERY_MS = 1000;
 
+/** Where a run is. */
+interface Place {
+  readonly cluster: string;
+  readonly fleet: string;
+}
+
 /**
  * Looks at the stack, its clusters and its fleets once a second, so that afterwards it is known when what a fault
  * hit was well again. Well: the workflow says so, and the processes that it relies on run (they are not stopped).
@@ -37,18 +43,25 @@ export class Health {
   }
 
   /**
+   * Whether it can be told when what a fault hit is well again. A fleet that goes with its run is not waited for: it
+   * may go before it is whole again.
+   */
+  judges(scope: Scope, { cluster, fleet }: Place): boolean {
+    if (scope === 'cluster') return this.clusters.has(cluster);
+    return scope === 'stack' || (scope === 'fleet' && this.fleets.has(fleet));
+  }
+
+  /**
    * When what a fault hit was first seen well again, ms since the epoch.
    *
-   * @param after when it struck
+   * @param after when it struck, or when it ended
    */
   healedAt(
     after: number,
     scope: Scope,
-    { cluster, fleet }: { readonly cluster: string; readonly fleet: string },
+    { cluster, fleet }: Place,
     { replaced = [] }: Pick<Strike, 'replaced'>,
   ): number | undefined {
-    // A fleet that goes with its run is not waited for: it may go before it is whole again.
-    if (scope === 'run' || (scope === 'fleet' && !this.fleets.has(fleet))) return undefined;
     return this.#samples.find(
       (sample) =>
         sample.at > after &&

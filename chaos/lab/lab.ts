@@ -71,7 +71,7 @@ export class Lab {
     const snapshots = await Promise.all(
       [...this.trials].map(async (one) => ({ one, snapshot: await one.view.snapshot(number) })),
     );
-    for (const { one, snapshot } of snapshots) this.#narrow(strike, one, snapshot);
+    for (const { one, snapshot } of snapshots) this.#narrow(fault, strike, one, snapshot);
     const snapshot = snapshots.find(({ one }) => one === trial)?.snapshot;
     if (snapshot === undefined) throw new Error(`run ${trial.runId} is not followed`);
 
@@ -120,14 +120,19 @@ export class Lab {
     this.log(message);
   }
 
-  /** Leaves as lost only the rows on engines that are hit, where the attempts that they write can be seen. */
-  #narrow(strike: Strike, trial: Trial, snapshot: Snapshot): void {
+  /**
+   * Leaves as lost only the rows on engines that are hit, where the attempts that they write can be seen. A process
+   * of the stack, or an engine that does nothing for a run, costs that run nothing.
+   */
+  #narrow({ scope }: Fault, strike: Strike, trial: Trial, snapshot: Snapshot): void {
     const hit = (strike.engines ?? []).flatMap((engine) => openAttempts(engine, trial.view));
     const batches = new Set(hit.map((attempt) => attempt.split('/')[0]));
     const ranges = trial.view.batches.filter(({ name }) => batches.has(name));
     snapshot.lost = snapshot.decoding.filter((row) =>
       ranges.some(({ firstRow, rows }) => row >= firstRow && row < firstRow + rows),
     );
+    if (scope === 'stack' || (strike.engines !== undefined && batches.size === 0))
+      snapshot.atRisk = [];
   }
 }
 

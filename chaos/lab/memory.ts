@@ -33,8 +33,10 @@ export class KernelMemoryLimit {
   /**
    * Moves the process there and waits until the kernel has ended it. One that asks for nothing for half a minute, as
    * it is idle, is ended with the same signal.
+   *
+   * @returns whether it was the kernel
    */
-  async kill(pid: number): Promise<void> {
+  async kill(pid: number): Promise<boolean> {
     try {
       writeFileSync(path.join(this.folder, this.limitFile), String(256 * 1024));
       writeFileSync(path.join(this.folder, 'cgroup.procs'), String(pid));
@@ -42,6 +44,7 @@ export class KernelMemoryLimit {
       signal(pid, 'SIGCONT');
       const dead = await poll(() => (isAlive(pid) ? undefined : true), 30);
       if (dead === undefined) signal(pid, 'SIGKILL');
+      return dead === true;
     } finally {
       this.#release(pid);
     }

@@ -36,21 +36,22 @@ export const deal = ({ goal, bench }: StageOptions, deck: Pick<Deck, 'deal'>): C
 /**
  * Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more.
  *
- * @param missed is called in the latter case
+ * @param missed is called in the latter case; false: the fault will be tried again
  */
 export async function hit(
   { bench, random, log }: StageOptions,
   trial: Trial,
   { fault, phase }: Card,
   delayMs = 0,
-  missed?: () => void,
+  missed?: () => boolean,
 ): Promise<Struck | undefined> {
   try {
     return await bench.lab.inject(fault, phase, trial, random, delayMs);
   } catch (error) {
     if (!(error instanceof PhaseMissed)) throw error;
     log(error.message);
-    missed?.();
+    if (missed?.() !== false)
+      bench.lab.skipped.push({ fault: fault.name, phase, reason: error.message });
     return undefined;
   }
 }
@@ -86,9 +87,13 @@ export async function warmLane(
     let due = 0;
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
       const wanted = card;
-      const late = missed.has(wanted);
-      const struck = await hit(options, trial, wanted, 0, () => missed.add(wanted));
-      if (missed.has(wanted) && !late) continue;
+      let again = false;
+      const struck = await hit(options, trial, wanted, 0, () => {
+        again = !missed.has(wanted);
+        missed.add(wanted);
+        return !again;
+      });
+      if (again) continue;
       if (struck !== undefined) {
         healing.push(struck.healing);
         due = Math.max(due, struck.at + struck.record.boundSeconds * 1000);

@@ -187,6 +187,9 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
   },
 ];
 
+/** Engines at work finish a row more often. */
+const SILENT_MS = 3_000;
+
 /** Engines that stop answering for good after some rows, and say nothing. */
 async function hangsSilently(options: StageOptions, number: number): Promise<void> {
   const { bench } = options;
@@ -196,7 +199,12 @@ async function hangsSilently(options: StageOptions, number: number): Promise<voi
     ...{ ...SLOW_RUN, rows: 2 * after + 20 },
     ...{ scenario: 'hang-silently', fleet: `silent-${number}`, flags },
   });
-  await poll(() => (trial.view.finishedAt.size >= after || trial.ended ? true : undefined), 300);
+  // Each engine hangs after its own rows: they all do when nothing comes any more.
+  const hang = (): boolean => {
+    const times = [...trial.view.finishedAt.values()];
+    return times.length >= after && Date.now() - Math.max(...times) > SILENT_MS;
+  };
+  await poll(() => (hang() || trial.ended ? true : undefined), 300);
   await hit(options, trial, { fault: hangSilently, phase: 'generate' });
   await bench.finish(trial, 'hang-silently', RUN_ENDS_S);
 }
@@ -237,7 +245,7 @@ async function storeFull(options: StageOptions, number: number): Promise<void> {
     const struck = await hit(options, trial, { fault, phase });
     await struck?.healing;
     await bench.finish(trial, 'store-full', RUN_ENDS_S);
-    bench.checkStore(store.folder);
+    await bench.checkStore(store.folder);
   } finally {
     store.unmount();
   }

@@ -50,6 +50,8 @@ export interface Snapshot {
   readonly decoding: readonly number[];
   /** Of these, the ones on the engines that the fault hits. */
   lost: readonly number[];
+  /** Of these, the ones that may be generated twice for it. */
+  atRisk: readonly number[];
   /** Batches that had started and were not committed. */
   readonly open: readonly string[];
 }
@@ -115,6 +117,7 @@ export class RunView {
       attempts: new Set([...this.attempts.values()].map(({ token }) => token)),
       decoding,
       lost: decoding,
+      atRisk: decoding,
       open,
     };
     this.snapshots.push(snapshot);

@@ -8,6 +8,7 @@ import { findLeaks } from '../../chaos/checker/leaks.js';
 import { litterOf } from '../../chaos/checker/leftovers.js';
 import { checkRows } from '../../chaos/checker/rows.js';
 import { checkTokens } from '../../chaos/checker/tokens.js';
+import { FolderReader } from '../../chaos/store/reader.js';
 import { ROWS, StoredRun } from './stored-run.js';
 
 let run: StoredRun;
@@ -142,6 +143,41 @@ describe('the checker of a run', () => {
     expect(checkTokens(run.subject).redone.seen).toBe(6);
   });
 
+  it('finds tokens that engines decoded and no answer has, beyond those that were at risk', async () => {
+    run.plan();
+    run.attempt(0, 't0-1', [0, 1]);
+    const snapshot = await run.view.snapshot(1);
+    run.commit(0, 't0-2', run.attempt(0, 't0-2', [2, 3], ['t0-1', [0, 1]]));
+    await run.view.poll();
+    expect(checkTokens(run.subject, 6).violations).toEqual([]);
+    expect(checkTokens(run.subject, 7).violations).toMatchObject([{ code: 'redone-beyond-bound' }]);
+    // What hits no engine of a run puts nothing of it at risk.
+    snapshot.atRisk = [];
+    expect(checkTokens(run.subject, 1).violations).toMatchObject([{ code: 'redone-beyond-bound' }]);
+  });
+
+  it('finds files for people that are not what the manifest says', async () => {
+    run.plan();
+    run.generate();
+    run.finalize();
+    run.write('output.jsonl', '');
+    expect(await wrong()).toEqual(['published']);
+  });
+
+  it('finds a cancellation that throws away what was committed', async () => {
+    run.plan();
+    run.generate();
+    const answers = run.workload.rows.map((_, row) => run.answer(row, 't-1'));
+    const thrown = run.workload.rows[0]?.customId;
+    run.finalize(answers.slice(1), [{ custom_id: thrown, error: { code: 'batch_cancelled' } }]);
+    await run.view.poll();
+    const cancelled = { ...run.subject, cancelled: true, exitCode: 1 };
+    // As its manifest came with the last commit, the row may have been late.
+    expect((await checkRows(cancelled)).violations).toEqual([]);
+    run.view.seenAt.manifest = Date.now() + 60_000;
+    expect((await checkRows(cancelled)).violations).toMatchObject([{ code: 'innocent-failed' }]);
+  });
+
   it('finds more tokens generated twice than were being decoded', async () => {
     run.plan();
     run.generate();
@@ -179,11 +215,12 @@ describe('the search for what is left and what leaks', () => {
     run.plan();
     run.generate();
     run.finalize();
-    expect(litterOf(run.store)).toEqual([]);
+    const store = new FolderReader(run.store);
+    expect(await litterOf(store)).toEqual([]);
     run.write('commits/.tmp-1', '');
     run.write('plan/q/requests.jsonl', '');
     run.write('final/g/output.jsonl', '');
-    const found = litterOf(run.store).map(({ code }) => code);
+    const found = (await litterOf(store)).map(({ code }) => code);
     expect(found.toSorted()).toEqual(['temporary-file', 'unread-file', 'unread-file']);
   });
 

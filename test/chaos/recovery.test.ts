@@ -5,7 +5,8 @@ import type { Health } from '../../chaos/lab/health.js';
 import type { Struck } from '../../chaos/lab/lab.js';
 
 /** Seconds at which rows of the run were answered. */
-const run = (rows: readonly number[]) => ({
+const run = (rows: readonly number[], fleet = 'f') => ({
+  ...{ fleet, cluster: fleet },
   view: {
     ...{ batches: [], commits: new Map(), seenAt: {}, tokensOfRows: () => new Map() },
     finishedAt: new Map(rows.map((second, row) => [row, second * 1000])),
@@ -18,7 +19,7 @@ const struck = (
   trial: ReturnType<typeof run>,
   what: 'engine' | 'process',
   at: number,
-  healed: number,
+  healed?: number,
 ) =>
   ({
     ...{ trial, at: at * 1000, endedAt: at * 1000, snapshot: { lost: [] }, strike: { healed } },
@@ -30,8 +31,9 @@ const struck = (
   }) as unknown as Struck;
 
 const health = {
-  healedAt: (_after: number, _scope: string, _trial: unknown, { healed }: { healed: number }) =>
-    healed * 1000,
+  judges: () => true,
+  healedAt: (_after: number, _scope: string, _trial: unknown, { healed }: { healed?: number }) =>
+    healed && healed * 1000,
 } as unknown as Health;
 
 const complaints = (...all: readonly Struck[]): string[] =>
@@ -41,6 +43,20 @@ test('a fault has its own time', () => {
   expect(complaints(struck(run([50]), 'process', 10, 20))).toEqual([]);
   expect(complaints(struck(run([60]), 'process', 10, 20))).toEqual([
     'fault #10 kill-process took 50 s to recover from, and 45 s at most are promised',
+  ]);
+});
+
+test('what is never well again is told', () => {
+  expect(complaints(struck(run([12]), 'engine', 10))).toEqual([
+    'after fault #10 kill-engine it was never all well again',
+  ]);
+});
+
+test('a fault on another fleet gives no time', () => {
+  const [one, other] = [run([400]), run([12], 'other')];
+  const both = [struck(one, 'engine', 10, 400), struck(other, 'engine', 300, 310)];
+  expect(complaints(...both)).toEqual([
+    'fault #10 kill-engine took 390 s to recover from, and 300 s at most are promised',
   ]);
 });
 
