@@ -67,7 +67,7 @@ export class RayOnHosts {
   #launch(host: Host): void {
     const folder = path.join(this.folder, host.name);
     rmSync(folder, { recursive: true, force: true });
-    mkdirSync(folder, { recursive: true });
+    mkdirSync(path.join(folder, 't'), { recursive: true });
     const isHead = host === this.head;
     const args = [
       ...['-m', 'ray.scripts.scripts', 'start', '--block', '--disable-usage-stats'],
@@ -100,6 +100,7 @@ export class RayOnHosts {
         PATH: [path.dirname(this.home.python), process.env['PATH']].join(':'),
         PYTHONPATH: paths.pythonProject,
         RAY_worker_niceness: '0',
+        TMPDIR: path.join(folder, 't'),
       },
     });
     child.unref();

@@ -16,6 +16,7 @@ import {
   nodeArguments,
   nodeEnvironment,
   nodeIp,
+  temporaryFiles,
   type NodePlacement,
 } from './local/node-command.js';
 import {
@@ -86,7 +87,7 @@ async function launch(
   rmSync(folder, { recursive: true, force: true });
   // A machine that comes anew has no notice.
   rmSync(noticeFile(name, node), { force: true });
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  mkdirSync(temporaryFiles(folder), { recursive: true, mode: 0o700 });
   mkdirSync(clusterFolder(name), { recursive: true, mode: 0o700 });
   // State without a head's record is that of a cluster long gone.
   if (node === HEAD && before === undefined)

@@ -1,3 +1,4 @@
+import { tmpdir, userInfo } from 'node:os';
 import path from 'node:path';
 
 import type { ClusterSpec } from '../../contracts/cluster.js';
@@ -110,6 +111,9 @@ function headArguments({ address, dashboardPort, clientPort }: NodePlacement): s
   ];
 }
 
+/** Below the temporary folder of a node: what its processes call theirs. */
+export const temporaryFiles = (folder: string): string => path.join(folder, 't');
+
 /**
  * Environment of a node. Engines inherit it, so it lets them find the Python environment, this project's
  * activities and Temporal, and it is where their secrets come from.
@@ -127,6 +131,11 @@ export function nodeEnvironment(
     PYTHONPATH: [paths.pythonProject, inherited['PYTHONPATH']].filter(Boolean).join(':'),
     VIRTUAL_ENV: paths.venv,
     RANKFLOW_HOME: paths.home,
+    // What is killed leaves its temporary files: they go with the node, but for what makes the next engine quicker.
+    TMPDIR: temporaryFiles(placement.temporaryFolder),
+    TORCHINDUCTOR_CACHE_DIR:
+      inherited['TORCHINDUCTOR_CACHE_DIR'] ??
+      path.join(tmpdir(), `torchinductor-${userInfo().uid}`),
     RAY_USAGE_STATS_ENABLED: '0',
     // Ray runs its workers at niceness 15: next to anything else that computes, an engine would starve.
     RAY_worker_niceness: '0',

@@ -75,6 +75,14 @@ describe('the nodes of a local cluster', () => {
     expect(told['RANKFLOW_PREEMPTION']).toBe('aws');
   });
 
+  it('have their temporary files where these go with them, but what engines have compiled', () => {
+    const environment = nodeEnvironment(placement, {});
+    expect(environment['TMPDIR']).toBe(`${placement.temporaryFolder}/t`);
+    expect(environment['TORCHINDUCTOR_CACHE_DIR']).not.toContain(placement.temporaryFolder);
+    const own = nodeEnvironment(placement, { TORCHINDUCTOR_CACHE_DIR: '/cache' });
+    expect(own['TORCHINDUCTOR_CACHE_DIR']).toBe('/cache');
+  });
+
   it('have temporary folders that leave room for the socket paths of Ray', () => {
     const socket = '/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1';
     expect(`${temporaryFolder('a'.repeat(32), 'worker-1000')}${socket}`.length).toBeLessThan(107);
