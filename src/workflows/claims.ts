@@ -17,13 +17,19 @@ export class Claims {
     this.#permanent = carried.permanent;
   }
 
-  /** Claims it. The first to claim is the one that it is brought up for. */
-  claim({ user, keep = false }: UserClaim): void {
+  /**
+   * Claims it. The first to claim is the one that it is brought up for.
+   *
+   * @returns whether a person asks for it, or a user that has not claimed it yet
+   */
+  claim({ user, keep = false }: UserClaim): boolean {
     const first = this.#users.size === 0 && !this.#permanent;
     if (user === undefined || keep) this.#permanent = true;
-    if (user === undefined) return;
+    if (user === undefined) return true;
     if (first) this.#owner ??= user;
+    const anew = !this.#users.has(user);
     this.#users.add(user);
+    return anew;
   }
 
   /** Gives it back. Returns whether nobody needs it any more. */

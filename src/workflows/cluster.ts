@@ -149,9 +149,10 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   setHandler(
     ensureClusterUpdate,
     async (request) => {
-      claims.claim(request);
+      const anew = claims.claim(request);
       if (hosts !== undefined && state !== 'ready') {
-        hosts.forgive();
+        // A job that is submitted again after each loss would undo every wait for a node that keeps failing.
+        if (anew || !patched('forgive-who-asks-anew')) hosts.forgive();
         wake = true;
       }
       await condition(

@@ -94,11 +94,11 @@ const specOf = (name: string, workers: string[], count?: number): ClusterSpec =>
   nodes: sshProvider(workers, count),
 });
 const handleOf = (name: string) => harness.client.workflow.getHandle(clusterWorkflowId(name));
-const ensure = async (spec: ClusterSpec) =>
+const ensure = async (spec: ClusterSpec, user?: string) =>
   harness.client.workflow.executeUpdateWithStart<never, EnsuredCluster, [EnsureClusterRequest]>(
     UPDATE.ensureCluster,
     {
-      args: [{ spec }],
+      args: [{ spec, ...(user !== undefined && { user }) }],
       startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.cluster, {
         workflowId: clusterWorkflowId(spec.name),
         taskQueue: CONTROL_QUEUE,
@@ -176,6 +176,22 @@ describe('a cluster over ssh', () => {
     expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
     expect(calls).toEqual([`start b at ${ADDRESS.address}`]);
     await stop('half');
+  });
+
+  it('forgives a node that failed when somebody asks anew, not when a user asks again', async () => {
+    const spec = specOf('again', ['a', 'b']);
+    lookAway = true;
+    unfit.set('b', 'disk full');
+    const lacks = { type: 'ClusterStartFailed', message: expect.stringMatching(/b: disk full/u) };
+    expect(await refusal(ensure(spec, 'job/one'))).toMatchObject(lacks);
+    lookAway = false;
+    unfit.clear();
+    calls.length = 0;
+    expect(await refusal(ensure(spec, 'job/one'))).toMatchObject(lacks);
+    expect(calls).toEqual([]);
+    expect(await ensure(spec, 'job/two')).toMatchObject({ address: ADDRESS });
+    expect(calls).toEqual([`start b at ${ADDRESS.address}`]);
+    await stop('again');
   });
 
   it(

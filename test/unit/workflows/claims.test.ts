@@ -13,6 +13,15 @@ describe('claims', () => {
     expect(claims.startedFor(undefined)).toBe(false);
   });
 
+  it('are new for a person each time, for a user until it gives back', () => {
+    const claims = new Claims();
+    expect([claims.claim({}), claims.claim({})]).toEqual([true, true]);
+    expect([claims.claim({ user: 'a' }), claims.claim({ user: 'a' })]).toEqual([true, false]);
+    expect(new Claims(claims.carried()).claim({ user: 'a' })).toBe(false);
+    claims.release('a');
+    expect(claims.claim({ user: 'a' })).toBe(true);
+  });
+
   it('end with the last user, whoever that is', () => {
     const claims = new Claims();
     claims.claim({ user: 'a' });
