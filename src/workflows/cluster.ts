@@ -234,15 +234,24 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     enter(everReady ? 'degraded' : 'starting');
   };
 
-  /** Returns whether all of it worked. */
+  /** Takes in a problem with a node over ssh. */
+  const meet = (met: Problem | undefined): void => {
+    if (met === undefined) return;
+    problem = met;
+    // Without a head nothing can be continued.
+    const headFailed = hosts?.members.stuck(Date.now()).some(({ node }) => node === HEAD);
+    if (!everReady && headFailed) failure ??= met;
+  };
+
+  /** Returns whether all of it worked and is over. */
   const execute = async (plan: ClusterPlan): Promise<boolean> => {
     if (hosts !== undefined) {
-      const met = await hosts.execute(plan);
-      problem = met ?? problem;
-      // Without a head nothing can be continued.
-      const headFailed = hosts.members.stuck(Date.now()).some(({ node }) => node === HEAD);
-      if (!everReady && headFailed) failure = met;
-      return met === undefined;
+      const met = await hosts.execute(plan, (problemOfStart) => {
+        meet(problemOfStart);
+        wake = true;
+      });
+      meet(met);
+      return met === undefined && !hosts.isStarting;
     }
     const end = plan.end.map((node) =>
       control.endLocalNode.executeWithOptions({ summary: `End node ${node}` }, [{ spec, node }]),
@@ -300,12 +309,12 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       const settledPlan = plan.end.length + plan.start.length === 0;
       const progressed = !settledPlan && (await execute(plan));
       if (!progressed && failure === undefined) {
-        const settled = state === 'ready' || hosts?.blocked !== undefined;
+        const settled = state === 'ready' || hosts?.blocked !== undefined || hosts?.waitsLong;
         await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON);
       }
-      // Updates in flight would be lost: the history has room to wait for them.
+      // Updates and starts in flight would be lost: the history has room to wait for them.
       const anew = workflowInfo().continueAsNewSuggested || builds.changed;
-      if (anew && allHandlersFinished()) return;
+      if (anew && allHandlersFinished() && !hosts?.isStarting) return;
     }
   };
 
@@ -331,7 +340,10 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
         [{ name: spec.name }],
       );
     }
-    if (hosts !== undefined) left = await hosts.remove();
+    if (hosts !== undefined) {
+      await hosts.endStarts();
+      left = await hosts.remove();
+    }
     observation = { reachable: false, nodes: [], processes: [] };
     enter(failure === undefined ? 'stopped' : 'failed');
     await condition(allHandlersFinished);

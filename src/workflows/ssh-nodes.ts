@@ -1,8 +1,10 @@
 import {
   ActivityCancellationType,
   ActivityFailure,
+  CancellationScope,
   isCancellation,
   log,
+  patched,
   proxyActivities,
 } from '@temporalio/workflow';
 
@@ -50,11 +52,24 @@ const starting = proxyActivities<Control<'startNode'>>({
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 });
 
+/** A node is up in seconds; one that is not by then is having its environment installed. */
+const LONG_START_MS = 60_000;
+
+/** A start that is going on. */
+interface Start {
+  readonly since: number;
+  readonly scope: CancellationScope;
+  readonly done: Promise<void>;
+}
+
 /** The hosts of a cluster over ssh: which are its nodes, and what is done to them. */
 export class SshNodes {
   readonly members: Members;
   #address: ClusterAddress | undefined;
   #blocked: readonly NodeProblem[] = [];
+  /** Nodes that are wanted, are not there and have not failed. */
+  #lacking: readonly string[] = [];
+  readonly #starts = new Map<string, Start>();
 
   constructor(
     private readonly cluster: string,
@@ -137,13 +152,27 @@ export class SshNodes {
       if (state === 'alive') this.members.troubles.well(name, now);
     this.members.endDrains(observation, now);
     this.settle();
+    // What is to go need not be made ready first.
+    for (const name of this.members.leaving) this.#starts.get(name)?.scope.cancel();
     const stuck = this.members.stuck(now);
     const named = new Set(stuck.map(({ node }) => node));
     const wanted = [HEAD, ...this.members.active];
-    const done = wanted.every(
-      (name) => named.has(name) || rows.some((row) => row.name === name && row.state === 'alive'),
+    this.#lacking = wanted.filter(
+      (name) => !named.has(name) && !rows.some((row) => row.name === name && row.state === 'alive'),
     );
-    this.#blocked = done ? stuck : [];
+    this.#blocked = this.#lacking.length === 0 ? stuck : [];
+  }
+
+  /** Whether nodes are being started beside the loop. */
+  get isStarting(): boolean {
+    return this.#starts.size > 0;
+  }
+
+  /** Whether all that is lacking has been starting for long, so that it need not be looked for every few seconds. */
+  get waitsLong(): boolean {
+    const long = Date.now() - LONG_START_MS;
+    const since = this.#lacking.map((name) => this.#starts.get(name)?.since ?? Infinity);
+    return since.length > 0 && since.every((at) => at < long);
   }
 
   /** Gives nodes that have failed another chance, as somebody asks for the cluster again. */
@@ -158,31 +187,63 @@ export class SshNodes {
     }
   }
 
-  /** Returns the last problem met, or undefined when all of it worked. */
-  async execute(plan: ClusterPlan): Promise<Problem | undefined> {
-    const { spec, whole } = this;
+  /**
+   * Ends nodes and begins to start others. A start may install an environment for an hour, in which a head may be lost
+   * or the time of a drain be over: it goes on beside, and its node is left alone until then.
+   *
+   * @param started is told of each start that is over, with its problem
+   * @returns the last problem met, or undefined when all of it worked
+   */
+  async execute(
+    plan: ClusterPlan,
+    started: (problem: Problem | undefined) => void,
+  ): Promise<Problem | undefined> {
+    const { spec } = this;
+    const end = plan.end.filter((node) => !this.#starts.has(node));
     const ending = await Promise.allSettled(
-      plan.end.map(async (node) => {
+      end.map(async (node) => {
         await control.endNode.executeWithOptions({ summary: `End node ${node}` }, [{ spec, node }]);
         this.members.ended(node);
       }),
     );
-    const ended = plan.end.filter((_, index) => ending[index]?.status === 'fulfilled');
+    const ended = end.filter((_, index) => ending[index]?.status === 'fulfilled');
+    const problems = ending.map((result, index) => this.problemIn(result, end[index]));
     // What did not end cannot be started afresh.
-    const nodes = plan.start.filter((node) => !plan.end.includes(node) || ended.includes(node));
-    const address = this.#address;
-    const starts = await Promise.allSettled(
-      nodes.map(async (node) =>
-        starting.startNode.executeWithOptions({ summary: `Start node ${node}` }, [
-          { spec: whole, node, ...(node !== HEAD && address && { address }) },
-        ]),
-      ),
+    const nodes = plan.start.filter(
+      (node) => !this.#starts.has(node) && (!plan.end.includes(node) || ended.includes(node)),
     );
-    const problems = [
-      ...ending.map((result, index) => this.problemIn(result, plan.end[index])),
-      ...starts.map((result, index) => this.problemIn(result, nodes[index])),
-    ];
+    if (patched('start-nodes-beside')) {
+      for (const node of nodes) this.startBeside(node, started);
+    } else {
+      const starts = await Promise.allSettled(nodes.map(async (node) => this.start(node)));
+      problems.push(...starts.map((result, index) => this.problemIn(result, nodes[index])));
+    }
     return problems.findLast((problem) => problem !== undefined);
+  }
+
+  private async start(node: string): Promise<void> {
+    const address = this.#address;
+    await starting.startNode.executeWithOptions({ summary: `Start node ${node}` }, [
+      { spec: this.whole, node, ...(node !== HEAD && address && { address }) },
+    ]);
+  }
+
+  private startBeside(node: string, started: (problem: Problem | undefined) => void): void {
+    const scope = new CancellationScope();
+    const follow = async (): Promise<void> => {
+      const [result] = await Promise.allSettled([scope.run(async () => this.start(node))]);
+      this.#starts.delete(node);
+      // How a start ends that nobody wants any more is no trouble of its node.
+      started(scope.consideredCancelled ? undefined : this.problemIn(result, node));
+    };
+    this.#starts.set(node, { since: Date.now(), scope, done: follow() });
+  }
+
+  /** Ends what is being started beside, and waits until nothing of it can come up any more. */
+  async endStarts(): Promise<void> {
+    const starts = [...this.#starts.values()];
+    for (const { scope } of starts) scope.cancel();
+    await Promise.all(starts.map(async ({ done }) => done));
   }
 
   private problemIn(result: PromiseSettledResult<void>, node = ''): Problem | undefined {

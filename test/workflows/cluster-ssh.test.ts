@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import { WithStartWorkflowOperation, type WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -24,10 +25,11 @@ import { Harness, eventually } from '../support/harness.js';
 import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { sshProvider } from '../support/ssh-spec.js';
 
-/** Hosts on which a node runs; those that are not fit, and why; those that do not answer. */
+/** Hosts on which a node runs; those that are not fit, and why; those that do not answer; those that install for long. */
 const running = new Set<string>();
 const unfit = new Map<string, string>();
 const away = new Set<string>();
+const installing = new Set<string>();
 const calls: string[] = [];
 /** Hosts become unfit only after they were looked at. */
 let lookAway = false;
@@ -36,6 +38,19 @@ const problemOf = (node: string): NodeProblem => ({
   node,
   problem: { type: 'HostRefused', message: `${node}: ${unfit.get(node)}` },
 });
+
+/** Ends when it is cancelled, and a little later. */
+async function install(node: string): Promise<void> {
+  const context = Context.current();
+  const timer = setInterval(() => context.heartbeat(), 100);
+  try {
+    await context.cancelled;
+  } finally {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    clearInterval(timer);
+    calls.push(`installs no more ${node}`);
+  }
+}
 
 const activities: Partial<ControlActivities> = {
   checkNodes: async ({ nodes }) => {
@@ -60,6 +75,7 @@ const activities: Partial<ControlActivities> = {
     if (away.has(node)) throw ApplicationFailure.nonRetryable(`${node}: away`, 'HostUnreachable');
     if (unfit.has(node))
       throw ApplicationFailure.nonRetryable(problemOf(node).problem.message, 'HostRefused');
+    if (installing.has(node)) await install(node);
     running.add(node);
   },
   endNode: async ({ node }) => {
@@ -84,7 +100,7 @@ beforeAll(async () => {
   await harness.serve(CONTROL_QUEUE, activities);
 });
 beforeEach(() => {
-  for (const state of [running, unfit, away]) state.clear();
+  for (const state of [running, unfit, away, installing]) state.clear();
   calls.length = 0;
 });
 afterAll(async () => harness.close());
@@ -232,6 +248,32 @@ describe('a cluster over ssh', () => {
       }
     },
   );
+
+  it('starts a lost head again while a worker is being installed, and does not install one that goes', async () => {
+    installing.add('b');
+    const spec = specOf('busy', ['a', 'b']);
+    const up = ensure(spec);
+    await eventually(() => running.has('a') && calls.includes(`start b at ${ADDRESS.address}`));
+    running.delete('head');
+    calls.length = 0;
+    await eventually(() => calls.includes(`start a at ${ADDRESS.address}`));
+    expect(calls).toEqual(['end a', 'start head', `start a at ${ADDRESS.address}`]);
+    await change('busy', { remove: ['b'] });
+    expect(await up).toMatchObject({ address: ADDRESS });
+    await eventually(() => calls.includes('end b'));
+    expect(calls.slice(-2)).toEqual(['installs no more b', 'end b']);
+    expect((await statusOf('busy')).problem).toBeUndefined();
+    await stop('busy');
+  });
+
+  it('is taken down only when nothing of it is being started any more', async () => {
+    installing.add('a');
+    const refused = refusal(ensure(specOf('early', ['a'])));
+    await eventually(() => calls.includes(`start a at ${ADDRESS.address}`));
+    await stop('early');
+    expect(calls.slice(-2)).toEqual(['installs no more a', 'remove head a']);
+    expect(await refused).toMatchObject({ type: 'ClusterUnavailable' });
+  });
 
   it('goes down although a host does not answer, and says which', async () => {
     await ensure(specOf('cut', ['a']));
