@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-import type { SshNode } from '../contracts/cluster.js';
+import type { ClusterSpec, SshProvider } from '../contracts/cluster.js';
 import type { ChangeNodesRequest, ChangeNodesResult } from '../contracts/workflows.js';
 import { clusterTarget } from './cluster-target.js';
 import { numeric } from './run-options.js';
@@ -81,34 +81,19 @@ async function add(target: string, hosts: string[], flags: AddFlags): Promise<vo
   const { ClientError } = await import('../client/errors.js');
   const { clusterStatus } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
-  const { expandHosts, named } = await import('../clusters/members.js');
+  const { nodesToAdd } = await import('../clusters/members.js');
 
   const { name, spec } = await clusterTarget(target);
   const status = await withClient(async (client) => clusterStatus(client, name));
-  const present = new Map(status?.nodes.map((node) => [node.name, node]));
-  const known = new Map(
-    [spec?.nodes, status?.asked].flatMap((nodes) =>
-      nodes?.provider === 'ssh'
-        ? nodes.workers.map((node): [string, SshNode] => [node.name, node])
-        : [],
-    ),
-  );
-  const nodes =
-    hosts.length === 0
-      ? [...known.values()].filter((node) => !present.has(node.name))
-      : hosts.flatMap(expandHosts).map(
-          (host) =>
-            known.get(host) ??
-            named({
-              host: present.get(host)?.host ?? host,
-              ...(present.has(host) && { name: host }),
-            }),
-        );
+  const nodes = nodesToAdd(hosts, status?.nodes ?? [], sshOf(spec?.nodes), status?.asked);
   if (nodes.length === 0) {
     throw new ClientError('Usage', `There is no node to add to ${name}: name a host.`);
   }
   await change(target, { add: nodes, ...(flags.spare && { spare: true }) }, flags.json);
 }
+
+const sshOf = (nodes: ClusterSpec['nodes'] | undefined): SshProvider | undefined =>
+  nodes?.provider === 'ssh' ? nodes : undefined;
 
 async function change(
   target: string,

@@ -1,5 +1,6 @@
 import type { SshFile } from '../contracts/cluster-file.js';
-import type { SshNode } from '../contracts/cluster.js';
+import type { SshNode, SshProvider } from '../contracts/cluster.js';
+import type { ClusterNodeStatus } from '../contracts/workflows.js';
 
 /** What is wrong with a value of the cluster file. */
 export interface Complaint {
@@ -99,6 +100,34 @@ export const named = (
   ...node,
   name: node.name ?? node.host.toLowerCase().replaceAll(/[^a-z0-9.-]/gu, '-'),
 });
+
+/**
+ * The nodes that somebody wants to add. What the cluster file says of a node goes before what the cluster was asked for
+ * when it was brought up: a host may have been mended in the file since.
+ *
+ * @param hosts hosts or names of nodes; none: what the file has, or was asked for without one, and the cluster lacks
+ * @param present nodes of the cluster
+ */
+export function nodesToAdd(
+  hosts: readonly string[],
+  present: readonly Pick<ClusterNodeStatus, 'name' | 'host'>[],
+  file: SshProvider | undefined,
+  asked: SshProvider | undefined,
+): SshNode[] {
+  const there = new Map(present.map((node) => [node.name, node]));
+  if (hosts.length === 0) {
+    return ((file ?? asked)?.workers ?? []).filter(({ name }) => !there.has(name));
+  }
+  const workers = [...(asked?.workers ?? []), ...(file?.workers ?? [])];
+  const known = new Map(workers.map((node) => [node.name, node]));
+  return hosts.flatMap(expandHosts).map((host) => {
+    const own = there.get(host);
+    return (
+      known.get(host) ??
+      named({ host: own?.host ?? host, ...(own !== undefined && { name: host }) })
+    );
+  });
+}
 
 function checkUnique(placed: readonly Placed[], complaints: Complaint[]): void {
   const names = new Map<string, number>();
