@@ -24,6 +24,7 @@ import { installPlan, isInstalled } from './ssh/environment.js';
 import { hostOf } from './ssh/hosts.js';
 import { nodeLog } from './ssh/node-log.js';
 import {
+  containerSettings,
   KEPT_FILES,
   nodeFolder,
   nodeMarker,
@@ -141,7 +142,6 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
   log('preparing the host');
   const address = await prepareNode(place);
   const own = { cluster, nodes, node, address, head: headHost(head) ?? address };
-  const { image } = nodes.environment;
   const given = {
     folder,
     marker: nodeMarker(cluster, node.name),
@@ -151,7 +151,7 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
       address,
       ...(node.name === HEAD && { gcs: nodes.ports.gcs, dashboard: nodes.ports.dashboard }),
     },
-    ...(image !== undefined && { image, python: nodes.environment.python }),
+    ...containerSettings(nodes),
     ...(node.resources?.num_gpus !== undefined && { gpus: node.resources.num_gpus }),
   };
   const { pid } = await callAgent(host, python, 'start', given, StartAnswer);

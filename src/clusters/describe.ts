@@ -33,13 +33,16 @@ function nodeSteps(cluster: string, nodes: SshProvider, node: SshNode): string[]
     ...{ cluster, nodes, node, address: node.address ?? ADDRESS },
     head: nodes.head.address ?? HEAD_ADDRESS,
   };
-  const { image } = nodes.environment;
+  const { image, mounts = [] } = nodes.environment;
+  const seen = mounts.length === 0 ? '' : `, with ${mounts.join(', ')}`;
   const words = ['ray', 'start', ...startArguments(place)];
   const lines = [
     ...steps.map(({ what }) => what),
     ...nodes.setup.map((command) => `run ${command.map(quote).join(' ')}`),
     `make ${files.folder}, for this user only${nodes.tokenAuth ? ', with the token (0600)' : ''} and the Python package`,
-    image === undefined ? `with ${python}:` : `in a container of ${image}, in the host's network:`,
+    image === undefined
+      ? `with ${python}:`
+      : `in a container of ${image}, in the host's network${seen}:`,
     `  ${words.map(quote).join(' ')}`,
     `wait until Ray knows it, ${START_PATIENCE_S} s at most`,
   ];

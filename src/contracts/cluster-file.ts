@@ -54,13 +54,20 @@ const Environment = NodeEnvironment.extend({
   const given = sources.filter((key) => context.value[key] !== undefined);
   const [first, second] = given;
   const pythonOfImage = first === 'python' && second === 'image' && given.length === 2;
-  if (given.length === 1 || pythonOfImage) return;
-  context.issues.push({
-    code: 'custom',
-    input: context.value,
-    path: [],
-    message: 'give exactly one of python, requirements, conda and image',
-  });
+  const complain = (message: string, path: PropertyKey[] = []): void => {
+    context.issues.push({ code: 'custom', input: context.value, path, message });
+  };
+  if (given.length !== 1 && !pythonOfImage) {
+    complain('give exactly one of python, requirements, conda and image');
+  }
+  const { image, mounts = [] } = context.value;
+  if (image === undefined && mounts.length > 0) {
+    complain('only a container needs mounts: give an image', ['mounts']);
+  }
+  const places = mounts.map((mount) => mount.replace(/:ro$/u, '').split(':').at(-1));
+  for (const [index, place] of places.entries()) {
+    if (places.indexOf(place) < index) complain(`${place} is mounted twice`, ['mounts', index]);
+  }
 });
 
 const Ssh = SshLogin.extend({

@@ -137,7 +137,22 @@ export const NodeEnvironment = z
       .describe('For requirements; default 3.11'),
     requirements: z.string().optional().describe('Text of a requirements file for uv'),
     conda: z.string().optional().describe('Text of an environment.yml'),
-    image: z.string().min(1).optional().describe('Container image; runs with --network host'),
+    image: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Container image; runs with --network host, as the user of ssh'),
+    mounts: z
+      .array(
+        z
+          .string()
+          .regex(
+            /^\/[^:\n]+(?::\/[^:\n]+)?(?::ro)?$/,
+            'expected PATH, PATH:PATH-IN-CONTAINER or either with :ro, absolute paths',
+          ),
+      )
+      .optional()
+      .describe('For an image: what of its host a container sees, as host[:container][:ro]'),
     variables: z
       .record(z.string().regex(/^[A-Za-z_]\w*$/), z.string())
       .optional()

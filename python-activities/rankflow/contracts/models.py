@@ -370,6 +370,10 @@ class LocalProvider(BaseModel):
     ] = None
 
 
+class Mount(RootModel[str]):
+    root: Annotated[str, Field(pattern="^\\/[^:\\n]+(?::\\/[^:\\n]+)?(?::ro)?$")]
+
+
 class PassItem(RootModel[str]):
     root: Annotated[str, Field(pattern="^[A-Za-z_]\\w*$")]
 
@@ -399,7 +403,16 @@ class NodeEnvironment(BaseModel):
     conda: Annotated[str | None, Field(description="Text of an environment.yml")] = None
     image: Annotated[
         str | None,
-        Field(description="Container image; runs with --network host", min_length=1),
+        Field(
+            description="Container image; runs with --network host, as the user of ssh",
+            min_length=1,
+        ),
+    ] = None
+    mounts: Annotated[
+        list[Mount] | None,
+        Field(
+            description="For an image: what of its host a container sees, as host[:container][:ro]"
+        ),
     ] = None
     variables: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")], str] | None,

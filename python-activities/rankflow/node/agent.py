@@ -213,6 +213,16 @@ def _port_problems(given: dict[str, Any], address: str) -> list[str]:
     ]
 
 
+def _mount_problems(mounts: list[str]) -> list[str]:
+    """Docker makes what is not there, as root."""
+    paths = [mount.split(":")[0] for mount in mounts]
+    return [
+        f"{path} is not here, and environment.mounts names it: make it, or mount it there"
+        for path in paths
+        if not Path(path).exists()
+    ]
+
+
 def check(given: dict[str, Any]) -> dict[str, Any]:
     """Everything that keeps a node from starting here, all at once.
 
@@ -220,7 +230,7 @@ def check(given: dict[str, Any]) -> dict[str, Any]:
     """
     folder = Path(given["folder"])
     address = address_of(given)
-    problems = _python_problems(given)
+    problems = _python_problems(given) + _mount_problems(given.get("mounts", []))
     there = folder.exists()
     try:
         own_folder(folder)
@@ -248,17 +258,46 @@ def _container(given: dict[str, Any], folder: Path, environment: dict[str, str])
     Variables go through a file: as arguments everybody could read them.
     """
     program = shutil.which("docker") or shutil.which("podman") or "docker"
+    home = folder / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    # The image need not know this user, and libraries ask for its name and write into its home.
+    user = {"HOME": str(home), "USER": os.environ.get("USER") or str(os.getuid())}
     variables = folder / "environment"
-    write_privately(variables, "".join(f"{k}={v}\n" for k, v in environment.items()))
-    mounts = [folder, *map(Path, given.get("mounts", []))]
+    text = "".join(f"{k}={v}\n" for k, v in {**user, **environment}.items())
+    write_privately(variables, text)
+    volumes = [f"{folder}:{folder}", *map(_volume, given.get("mounts", []))]
     return [
         program,
         *("run", "--rm", "--init", "--name", container_name(given["marker"])),
+        *_as_this_user(program),
         *("--network", "host", "--ipc", "host", "--env-file", str(variables)),
-        *(word for mount in mounts for word in ("--volume", f"{mount}:{mount}")),
+        *(word for volume in volumes for word in ("--volume", volume)),
         *(("--gpus", "all") if given.get("gpus") != 0 and shutil.which("nvidia-smi") else ()),
         str(given["image"]),
     ]
+
+
+def _volume(mount: str) -> str:
+    """``host[:container][:ro]`` with the place in the container spelt out."""
+    host, *rest = mount.split(":")
+    place = [] if rest and rest[0] != "ro" else [host]
+    return ":".join([host, *place, *rest])
+
+
+def _as_this_user(program: str) -> list[str]:
+    """Have the container read what is this user's, such as the token, and leave nothing else."""
+    uid, gid = os.getuid(), os.getgid()
+    user = ["--user", f"{uid}:{gid}"]
+    if uid == 0:
+        return user
+    if Path(program).name == "podman":
+        return ["--userns", "keep-id", *user]
+    info = [program, "info", "--format", "{{json .SecurityOptions}}"]
+    said = subprocess.run(info, capture_output=True, text=True, check=False).stdout
+    # In the namespace of a Docker without root this user is root, and no other one is it.
+    if "name=rootless" in said:
+        return ["--user", "0:0"]
+    return user + [word for group in os.getgroups() for word in ("--group-add", str(group))]
 
 
 def container_name(marker: str) -> str:
@@ -270,7 +309,8 @@ def start(given: dict[str, Any]) -> dict[str, Any]:
     """Start the node in a session of its own, so that it outlives ssh; one that runs is left alone.
 
     ``given``: ``folder``, ``marker``, ``arguments`` of ``ray start``, ``environment``,
-    ``placement`` (kept in the record: ports and address), ``image`` and ``python`` of a container.
+    ``placement`` (kept in the record: ports and address), of a container ``image``, ``python`` and
+    ``mounts``.
     """
     folder = Path(given["folder"])
     own_folder(folder)

@@ -217,17 +217,23 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert any("has 5 MiB left" in problem for problem in problems["problems"])
 
 
+def container_tool(tmp_path: Path, name: str = "docker") -> dict[str, str]:
+    """A tool that writes down what it is told; its containers run until they are ended."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    script = f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n[ "$1" = run ] && sleep 1000\nexit 0\n'
+    (tools / name).write_text(script)
+    (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}"}
+
+
 def test_a_container_gets_its_variables_in_a_private_file_and_goes_with_its_node(
     node: dict[str, Any], tmp_path: Path
 ) -> None:
     said = tmp_path / "said"
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    script = f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = run ] && sleep 1000\nexit 0\n'
-    (tools / "docker").write_text(script)
-    (tools / "docker").chmod(0o755)
-    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    given = {**node, "image": "ray:1", "python": "/opt/python"}
+    path = container_tool(tmp_path)
+    mounts = ["/data", "/srv/models:/models:ro", "/srv/hub:ro"]
+    given = {**node, "image": "ray:1", "python": "/opt/python", "mounts": mounts}
     call("start", given, path)
     deadline = time.monotonic() + 20
     while not said.exists() and time.monotonic() < deadline:
@@ -235,13 +241,60 @@ def test_a_container_gets_its_variables_in_a_private_file_and_goes_with_its_node
     line = said.read_text()
     assert "--network host" in line
     assert f"--volume {node['folder']}:{node['folder']}" in line
+    assert "--volume /data:/data --volume /srv/models:/models:ro" in line
+    assert "--volume /srv/hub:/srv/hub:ro" in line
+    assert f"--user {os.getuid()}:{os.getgid()}" in line
     assert "ray:1 /opt/python -m ray.scripts.scripts start --block" in line
     assert "s3cret" not in line
     variables = Path(node["folder"]) / "environment"
     assert "SECRET=s3cret" in variables.read_text()
     assert variables.stat().st_mode & 0o777 == 0o600
+    home = Path(node["folder"]) / "home"
+    assert f"HOME={home}\n" in variables.read_text()
+    assert home.stat().st_mode & 0o777 == 0o700
     call("end", given, path)
     assert f"rm --force rankflow-test-{os.getpid()}" in said.read_text()
+
+
+@pytest.mark.parametrize(
+    ("program", "uid", "said", "expected"),
+    [
+        ("docker", 0, "", "--user 0:7"),
+        ("docker", 1000, '["name=seccomp"]', "--user 1000:7 --group-add 7 --group-add 44"),
+        ("docker", 1000, '["name=seccomp","name=rootless"]', "--user 0:0"),
+        ("podman", 1000, "", "--userns keep-id --user 1000:7"),
+    ],
+)
+def test_a_container_is_of_the_user_that_logs_in(
+    program: str,
+    uid: int,
+    said: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tool = tmp_path / program
+    tool.write_text(f"#!/bin/sh\necho '{said}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    monkeypatch.setattr(os, "getgid", lambda: 7)
+    monkeypatch.setattr(os, "getgroups", lambda: [7, 44])
+    variables = {"HOME": "/elsewhere", "A": "b"}
+    folder = tmp_path / "node"
+    folder.mkdir()
+    given = {"image": "ray:1", "marker": "m", "gpus": 0}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = " ".join(agent._container(given, folder, variables))  # pyright: ignore[reportPrivateUsage]
+    assert f"run --rm --init --name rankflow-m {expected} --network host" in words
+    assert "HOME=/elsewhere\n" in (folder / "environment").read_text()
+
+
+def test_a_mount_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = container_tool(tmp_path)
+    mounts = [f"{tmp_path}:/data:ro", f"{tmp_path}/none"]
+    given = {"folder": str(tmp_path / "rf" / "w"), "image": "ray:1", "mounts": mounts}
+    problems = call("check", {**given, "address": "127.0.0.1"}, path)["problems"]
+    assert [problem.split(" ")[0] for problem in problems] == [f"{tmp_path}/none"]
 
 
 def test_what_ignores_sigterm_is_killed(

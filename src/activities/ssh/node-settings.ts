@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 
-import type { SshNode, SshProvider } from '../../contracts/cluster.js';
+import type { NodeEnvironment, SshNode, SshProvider } from '../../contracts/cluster.js';
 import { HEAD } from '../../workflows/cluster-plan.js';
 import { DRAIN_SECONDS, OBJECT_STORE_BYTES } from '../local/node-command.js';
 import { clusterHash } from '../local/node-state.js';
@@ -137,4 +137,12 @@ export function nodeVariables(
       RAY_gcs_storage_path: files.gcs,
     }),
   };
+}
+
+/** What the agent is told of the container that a node runs in; nothing where it runs in none. */
+export function containerSettings({
+  environment: { image, python, mounts },
+}: SshProvider): Pick<NodeEnvironment, 'image' | 'python' | 'mounts'> {
+  if (image === undefined) return {};
+  return { image, ...(python !== undefined && { python }), ...(mounts && { mounts }) };
 }

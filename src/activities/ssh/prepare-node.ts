@@ -91,6 +91,9 @@ export async function checkNode(
   const { python } = installPlan(nodes.environment);
   const { gcs, dashboard, client } = nodes.ports;
   const gpus = node.resources?.num_gpus;
+  const { image, mounts } = nodes.environment;
+  // A set-up command may mount what is not there yet.
+  const isSetUp = make || nodes.setup.length === 0;
   const given = {
     folder: nodeFolder(cluster, nodes, node.name).folder,
     make,
@@ -98,7 +101,7 @@ export async function checkNode(
     ports: node.name === HEAD ? { gcs, dashboard, client } : {},
     ...(node.address !== undefined && { address: node.address }),
     ...(gpus !== undefined && { gpus }),
-    ...(nodes.environment.image !== undefined && { image: nodes.environment.image }),
+    ...(image !== undefined && { image, ...(isSetUp && { mounts }) }),
   };
   const options = signal && { signal };
   const { problems, address } = await callAgent(host, python, 'check', given, CheckAnswer, options);

@@ -127,6 +127,27 @@ environment:
     expect(at(11).join()).toMatch(/give exactly one of python, requirements, conda and image/u);
   });
 
+  it('mounts absolute paths, each place once, into containers only', () => {
+    const withMounts = (mounts: string, source = 'image: a'): string =>
+      `name: lab\nprovider: ssh\nhead: a\nenvironment: { ${source}, mounts: [${mounts}] }\n`;
+    const nodes = parse(withMounts('/data, "/a b:/b", "/c:/d:ro", "/e:ro"'));
+    expect(nodes.environment.mounts).toEqual(['/data', '/a b:/b', '/c:/d:ro', '/e:ro']);
+    expect(describePlan({ name: 'lab', nodes }).join('\n')).toContain(
+      "in a container of a, in the host's network, with /data, /a b:/b, /c:/d:ro, /e:ro:",
+    );
+    for (const wrong of ['data', '"/a:b"', '"/a:/b:rw"', '/', '"/a:/"', '"/a:/b:/c"']) {
+      expect(problemsOf(withMounts(wrong)), wrong).toEqual([
+        expect.stringMatching(/^4: environment\.mounts\.0: expected PATH, PATH:PATH-IN-CONTAINER/u),
+      ]);
+    }
+    expect(problemsOf(withMounts('/a, "/b:/a:ro"'))).toEqual([
+      '4: environment.mounts.1: /a is mounted twice',
+    ]);
+    expect(problemsOf(withMounts('/a', 'python: p'))).toEqual([
+      '4: environment.mounts: only a container needs mounts: give an image',
+    ]);
+  });
+
   it('is refused when two nodes have one host or name, or more are wanted than there are', () => {
     const problems = problemsOf(`${MINIMAL}workers:
   - 10.0.0.1
