@@ -115,6 +115,11 @@ export async function publishResults({
   });
 }
 
+interface Pruned {
+  readonly removed: string[];
+  readonly kept: readonly { readonly runId: string; readonly why: string }[];
+}
+
 export async function pruneScheduled({
   store,
   occurrence,
@@ -122,7 +127,11 @@ export async function pruneScheduled({
 }: PruneInput): Promise<{ removed: string[] }> {
   return told(async () => {
     const input = JSON.stringify({ store, ...occurrence, ...retention });
-    return python<{ removed: string[] }>(['prune'], input);
+    const { removed, kept } = await python<Pruned>(['prune'], input);
+    for (const { runId, why } of kept) {
+      Context.current().log.info('a run that is too old stays', { run: runId, why });
+    }
+    return { removed };
   });
 }
 

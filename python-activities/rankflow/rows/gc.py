@@ -9,9 +9,10 @@ keeps a folder that still holds files from being taken for a run.
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
@@ -88,24 +89,31 @@ def survey(store: Store) -> list[StoredRun]:
         for space in store.folders(API_SPACES)
         for batch in store.folders(f"{API_SPACES}/{space}/batches")
     }
-    found: list[StoredRun] = []
-    for run_id in store.folders(RUNS):
-        try:
-            entries = store.entries(run_prefix(run_id))
-            if entries:
-                found.append(_look(store, run_id, entries, schedules, batches))
-        except MissingKey:
-            # It has gone since.
-            continue
-        except RankflowError as error:
-            # A foreign folder.
-            if error.kind is not ErrorType.RUN_MISMATCH:
-                raise
-    return found
+    found = (look(store, run_id, schedules, batches) for run_id in store.folders(RUNS))
+    return [run for run in found if run is not None]
+
+
+def look(
+    store: Store,
+    run_id: str,
+    schedules: Mapping[str, str] = MappingProxyType({}),
+    batches: Set[str] = frozenset(),
+) -> StoredRun | None:
+    """What a decision needs to know of a run; None when it has gone, or its folder is foreign."""
+    try:
+        entries = store.entries(run_prefix(run_id))
+        return _look(store, run_id, entries, schedules, batches) if entries else None
+    except MissingKey:
+        # It has gone since.
+        return None
+    except RankflowError as error:
+        if error.kind is not ErrorType.RUN_MISMATCH:
+            raise
+        return None
 
 
 def _look(
-    store: Store, run_id: str, entries: Entries, schedules: dict[str, str], batches: set[str]
+    store: Store, run_id: str, entries: Entries, schedules: Mapping[str, str], batches: Set[str]
 ) -> StoredRun:
     at = {entry.key: entry for entry in entries}
     finished = manifest_key(run_id) in at

@@ -43,9 +43,7 @@ def write_retry_input(store: Store, run_id: str, retry_id: str) -> dict[str, Any
     rows = 0
     try:
         if store.exists(removing_key(run_id)):
-            raise RankflowError(
-                ErrorType.NO_RESULTS, f"the run {run_id} is being removed (by rankflow gc)"
-            )
+            raise RankflowError(ErrorType.NO_RESULTS, f"the run {run_id} is being removed")
         rows, invalid = _write_input(store, run_id, retry_input_key(retry_id))
     finally:
         if rows == 0 and not linked:

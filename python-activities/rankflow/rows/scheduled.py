@@ -5,16 +5,16 @@ Each run that has results leaves a small record below ``schedules/<name>/`` of i
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.rows.gc import look, remove_run
 from rankflow.rows.manifest import read_manifest
 from rankflow.store import MissingKey, Store, open_store
 from rankflow.store.layout import (
-    manifest_key,
-    run_prefix,
     schedule_prefix,
     schedule_record_key,
 )
@@ -124,26 +124,44 @@ def too_old(records: Iterable[Record], wanted: Prune, now: datetime) -> list[Rec
     return [record for record in reversed(older) if record.run_id != wanted.run_id]
 
 
-def prune(wanted: Prune, now: datetime | None = None) -> dict[str, list[str]]:
-    """Remove the outputs of runs that are too old, and the folders of these runs.
+def prune(wanted: Prune, now: datetime | None = None) -> dict[str, Any]:
+    """Remove runs that are too old, with the copies of their results.
 
-    Safe to repeat: a record goes last. Returns the ids of the runs that were removed.
+    Safe to repeat: a record goes last. A run that another one retries stays, with its record, until
+    that one is gone. Returns ``removed``, the ids of the runs that went, and ``kept``, those that
+    were to go and stay, each with the reason.
     """
     store = open_store(wanted.store)
     records = _records(store, wanted.schedule)
-    gone = too_old(records, wanted, now or datetime.now(UTC))
+    gone: list[Record] = []
+    kept: list[dict[str, str]] = []
+    for record in too_old(records, wanted, now or datetime.now(UTC)):
+        reason = _remove(store, record.run_id)
+        if reason is None:
+            gone.append(record)
+        else:
+            kept.append({"runId": record.run_id, "why": reason})
     ids = {record.run_id for record in gone}
-    kept = {uri for record in records if record.run_id not in ids for uri in record.published}
+    needed = {uri for record in records if record.run_id not in ids for uri in record.published}
     for record in gone:
         for uri in record.published:
-            if uri not in kept:
+            if uri not in needed:
                 target, name = split(uri)
                 target.delete(name)
-        # First what readers trust: half a folder is no result.
-        store.delete(manifest_key(record.run_id))
-        store.remove_folder(run_prefix(record.run_id))
         store.delete(schedule_record_key(wanted.schedule, record.run_id))
-    return {"removed": [record.run_id for record in gone]}
+    return {"removed": [record.run_id for record in gone], "kept": kept}
+
+
+def _remove(store: Store, run_id: str) -> str | None:
+    """Remove a run as gc does; returns why it stays, or None."""
+    run = look(store, run_id)
+    if run is None:
+        return None
+    try:
+        return remove_run(store, run, {run_id: run}, set())
+    except MissingKey:
+        # Another one has removed its folder meanwhile.
+        return None
 
 
 def _records(store: Store, schedule: str) -> list[Record]:

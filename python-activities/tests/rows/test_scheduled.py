@@ -1,5 +1,7 @@
 """Results of scheduled runs go where they are wanted, and only what is too old is removed."""
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.rows.finalize import finalize_run
 from rankflow.rows.plan import load_plan
 from rankflow.rows.planner import plan_run
+from rankflow.rows.results import show_run
+from rankflow.rows.retry import write_retry_input
 from rankflow.rows.scheduled import Prune, Publish, prune, publish, size_of
 from rankflow.store import Store, open_store
+from rankflow.store.layout import removing_key, retry_link_key
 from tests.rows.support import chat, finish, jsonl, spec
 
 NOW = datetime(2030, 1, 10, 12, tzinfo=UTC)
@@ -90,6 +95,64 @@ def test_another_schedule_and_runs_by_hand_are_left_alone(tmp_path: Path) -> Non
     plan_run(by_hand)
     assert pruned(tmp_path, 2, keepLast=1) == ids[:1]
     assert store_of(tmp_path).folders("runs") == ["nightly-2029-01-01", ids[1]]
+
+
+def test_a_run_that_another_one_retries_stays_until_that_one_is_gone(tmp_path: Path) -> None:
+    ids = [night(tmp_path, day) for day in (1, 2)]
+    store = store_of(tmp_path)
+    # It links the run, whatever becomes of it.
+    store.put(retry_link_key("retry"), json.dumps({"runId": ids[0]}).encode())
+    told = prune(Prune.model_validate(asked_for(tmp_path, 2, keepLast=1)), NOW)
+    assert told == {"removed": [], "kept": [{"runId": ids[0], "why": "retry retries it"}]}
+    assert (tmp_path / "out/1.jsonl").is_file()
+    assert show_run(store, ids[0])["state"] == "completed"
+    # Nothing says any more that it is being removed.
+    assert write_retry_input(store, ids[0], "another")["rows"] == 0
+    store.remove_folder("runs/retry")
+    assert pruned(tmp_path, 2, keepLast=1) == ids[:1]
+    assert not (tmp_path / "out/1.jsonl").exists()
+
+
+def test_a_retry_that_comes_while_a_run_goes_is_seen_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [night(tmp_path, day, failing=True) for day in (1, 2)]
+    store = store_of(tmp_path)
+    create, refused = store.create, list[ErrorType]()
+
+    def marked(key: str, data: bytes) -> bool:
+        created = create(key, data)
+        if key == removing_key(ids[0]):
+            with pytest.raises(RankflowError) as caught:
+                write_retry_input(store, ids[0], "retry")
+            refused.append(caught.value.kind)
+        return created
+
+    monkeypatch.setattr(store, "create", marked)
+    assert pruned(tmp_path, 2, keepLast=1) == ids[:1]
+    assert refused == [ErrorType.NO_RESULTS]
+    assert not store.list("runs/retry")
+
+
+@pytest.mark.parametrize("last", ["manifest.json", "_SUCCESS", "removing.json", "01-01.json"])
+def test_what_was_broken_off_is_ended_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    ids = [night(tmp_path, day) for day in (1, 2)]
+    store = store_of(tmp_path)
+
+    def delete(key: str, whole: Callable[[str], None] = store.delete) -> None:
+        if key.endswith(last):
+            raise KeyboardInterrupt
+        whole(key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "delete", delete)
+        with pytest.raises(KeyboardInterrupt):
+            pruned(tmp_path, 2, keepLast=1)
+    assert pruned(tmp_path, 2, keepLast=1) == ids[:1]
+    assert store.folders("runs") == ids[1:]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["2.jsonl"]
 
 
 def test_a_copy_that_a_newer_run_replaced_stays(tmp_path: Path) -> None:
