@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 
+import { ClientError } from '../client/errors.js';
 import { duration, flagOf, numeric } from './run-options.js';
 import { collect } from './collect.js';
 
@@ -98,7 +99,7 @@ type Loose = Readonly<Record<string, unknown>>;
 const present = (values: Loose): Loose =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
-/** What flags say about a schedule, on top of what is there. */
+/** What flags say about a schedule, on top of what is there. @throws ClientError `Usage` */
 export function applyFlags(
   flags: ScheduleFlags,
   before: { readonly run: Loose; readonly policies: Loose },
@@ -114,7 +115,7 @@ export function applyFlags(
   const replaced =
     flags.cron !== undefined || flags.at !== undefined ? { cron: [], at: [], on: [] } : {};
   const retention = present({ keepLast: flags.keepLast, keepDays: flags.keepDays });
-  const notify = notificationsOf(flags);
+  const notify = notificationsOf(flags, before.run);
   return {
     run: {
       ...before.run,
@@ -148,13 +149,34 @@ function noInputOf(skip: boolean | undefined): 'skip' | 'fail' | undefined {
   return skip ? 'skip' : 'fail';
 }
 
-function notificationsOf(flags: ScheduleFlags): unknown[] {
-  const { notifyUrl = [], notifyCommand = [], notifyEnv = {} } = flags;
-  const secret = present({ env: flags.notifySecretEnv, file: flags.notifySecretFile });
+/**
+ * Who is told: flags replace those of their kind, and what is said about a kind holds for those that are there.
+ *
+ * @throws ClientError `Usage` when there are none that it could hold for
+ */
+function notificationsOf(flags: ScheduleFlags, before: Loose): Loose[] {
+  const { notifyUrl, notifyCommand, notifyEnv, notifySecretEnv, notifySecretFile } = flags;
+  const there = (before['notify'] ?? []) as Loose[];
+  const ofKind = (kind: string): Loose[] => there.filter((one) => one['kind'] === kind);
+  const secret = present({ env: notifySecretEnv, file: notifySecretFile });
   const signed = Object.keys(secret).length > 0 && { secret };
+  const webhooks = notifyUrl?.map((url) => ({ kind: 'webhook', url })) ?? ofKind('webhook');
+  const commands =
+    notifyCommand?.map((line) => ({ kind: 'command', command: line })) ?? ofKind('command');
+  if (signed !== false && webhooks.length === 0) {
+    const flag = notifySecretEnv === undefined ? '--notify-secret-file' : '--notify-secret-env';
+    throw new ClientError('Usage', `${flag}: there is no webhook to sign for`, {
+      wayOut: 'Name one with --notify-url.',
+    });
+  }
+  if (notifyEnv !== undefined && commands.length === 0) {
+    throw new ClientError('Usage', '--notify-env: there is no command that gets it', {
+      wayOut: 'Name one with --notify-command.',
+    });
+  }
   return [
-    ...notifyUrl.map((url) => ({ kind: 'webhook', url, ...signed })),
-    ...notifyCommand.map((line) => ({ kind: 'command', command: line, env: notifyEnv })),
+    ...webhooks.map((one) => ({ ...one, ...signed })),
+    ...commands.map((one) => ({ ...one, ...(notifyEnv && { env: notifyEnv }) })),
   ];
 }
 

@@ -69,6 +69,41 @@ describe('the options of a schedule', () => {
     ]);
   });
 
+  it('say how those are told who are there already, and replace only their kind', () => {
+    const before = check({
+      cron: ['0 2 * * *'],
+      input: '/in/{date}',
+      notifyUrl: ['https://example.org/a', 'https://example.org/b'],
+      notifyCommand: [['mail']],
+    });
+    const secret = { env: 'HOOK_KEY' };
+    const signed = check({ notifySecretEnv: 'HOOK_KEY', notifyEnv: { TO: 'me' } }, before);
+    expect(signed.run.notify).toEqual([
+      { kind: 'webhook', url: 'https://example.org/a', secret },
+      { kind: 'webhook', url: 'https://example.org/b', secret },
+      { kind: 'command', command: ['mail'], env: { TO: 'me' } },
+    ]);
+    expect(check({ notifyUrl: ['https://example.org/c'] }, signed).run.notify).toEqual([
+      { kind: 'webhook', url: 'https://example.org/c' },
+      { kind: 'command', command: ['mail'], env: { TO: 'me' } },
+    ]);
+    expect(check({ notifyCommand: [['write']] }, signed).run.notify).toMatchObject([
+      { url: 'https://example.org/a', secret },
+      { url: 'https://example.org/b', secret },
+      { command: ['write'], env: {} },
+    ]);
+    expect(check({ keepLast: 1 }, signed).run.notify).toEqual(signed.run.notify);
+  });
+
+  it('are refused when nobody is told whom they could be for', () => {
+    const flags = { cron: ['0 2 * * *'], input: '/in/{date}' };
+    expect(problemsOf({ ...flags, notifySecretEnv: 'KEY', notifyCommand: [['mail']] })).toMatch(
+      /--notify-secret-env: there is no webhook/u,
+    );
+    expect(problemsOf({ ...flags, notifySecretFile: '/key' })).toMatch(/--notify-secret-file/u);
+    expect(problemsOf({ ...flags, notifyEnv: { TO: 'me' } })).toMatch(/--notify-env: .* command/u);
+  });
+
   it('are told all that is wrong with them at once, by the names of the flags', () => {
     const problems = problemsOf({
       at: ['25:00'],
