@@ -33,11 +33,20 @@ export const SchedulePolicies = z.strictObject({
 });
 export type SchedulePolicies = z.infer<typeof SchedulePolicies>;
 
+/** Where a message is posted. A user or password in it is refused by fetch, and would stand in histories. */
+export const WebhookUrl = z
+  .url({ protocol: /^https?$/u })
+  .refine(
+    (text) =>
+      !URL.canParse(text) || (new URL(text).username === '' && new URL(text).password === ''),
+    'holds a user or a password, which are not sent: sign messages with a key instead',
+  );
+
 /** Somebody to be told how a scheduled run ended. */
 export const Notification = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('webhook'),
-    url: z.url({ protocol: /^https?$/u }),
+    url: WebhookUrl,
     secret: SecretRef.optional().describe(
       'Key of the signature, read where the control worker runs',
     ),

@@ -95,6 +95,15 @@ describe('the options of a schedule', () => {
     expect(check({ keepLast: 1 }, signed).run.notify).toEqual(signed.run.notify);
   });
 
+  it.each(['https://user:pw@example.org/hook', 'http://user@example.org'])(
+    'are refused with a user or a password in a URL, without telling it: %s',
+    (url) => {
+      const problems = problemsOf({ cron: ['0 2 * * *'], input: '/in', notifyUrl: [url] });
+      expect(problems).toMatch(/--notify-url.*: holds a user or a password/u);
+      expect(problems).not.toContain('user:pw');
+    },
+  );
+
   it('are refused when nobody is told whom they could be for', () => {
     const flags = { cron: ['0 2 * * *'], input: '/in/{date}' };
     expect(problemsOf({ ...flags, notifySecretEnv: 'KEY', notifyCommand: [['mail']] })).toMatch(
