@@ -6,6 +6,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import { execa } from 'execa';
 
 import type { DeliveryInput } from '../contracts/activities.js';
+import { WebhookUrl } from '../contracts/schedule.js';
 import { checkAllowed } from '../roots.js';
 
 /** A receiver that takes longer works on the message before it answers, and will be asked again. */
@@ -34,8 +35,10 @@ export async function sendWebhook({
 }: DeliveryInput<'webhook'>): Promise<void> {
   const body = JSON.stringify(message);
   const timestamp = String(Math.floor(Date.now() / 1000));
-  const secret = notification.secret && readSecret(notification.secret);
-  const response = await fetch(notification.url, {
+  const url = urlOf(notification);
+  const { secret: key } = notification;
+  const secret = key && readSecret(key, 'the key of the signature');
+  const response = await fetch(url, {
     method: 'POST',
     body,
     headers: {
@@ -57,18 +60,32 @@ export async function sendWebhook({
   throw ApplicationFailure.create({ type: 'Webhook', message: `status ${status}`, nonRetryable });
 }
 
-/** The key, without the line end that editors leave. Another try may find it, so a missing one is not final. */
-function readSecret({ env, file }: Secret): string {
-  const secret = env === undefined ? file && readFileSync(file, 'utf8') : process.env[env];
-  const key = secret?.replace(/\r?\n$/u, '');
-  if (!key) {
-    throw ApplicationFailure.retryable(
-      `the key of the signature is not in ${env ?? file}`,
-      'Webhook',
-    );
-  }
-  return key;
+/** Where the message goes. A failure does not tell the URL, as fetch would, whose failures are in the history. */
+function urlOf({ url, urlFrom }: DeliveryInput<'webhook'>['notification']): string {
+  const what = 'the URL of the webhook';
+  const found = url ?? readSecret(urlFrom ?? {}, what);
+  if (WebhookUrl.safeParse(found).success) return found;
+  const where = urlFrom === undefined ? '' : ` in ${placeOf(urlFrom)}`;
+  throw ApplicationFailure.create({
+    type: 'Webhook',
+    message: `${what}${where} is none of http or https without a user`,
+    // What a reference leads to may be mended.
+    nonRetryable: url !== undefined,
+  });
 }
+
+/** A secret, without the line end that editors leave. Another try may find it, so a missing one is not final. */
+function readSecret(reference: Secret, what: string): string {
+  const { env, file } = reference;
+  const text = env === undefined ? file && readFileSync(file, 'utf8') : process.env[env];
+  const secret = text?.replace(/\r?\n$/u, '');
+  if (!secret) {
+    throw ApplicationFailure.retryable(`${what} is not in ${placeOf(reference)}`, 'Webhook');
+  }
+  return secret;
+}
+
+const placeOf = ({ env, file }: Secret): string | undefined => env ?? file;
 
 /** Where there are roots, a command is a file below one of them: a start of a workflow could name any other. */
 function checkProgram(program: string): void {

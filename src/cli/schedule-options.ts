@@ -23,6 +23,8 @@ export interface ScheduleFlags {
   readonly keepLast?: unknown;
   readonly keepDays?: unknown;
   readonly notifyUrl?: readonly string[];
+  readonly notifyUrlEnv?: readonly string[];
+  readonly notifyUrlFile?: readonly string[];
   readonly notifySecretEnv?: string;
   readonly notifySecretFile?: string;
   readonly notifyCommand?: readonly unknown[];
@@ -58,7 +60,11 @@ function variable(
   earlier: Readonly<Record<string, string>> = {},
 ): Record<string, string> {
   const at = text.indexOf('=');
-  if (at < 1) throw new InvalidArgumentError('Expected NAME=value.');
+  if (at < 1) {
+    throw new InvalidArgumentError(
+      'Expected NAME=value. Commands have the variables of the control worker anyway.',
+    );
+  }
   return { ...earlier, [text.slice(0, at)]: text.slice(at + 1) };
 }
 
@@ -87,6 +93,12 @@ export function addScheduleOptions(one: Command): Command {
     .option('--keep-last <n>', 'remove all but the newest runs of the schedule', numeric)
     .option('--keep-days <n>', 'remove runs of the schedule that are older', numeric)
     .option('--notify-url <url>', 'post here how a run ended; repeat it for more', collect)
+    .option('--notify-url-env <name>', 'variable of the control worker that holds a URL', collect)
+    .option(
+      '--notify-url-file <file>',
+      'file on the host of the control worker that holds one',
+      collect,
+    )
     .option('--notify-secret-env <name>', 'variable of the control worker that holds the HMAC key')
     .option('--notify-secret-file <file>', 'file on the host of the control worker that holds it')
     .option('--notify-command <json>', 'run this: ["program", "argument"]; repeat it', command)
@@ -155,18 +167,19 @@ function noInputOf(skip: boolean | undefined): 'skip' | 'fail' | undefined {
  * @throws ClientError `Usage` when there are none that it could hold for
  */
 function notificationsOf(flags: ScheduleFlags, before: Loose): Loose[] {
-  const { notifyUrl, notifyCommand, notifyEnv, notifySecretEnv, notifySecretFile } = flags;
+  const { notifyCommand, notifyEnv, notifySecretEnv, notifySecretFile } = flags;
   const there = (before['notify'] ?? []) as Loose[];
   const ofKind = (kind: string): Loose[] => there.filter((one) => one['kind'] === kind);
   const secret = present({ env: notifySecretEnv, file: notifySecretFile });
   const signed = Object.keys(secret).length > 0 && { secret };
-  const webhooks = notifyUrl?.map((url) => ({ kind: 'webhook', url })) ?? ofKind('webhook');
+  const named = webhooksOf(flags);
+  const webhooks = named.length > 0 ? named : ofKind('webhook');
   const commands =
     notifyCommand?.map((line) => ({ kind: 'command', command: line })) ?? ofKind('command');
   if (signed !== false && webhooks.length === 0) {
     const flag = notifySecretEnv === undefined ? '--notify-secret-file' : '--notify-secret-env';
     throw new ClientError('Usage', `${flag}: there is no webhook to sign for`, {
-      wayOut: 'Name one with --notify-url.',
+      wayOut: 'Name one with --notify-url or --notify-url-env.',
     });
   }
   if (notifyEnv !== undefined && commands.length === 0) {
@@ -178,6 +191,14 @@ function notificationsOf(flags: ScheduleFlags, before: Loose): Loose[] {
     ...webhooks.map((one) => ({ ...one, ...signed })),
     ...commands.map((one) => ({ ...one, ...(notifyEnv && { env: notifyEnv }) })),
   ];
+}
+
+function webhooksOf({ notifyUrl = [], notifyUrlEnv = [], notifyUrlFile = [] }: ScheduleFlags) {
+  return [
+    ...notifyUrl.map((url) => ({ url })),
+    ...notifyUrlEnv.map((env) => ({ urlFrom: { env } })),
+    ...notifyUrlFile.map((file) => ({ urlFrom: { file } })),
+  ].map((where) => ({ kind: 'webhook', ...where }));
 }
 
 const SCHEDULE_NAMES: Readonly<Record<string, string>> = {

@@ -294,6 +294,7 @@ function whenText({ run: { timing } }: ScheduleView): string {
 
 async function viewText(view: ScheduleView): Promise<string> {
   const { durationText } = await import('../client/duration.js');
+  const { receiverOf } = await import('../text.js');
   const { run, policies: rules, note, recent, next, missed, skipped } = view;
   const { overlap, catchUpSeconds, pauseOnFailure } = rules;
   const wait = run.waitForInputSeconds;
@@ -311,7 +312,7 @@ async function viewText(view: ScheduleView): Promise<string> {
     ...(run.deadlineSeconds ? [`  deadline    ${durationText(run.deadlineSeconds)}`] : []),
     ...(keepLast ? [`  keeps       the newest ${keepLast}`] : []),
     ...(keepDays ? [`  keeps       ${keepDays} days`] : []),
-    ...run.notify.map((to) => `  tells       ${to.kind === 'webhook' ? to.url : to.command[0]}`),
+    ...run.notify.map((to) => `  tells       ${receiverOf(to)}`),
     `  missed      ${missed}, skipped ${skipped}, running ${view.running}`,
     ...recent.map((one) => `  last        ${one.nominal} ${one.runId}, started ${one.startedAt}`),
     ...next.slice(0, 3).map((time) => `  next        ${time}`),

@@ -44,13 +44,19 @@ export const WebhookUrl = z
 
 /** Somebody to be told how a scheduled run ended. */
 export const Notification = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('webhook'),
-    url: WebhookUrl,
-    secret: SecretRef.optional().describe(
-      'Key of the signature, read where the control worker runs',
+  z
+    .strictObject({
+      kind: z.literal('webhook'),
+      url: WebhookUrl.optional(),
+      urlFrom: SecretRef.optional().describe('Holds the URL, read where the control worker runs'),
+      secret: SecretRef.optional().describe(
+        'Key of the signature, read where the control worker runs',
+      ),
+    })
+    .refine(
+      ({ url, urlFrom }) => (url === undefined) !== (urlFrom === undefined),
+      'needs its URL, or what holds it, and not both',
     ),
-  }),
   z.strictObject({
     kind: z.literal('command'),
     command: z.array(z.string()).min(1).describe('Program and arguments; no shell'),

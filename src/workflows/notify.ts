@@ -3,6 +3,7 @@ import { ActivityFailure, log, proxyActivities, setCurrentDetails } from '@tempo
 import type { ControlActivities } from '../contracts/activities.js';
 import { CONTROL_QUEUE } from '../contracts/names.js';
 import type { NotifyInput, NotifyResult } from '../contracts/workflows.js';
+import { receiverOf } from '../text.js';
 import { table } from './details.js';
 import { problemOf } from './failures.js';
 
@@ -29,8 +30,7 @@ const commands = proxyActivities<Pick<ControlActivities, 'runNotifyCommand'>>({
 export async function notifyWorkflow(input: NotifyInput): Promise<NotifyResult> {
   const outcomes = await Promise.all(
     input.notify.map(async (notification, index) => {
-      const where =
-        notification.kind === 'webhook' ? notification.url : (notification.command[0] ?? '');
+      const where = receiverOf(notification);
       const summary = `${notification.kind === 'webhook' ? 'Call' : 'Run'} ${where}`;
       const message = { ...input.result, schedule: input.schedule };
       const given = { delivery: `${input.delivery}-${index}`, message };

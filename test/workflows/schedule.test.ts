@@ -6,8 +6,9 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
+import proto from '@temporalio/proto';
 import getPort from 'get-port';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { runNotifyCommand, sendWebhook, signatureOf } from '../../src/activities/notify.js';
 import {
@@ -27,7 +28,7 @@ import {
   type ScheduleView,
 } from '../../src/client/schedules.js';
 import type { PruneInput, PublishInput } from '../../src/contracts/activities.js';
-import { inferenceWorkflowId } from '../../src/contracts/names.js';
+import { inferenceWorkflowId, notifyWorkflowId } from '../../src/contracts/names.js';
 import type { SchedulePolicies, ScheduledRun } from '../../src/contracts/schedule.js';
 import type { ScheduledResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
@@ -71,6 +72,7 @@ beforeEach(() => {
 afterEach(async () => {
   for (const name of schedules) await deleteSchedule(harness.client, name).catch(() => undefined);
   schedules.clear();
+  vi.unstubAllEnvs();
   rmSync(folder, { recursive: true, force: true });
 });
 afterAll(async () => {
@@ -268,6 +270,7 @@ describe('a schedule', { timeout: 120_000 }, () => {
 });
 
 interface Call {
+  readonly url: string | undefined;
   readonly headers: IncomingHttpHeaders;
   readonly body: string;
 }
@@ -282,7 +285,7 @@ async function receiver(
     request.on('data', (chunk: Buffer) => (body += chunk.toString()));
     request.on('end', () => {
       response.statusCode = answers[Math.min(calls.length, answers.length - 1)] ?? 200;
-      calls.push({ headers: request.headers, body });
+      calls.push({ url: request.url, headers: request.headers, body });
       response.end();
     });
   });
@@ -329,6 +332,50 @@ describe('who wants to know how a run ended', { timeout: 90_000 }, () => {
     await eventually(() => existsSync(out) && readFileSync(out, 'utf8') !== '');
     // Arguments are arguments: no shell has seen them.
     expect(readFileSync(out, 'utf8')).toBe(`mine completed ${runId} $HOME\n`);
+    told.server.close();
+  });
+});
+
+describe('an address that is a secret', { timeout: 90_000 }, () => {
+  it('is read where it is called, and stands in no history by reference', async () => {
+    putInput(today());
+    const told = await receiver([200]);
+    const out = path.join(folder, 'told');
+    vi.stubEnv('HOOK_URL', `${told.url}/canary-reference`);
+    const notify: ScheduledRun['notify'] = [
+      { kind: 'webhook', urlFrom: { env: 'HOOK_URL' } },
+      { kind: 'webhook', url: `${told.url}/canary-literal` },
+      // Commands have the environment of the worker.
+      { kind: 'command', command: ['sh', '-c', 'echo "$HOOK_URL" > "$0"', out], env: {} },
+    ];
+    await createSchedule(harness.client, definition('secretive', { notify }), { paused: true });
+    const { runId } = await triggered('secretive');
+    const { recent } = await describeSchedule(harness.client, 'secretive');
+    const scheduled = harness.client.workflow.getHandle(recent.at(-1)?.workflowId ?? '');
+    const { runId: start } = await scheduled.describe();
+    const id = notifyWorkflowId('secretive', runId, start);
+    const handle = harness.client.workflow.getHandle(id);
+    const { origin } = new URL(told.url);
+    expect(await handle.result()).toEqual({
+      outcomes: ['the URL in HOOK_URL', origin, 'sh'].map((where) => ({ where, delivered: true })),
+    });
+    expect(told.calls.map(({ url }) => url).toSorted()).toEqual([
+      '/hook/canary-literal',
+      '/hook/canary-reference',
+    ]);
+    expect(readFileSync(out, 'utf8')).toBe(`${told.url}/canary-reference\n`);
+    const { events } = await handle.fetchHistory();
+    const textOf = (data: Uint8Array | null | undefined): string =>
+      Buffer.from(data ?? []).toString();
+    const summaries = (events ?? []).flatMap(({ userMetadata }) =>
+      userMetadata?.summary ? [textOf(userMetadata.summary.data)] : [],
+    );
+    expect(summaries).toContain(`"Call ${origin}"`);
+    expect(summaries.join('')).not.toContain('canary');
+    for (const one of [handle, scheduled]) {
+      const whole = proto.temporal.api.history.v1.History.encode(await one.fetchHistory());
+      expect(Buffer.from(whole.finish()).toString('latin1')).not.toContain('canary-reference');
+    }
     told.server.close();
   });
 });

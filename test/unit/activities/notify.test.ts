@@ -1,10 +1,15 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { inspect } from 'node:util';
 
 import { ApplicationFailure } from '@temporalio/common';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 
 import { sendWebhook, signatureOf } from '../../../src/activities/notify.js';
+import { receiverOf } from '../../../src/text.js';
 
 const message = {
   schedule: 'nightly',
@@ -13,6 +18,8 @@ const message = {
   nominal: '2030-01-01T02:00:00.000Z',
   state: 'completed' as const,
 };
+const folder = mkdtempSync(path.join(tmpdir(), 'rankflow-notify-'));
+afterAll(() => rmSync(folder, { recursive: true }));
 const servers: { close: () => void }[] = [];
 afterEach(() => {
   for (const server of servers.splice(0)) server.close();
@@ -31,9 +38,14 @@ async function receiver(status: number, headers = {}) {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, seen };
 }
 
-const send = async (url: string, secret?: { env?: string; file?: string }): Promise<unknown> =>
+type Secret = { env?: string; file?: string };
+const send = async (to: string | Secret, secret?: Secret): Promise<unknown> =>
   sendWebhook({
-    notification: { kind: 'webhook', url, ...(secret && { secret }) },
+    notification: {
+      kind: 'webhook',
+      ...(typeof to === 'string' ? { url: to } : { urlFrom: to }),
+      ...(secret && { secret }),
+    },
     delivery: 'one',
     message,
   }).catch((error: unknown) => error);
@@ -68,4 +80,51 @@ describe('a webhook', () => {
     const { 'x-rankflow-timestamp': at, 'x-rankflow-signature': signature } = seen[0] ?? {};
     expect(signature).toBe(signatureOf('very secret', String(at), JSON.stringify(message)));
   });
+
+  it('is sent to where a variable or a file says, and waits for it', async () => {
+    const { url, seen } = await receiver(204);
+    const file = path.join(folder, 'url');
+    for (const [reference, name] of [
+      [{ env: 'NO_SUCH_URL' }, 'NO_SUCH_URL'],
+      [{ file }, file],
+    ] as const) {
+      const failure = await send(reference);
+      expect(failure).toMatchObject({ message: expect.stringContaining(name) });
+      expect((failure as ApplicationFailure).nonRetryable).not.toBe(true);
+    }
+    vi.stubEnv('NO_SUCH_URL', url);
+    writeFileSync(file, `${url}\n`);
+    expect(await send({ env: 'NO_SUCH_URL' })).toBeUndefined();
+    expect(await send({ file })).toBeUndefined();
+    expect(seen).toHaveLength(2);
+  });
+
+  it.each(['https://someone:canary@example.org', 'canary', 'ftp://example.org/canary'])(
+    'fails without telling its URL when that is none: %s',
+    async (url) => {
+      vi.stubEnv('HOOK_URL', url);
+      for (const to of [url, { env: 'HOOK_URL' }]) {
+        const failure = await send(to);
+        expect(failure).toBeInstanceOf(ApplicationFailure);
+        expect((failure as ApplicationFailure).nonRetryable).toBe(to === url);
+        expect(inspect(failure, { depth: 9 })).not.toContain('canary');
+      }
+    },
+  );
+});
+
+it.each([
+  ['https://example.org/services/token?key=1#x', 'https://example.org'],
+  ['http://127.0.0.1:8080', 'http://127.0.0.1:8080'],
+  ['https://user:p@w@example.org:1/hook', 'https://example.org:1'],
+  ['HTTPS://example.org\\token', 'HTTPS://example.org'],
+  ['https://[::1]:80?token', 'https://[::1]:80'],
+])('of %s only scheme and host are shown', (url, shown) => {
+  expect(receiverOf({ kind: 'webhook', url })).toBe(shown);
+});
+
+it('whoever is told otherwise is shown by name', () => {
+  expect(receiverOf({ kind: 'webhook', urlFrom: { env: 'HOOK_URL' } })).toBe('the URL in HOOK_URL');
+  expect(receiverOf({ kind: 'webhook', urlFrom: { file: '/hook' } })).toBe('the URL in /hook');
+  expect(receiverOf({ kind: 'command', command: ['mail', 'secret'], env: {} })).toBe('mail');
 });

@@ -69,6 +69,27 @@ describe('the options of a schedule', () => {
     ]);
   });
 
+  it('name what holds a URL', () => {
+    const { run } = check({
+      cron: ['0 2 * * *'],
+      input: '/in/{date}',
+      notifyUrlEnv: ['HOOK_URL'],
+      notifyUrlFile: ['/run/secrets/hook'],
+      notifySecretFile: '/key',
+    });
+    const secret = { file: '/key' };
+    expect(run.notify).toEqual([
+      { kind: 'webhook', urlFrom: { env: 'HOOK_URL' }, secret },
+      { kind: 'webhook', urlFrom: { file: '/run/secrets/hook' }, secret },
+    ]);
+    const both = { kind: 'webhook', url: 'https://example.org', urlFrom: { env: 'HOOK_URL' } };
+    for (const notify of [[both], [{ kind: 'webhook' }]]) {
+      expect(() => checkSchedule({ run: { ...run, notify }, policies: {} })).toThrow(
+        /needs its URL/u,
+      );
+    }
+  });
+
   it('say how those are told who are there already, and replace only their kind', () => {
     const before = check({
       cron: ['0 2 * * *'],
