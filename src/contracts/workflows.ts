@@ -279,6 +279,8 @@ export interface ScalingStep {
 /** Argument of the signal `fleetSize`: engines that a fleet is to have from now on. */
 export interface FleetSize {
   readonly engines: number;
+  /** As many may help; 0 of a fleet that does not scale by itself. Absent from older versions: it is as it was. */
+  readonly maxEngines?: number;
 }
 
 /** Argument of the update `ensureFleet`. With a user the fleet never shrinks; without, it gets exactly this size. */
@@ -292,6 +294,8 @@ export interface EnsuredFleet {
   readonly engines: number;
   /** Engines that the fleet is to have in all. */
   readonly desired?: number;
+  /** Of a fleet that scales by itself, whoever had it do so. */
+  readonly maxEngines?: number;
 }
 
 export interface FleetSlotStatus {
@@ -356,7 +360,7 @@ export interface RunFleet {
   readonly maxConcurrentBatches: number;
   /** Rows that one engine may have in work at once. Absent in inputs of older versions. */
   readonly rowsPerEngine?: number | undefined;
-  /** Of a fleet that scales by itself: as many may help. */
+  /** Of a fleet that scales by itself: as many may help. Absent or 0: it does not. */
   readonly maxEngines?: number;
 }
 

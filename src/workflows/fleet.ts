@@ -38,6 +38,7 @@ import type {
   EnsureFleetRequest,
   DrainRequest,
   EnsuredFleet,
+  FleetSize as ToldSize,
   FleetSlotStatus,
   FleetStatus,
   FleetWorkflowInput,
@@ -120,6 +121,9 @@ const LEAVE_MS = 600_000;
 /** A fleet that is drained by hand is in less of a hurry: long answers of a large model take this long. */
 const DRAIN_SECONDS = 3_600;
 
+/** Histories without this patch tell users of a new size by hand alone, and of no limits. */
+const LIMITS_TOLD = 'users-know-the-limits';
+
 /** Keeps the engines of one model answering, until it is stopped. */
 export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const claims = new Claims(input.carried);
@@ -185,6 +189,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       { spec: fleet },
     ]);
 
+  /** Its size as those that use it are told. */
+  const sizeTold = (): ToldSize => ({
+    engines: spec.engines,
+    maxEngines: spec.scaling?.maxEngines ?? 0,
+  });
+
   const roomFor = (
     ask: Pick<FleetSpec, 'engines' | 'model'>,
     seen: FleetObservation,
@@ -215,11 +225,17 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       throw failureOf(refusal);
     }
     account();
+    const before = sizeTold();
     claims.claim(request);
     // Its engines keep the size that they were started with: one more of another size may have no room.
     spec = { ...request.spec, ...policy, model: spec.model, engines: wanted };
     admitted = true;
     wake = true;
+    const now = sizeTold();
+    const changed = now.engines !== before.engines || now.maxEngines !== before.maxEngines;
+    const others = claims.users.some((user) => user !== request.user);
+    // Whoever asks hears it as the answer.
+    if (changed && others && patched(LIMITS_TOLD)) await tellUsers(request.user);
     return Math.min(engines, most);
   };
 
@@ -236,15 +252,17 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     show();
   };
 
-  /** The ranks of runs keep as many batches ready as all engines together need. */
-  const tellUsers = async (): Promise<void> => {
-    const { engines } = spec;
+  /** The ranks of runs keep as many batches ready as all engines together need, those that may come included. */
+  const tellUsers = async (except?: string): Promise<void> => {
+    const size = sizeTold();
     const tell = async (user: string): Promise<void> =>
-      // One that has ended needs to know nothing.
       getExternalWorkflowHandle(user)
-        .signal(fleetSizeSignal, { engines })
-        .catch(() => undefined);
-    await Promise.all(claims.users.map(tell));
+        .signal(fleetSizeSignal, size)
+        .catch((error: unknown) => {
+          // One that has ended needs to know nothing.
+          if (isCancellation(error)) throw error;
+        });
+    await Promise.all(claims.users.filter((user) => user !== except).map(tell));
   };
 
   const scale = async ({ engines, scaling }: ScaleRequest): Promise<ScaledFleet> => {
@@ -262,7 +280,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     scaledByHand = true;
     const between = `to be between ${limits.minEngines} and ${limits.maxEngines} from now on`;
     resize({ engines: wanted, reason: `by hand${scaling === undefined ? '' : `, ${between}`}` });
-    if (wanted !== before) await tellUsers();
+    if (wanted !== before || patched(LIMITS_TOLD)) await tellUsers();
     return { before, engines: wanted };
   };
 
@@ -325,7 +343,13 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       const reason = broken() ?? (leaves() ? beingStopped(`fleet ${spec.name}`) : undefined);
       if (reason !== undefined) throw failureOf(reason);
       const startedHere = claims.startedFor(request.user);
-      return { startedHere, engines: ready(), desired: spec.engines };
+      const { maxEngines } = spec.scaling ?? {};
+      return {
+        startedHere,
+        engines: ready(),
+        desired: spec.engines,
+        ...(maxEngines !== undefined && { maxEngines }),
+      };
     },
     {
       validator: ({ spec: asked }) => {
@@ -430,16 +454,19 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     }
   };
 
-  const lookAtSize = (backlog: number): void => {
+  /** Returns whether it gets another size. */
+  const lookAtSize = (backlog: number): boolean => {
     const users = claims.users.length;
     const demand = { backlog, busy: busyBatches(slots), users, waiting };
     const step = size.look(spec, demand, Date.now());
     if (step !== undefined) resize(step);
     const reason = size.stopReason(spec, Date.now());
-    if (reason === undefined) return;
-    size.record(spec.engines, { engines: 0, reason }, Date.now());
-    log.info('the fleet stops', { reason });
-    stopping = true;
+    if (reason !== undefined) {
+      size.record(spec.engines, { engines: 0, reason }, Date.now());
+      log.info('the fleet stops', { reason });
+      stopping = true;
+    }
+    return step !== undefined;
   };
 
   const watch = async (): Promise<void> => {
@@ -462,7 +489,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         }
         drainNoticed();
         sendCanaries();
-        if (seen.backlog !== undefined) lookAtSize(seen.backlog);
+        const resized = seen.backlog !== undefined && lookAtSize(seen.backlog);
+        if (resized && patched(LIMITS_TOLD)) await tellUsers();
         const plan = planFleet(spec.engines, seen.engines, slots, hung, Date.now());
         looks = isEmpty(plan) ? looks + 1 : 0;
         if (!isEmpty(plan)) await execute(plan);

@@ -1,7 +1,7 @@
 import { CancellationScope, condition, defineSignal } from '@temporalio/workflow';
 
 import { SIGNAL } from '../contracts/names.js';
-import type { FleetSize, Hold, HoldRequest, Problem } from '../contracts/workflows.js';
+import type { FleetSize, Hold, HoldRequest, Problem, RunFleet } from '../contracts/workflows.js';
 
 /** By hand, from Temporal's web interface or command line. */
 export const pauseSignal = defineSignal<[{ now?: boolean }?]>(SIGNAL.pause);
@@ -11,6 +11,12 @@ export const drainSignal = defineSignal(SIGNAL.drain);
 export const holdSignal = defineSignal<[HoldRequest]>(SIGNAL.hold);
 /** From a fleet to what uses it. */
 export const fleetSizeSignal = defineSignal<[FleetSize]>(SIGNAL.fleetSize);
+
+/** What a child has to be told that was started with another size. */
+export const sizeOf = ({ engines, maxEngines }: RunFleet): FleetSize => ({
+  engines,
+  ...(maxEngines !== undefined && { maxEngines }),
+});
 
 /**
  * Whether work that is handed out piece by piece goes on, waits, or ends after the pieces in work. Pauses may be

@@ -44,6 +44,7 @@ import {
   holdSignal,
   pauseSignal,
   resumeSignal,
+  sizeOf,
 } from './hold.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
 import { cancelRunSignal, runWorkflow } from './run.js';
@@ -205,11 +206,15 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
         engines,
         ...elasticOf(fleet),
       };
-      const { desired = engines } = await entities.ensureFleet.executeWithOptions(
+      const { desired = engines, maxEngines } = await entities.ensureFleet.executeWithOptions(
         { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
         [{ spec: { ...spec, maxConcurrentBatches }, user, keep }],
       );
-      runFleet = { ...runFleet, engines: Math.max(runFleet.engines, desired) };
+      runFleet = {
+        ...runFleet,
+        engines: Math.max(runFleet.engines, desired),
+        ...(maxEngines !== undefined && { maxEngines }),
+      };
     }
     return plan;
   };
@@ -239,7 +244,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     attributes.set({ rows: plan.rows });
     enter({ phase: 'running', plan });
     generatingSince = Date.now();
-    const told = { hold: held.hold, engines: runFleet.engines };
+    const told = { hold: held.hold, ...sizeOf(runFleet) };
     child = await startChild(runWorkflow, {
       workflowId: runWorkflowId(run.runId),
       args: [
@@ -261,8 +266,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     });
     // What was asked while it started did not reach it.
     if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
-    const { engines } = runFleet;
-    if (told.engines !== engines) await child.signal(fleetSizeSignal, { engines });
+    const size = sizeOf(runFleet);
+    if (told.engines !== size.engines || told.maxEngines !== size.maxEngines) {
+      await child.signal(fleetSizeSignal, size);
+    }
     return child.result();
   };
 

@@ -150,8 +150,8 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       const missing = width() - places;
       for (let more = 0; more < missing; more += 1) started.push(place());
     });
-  setHandler(fleetSizeSignal, async ({ engines }) => {
-    fleet = { ...fleet, engines };
+  setHandler(fleetSizeSignal, async (size) => {
+    fleet = { ...fleet, ...size };
     if (started.length > 0) await widen();
   });
   await widen();

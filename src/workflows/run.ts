@@ -39,6 +39,7 @@ import {
   holdSignal,
   pauseSignal,
   resumeSignal,
+  sizeOf,
 } from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { rankPausedSignal, rankWorkflow } from './rank.js';
@@ -181,7 +182,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
       atWork.set(rank, child);
       // What was asked while it started did not reach it.
       if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
-      if (told.fleet !== fleet) await child.signal(fleetSizeSignal, { engines: fleet.engines });
+      if (told.fleet !== fleet) await child.signal(fleetSizeSignal, sizeOf(fleet));
       setRank(completedRank(summary, await child.result()));
     } catch (error) {
       setRank({ ...summary, state: work.consideredCancelled ? 'cancelled' : 'failed' });

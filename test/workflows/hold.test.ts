@@ -211,4 +211,29 @@ describe('a run whose fleet gets another size', { timeout: 60_000 }, () => {
     expect(before).toBe(12);
     expect(new Set(run.attempts).size).toBe(40);
   });
+
+  it('counts the engines that may come, until the fleet no longer scales by itself', async () => {
+    run = new FakeRun([60]);
+    let gate = gated();
+    const next = (): void => {
+      const { release } = gate;
+      gate = gated();
+      release();
+    };
+    const handle = await start('may-grow');
+    await eventually(() => run.inFlight === 2);
+    await handle.signal(SIGNAL.fleetSize, { engines: 2, maxEngines: 8 });
+    await eventually(() => run.inFlight === 12);
+    // What a fleet of an older version says leaves the limits as they were.
+    await handle.signal(SIGNAL.fleetSize, { engines: 1 });
+    await aWhile();
+    next();
+    await eventually(() => run.committed.size === 12 && run.inFlight === 12);
+    await handle.signal(SIGNAL.fleetSize, { engines: 1, maxEngines: 0 });
+    await aWhile();
+    next();
+    await eventually(() => run.committed.size === 24 && run.inFlight === 2);
+    gate.release();
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+  });
 });

@@ -159,6 +159,47 @@ describe('inference', () => {
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });
 
+  it('lets a fleet grow that scales by itself only since the run goes on', async () => {
+    world.ray.nodes = [rayNode({ cpus: 8 })];
+    world.run = new FakeRun([40]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const handle = await world.infer('limits');
+    await eventually(() => world.run.inFlight === 3, 40);
+    const scaling = { minEngines: 1, maxEngines: 4, idleSeconds: 60 };
+    await scaleFleet(harness.client, 'models', { scaling });
+    // A window for four engines, though there is one: otherwise no batch would wait for them.
+    await eventually(() => world.run.inFlight === 12);
+    world.ray.backlog = 12;
+    await eventually(async () => (await fleetStatus(harness.client, 'models'))?.ready === 4, 40);
+    await scaleFleet(harness.client, 'models', { engines: 5 });
+    await eventually(() => world.run.inFlight === 15);
+    gate.open();
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+  });
+
+  it('keeps enough batches waiting for a fleet that another run lets scale by itself', async () => {
+    world.ray.nodes = [rayNode({ cpus: 8 })];
+    world.run = new FakeRun([20]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const first = await world.infer('elastic-first');
+    await eventually(() => world.run.inFlight === 3, 40);
+    const scaling = { minEngines: 1, maxEngines: 2, idleSeconds: 60 };
+    const fleet = { name: 'models', engines: 1, maxConcurrentBatches: 2, scaling };
+    const second = await world.infer('elastic-second', false, { fleet });
+    await eventually(() => world.run.inFlight === 12, 40);
+    // The third asks for nothing, and learns how the fleet is.
+    const third = await world.infer('elastic-third');
+    await eventually(() => world.run.inFlight === 18, 40);
+    gate.open();
+    for (const handle of [first, second, third]) {
+      expect(await handle.result()).toMatchObject({ state: 'completed' });
+    }
+  });
+
   it('that expires before its engines are there accounts for every row', async () => {
     world.run = new FakeRun([2]);
     world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 60_000));
