@@ -143,6 +143,7 @@ export async function prepareTemplate(
     ...(data === undefined ? [] : contradictions(data)),
   ];
   if (data === undefined || problems.length > 0) throw usage(problems);
+  data.fleet.rowsPerEngine ??= rowsPerEngine(data.run.model);
   data.specHash = specHash(data.run.model);
   data.fleet.name = options.fleet ?? defaultFleetName(data.run.model);
   return data;

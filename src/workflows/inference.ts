@@ -342,9 +342,9 @@ const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {
 
 const refusal = (message: string) => failureOf({ type: 'InvalidRequest', message });
 
-function runFleetOf({ name, engines, maxConcurrentBatches, scaling }: InferenceInput['fleet']) {
+function runFleetOf({ scaling, idleTimeoutSeconds: _its, ...fleet }: InferenceInput['fleet']) {
   const maxEngines = scaling?.maxEngines;
-  return { name, engines, maxConcurrentBatches, ...(maxEngines && { maxEngines }) };
+  return { ...fleet, ...(maxEngines && { maxEngines }) };
 }
 
 /** Markdown for the Temporal UI. */

@@ -16,7 +16,7 @@ import {
 } from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
 import { FakeRay, rayNode } from '../support/fake-cluster.js';
-import { FakeRun } from '../support/fake-run.js';
+import { FakeRun, ROWS_PER_BATCH } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
 
@@ -155,6 +155,20 @@ describe('inference', () => {
     // What it takes is seen while it goes on, too.
     const fleet = await fleetStatus(harness.client, 'models');
     expect(fleet?.usage).toMatchObject([{ user: 'inference/scaled' }]);
+    gate.open();
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+  });
+
+  it('keeps more batches ready where they are so small that an engine admits more of them', async () => {
+    world.run = new FakeRun([20]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async () => opened;
+    const rows = { rowsPerEngine: 8 * ROWS_PER_BATCH };
+    const fleet = { name: 'models', engines: 1, maxConcurrentBatches: 2, ...rows };
+    const handle = await world.infer('small-batches', false, { fleet });
+    // Half as many again as the engine admits.
+    await eventually(() => world.run.inFlight === 12, 40);
     gate.open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });

@@ -5,7 +5,12 @@ import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 import { differences, reconcile, runParameters } from '../../../src/client/identity.js';
-import { prepareRun, type PreparedRun, type RunOptions } from '../../../src/client/inference.js';
+import {
+  prepareRun,
+  prepareTemplate,
+  type PreparedRun,
+  type RunOptions,
+} from '../../../src/client/inference.js';
 import { defaultFleetName, resolveModel } from '../../../src/client/model.js';
 import { plannedParameters, storedResult } from '../../../src/client/stored.js';
 import { ModelSpec } from '../../../src/contracts/model.js';
@@ -180,4 +185,12 @@ test('a plan and a manifest in a local store are found without a server', async 
   });
   writeFileSync(path.join(runFolder, 'plan.json'), '{');
   await expect(plannedParameters(run)).rejects.toThrow(/cannot be read/u);
+});
+
+test('a run says how many rows an engine has in work, and so do those of a schedule', async () => {
+  const options = { model: { model: 'org/model', maxNumSeqs: 64 }, store: folder };
+  const { inference } = await prepare(options);
+  expect(inference.fleet.rowsPerEngine).toBe(96);
+  const template = await prepareTemplate({ input: { uri: '' }, ...options }, name, CPU_HOST);
+  expect(template.fleet.rowsPerEngine).toBe(96);
 });
