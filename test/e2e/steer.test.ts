@@ -13,7 +13,7 @@ const ENGINES = [
   ...['--model', 'made-up', '--backend', 'simulated', '--engine-arg', 'tokens_per_second=60'],
   ...['--cpus-per-engine', '1', '--fleet', FLEET, '--keep', '--batch-rows', '4'],
 ];
-const ROWS = 320;
+const ROWS = 480;
 
 const data = new DataFolder();
 afterAll(async () => data.remove(FLEET));
@@ -47,7 +47,7 @@ async function rateOf(run: string, seconds: number): Promise<number> {
 
 it(
   'a run is scaled up, paused and drained by hand; its other rows are run again, and a schedule uses its engines',
-  { timeout: 700_000 },
+  { timeout: 900_000 },
   async () => {
     writeRequests(data.file('requests.jsonl'), ROWS);
     const [run, again] = ['by-hand', 'by-hand-retry-1'];
@@ -78,7 +78,7 @@ it(
       retryOf: run,
       rows: drained.output?.failed,
     });
-    await eventually(async () => (await look(again)).state === 'completed', 120);
+    await eventually(async () => (await look(again)).state === 'completed', 240);
     const { stdout } = await data.rankflow(['results', again, '--combined']);
     const ids = (parseLines(stdout) as ResultLine[]).map((line) => line.custom_id);
     expect(ids).toEqual(Array.from({ length: ROWS }, (_, row) => `row-${row}`));
