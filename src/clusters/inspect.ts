@@ -5,7 +5,7 @@ import { ClientError } from '../client/errors.js';
 import type { ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
 import type { HostReport } from '../hosts/alike/facts.js';
 import { portsToReach } from '../hosts/alike/ports.js';
-import type { VersionRules } from '../hosts/alike/versions.js';
+import { pythonMatchOf, type VersionRules } from '../hosts/alike/versions.js';
 import { inspectHosts, type InspectedHost } from '../hosts/inspect.js';
 import { localHost } from '../hosts/local.js';
 import { sshHost } from '../hosts/ssh.js';
@@ -114,6 +114,5 @@ function rulesOf(
   { environment: { variables } }: SshProvider,
   engine: VersionRules['engine'] = 'vllm',
 ): VersionRules {
-  const minor = variables?.['RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL'] === 'minor';
-  return { engine, pythonMatch: minor ? 'minor' : 'patch' };
+  return { engine, pythonMatch: pythonMatchOf(variables) };
 }

@@ -132,9 +132,9 @@ export const NodeEnvironment = z
       .describe('Python that is there on each node; with an image: the one in it'),
     pythonVersion: z
       .string()
-      .regex(/^3\.\d+$/)
+      .regex(/^3\.\d+(?:\.\d+)?$/, 'expected 3.11 or 3.11.13')
       .optional()
-      .describe('For requirements; default 3.11'),
+      .describe('For requirements, maybe with its patch version; default 3.11'),
     requirements: z.string().optional().describe('Text of a requirements file for uv'),
     conda: z.string().optional().describe('Text of an environment.yml'),
     image: z

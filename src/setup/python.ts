@@ -154,6 +154,13 @@ export async function distributionVersions(
   return new Map(lines.flatMap(([name, version]) => (name && version ? [[name, version]] : [])));
 }
 
+/** Version of the environment's Python as it is now, which may be a later patch than it was made with. */
+export async function ownPythonVersion(): Promise<string | undefined> {
+  const script = 'import sys; print("%d.%d.%d" % sys.version_info[:3])';
+  const { stdout, failed } = await execa(paths.python, ['-c', script], { reject: false });
+  return failed ? undefined : stdout.trim();
+}
+
 /** Version of the Python that the environment was made with; undefined when there is none. */
 export function environmentPythonVersion(): string | undefined {
   const text = readIfExists(path.join(paths.venv, 'pyvenv.cfg'));

@@ -393,8 +393,8 @@ class NodeEnvironment(BaseModel):
         str | None,
         Field(
             alias="pythonVersion",
-            description="For requirements; default 3.11",
-            pattern="^3\\.\\d+$",
+            description="For requirements, maybe with its patch version; default 3.11",
+            pattern="^3\\.\\d+(?:\\.\\d+)?$",
         ),
     ] = None
     requirements: Annotated[

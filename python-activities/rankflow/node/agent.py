@@ -184,12 +184,14 @@ def _python_problems(given: dict[str, Any]) -> list[str]:
         found = shutil.which("docker") or shutil.which("podman")
         return [] if found else ["neither docker nor podman is here: install one of them"]
     expected, problems = given.get("expected", {}), []
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    python = expected.get("python")
+    # As many parts as Ray compares.
+    parts = (python := expected.get("python") or "").split(".")
+    here = ".".join(map(str, sys.version_info[: len(parts)]))
     if python and python != here:
         problems.append(
             f"{sys.executable} is Python {here}, and Ray needs the {python} of the other nodes: "
             "name another one in environment.python, or have one made from requirements"
+            + (f" with environment.pythonVersion {python}" if len(parts) > 2 else "")
         )
     ray, wanted = _version("ray"), expected.get("ray")
     if ray is None:

@@ -163,6 +163,20 @@ def test_reports_everything_that_is_wrong_with_a_host_at_once(tmp_path: Path) ->
     assert "99 GPUs are asked for" in problems
 
 
+def test_the_patch_version_of_python_is_compared_where_ray_compares_it(tmp_path: Path) -> None:
+    def told(python: str) -> list[str]:
+        given = {"folder": str(tmp_path / "rf" / "h"), "address": "127.0.0.1"}
+        problems = call("check", {**given, "expected": {"python": python}})["problems"]
+        return [problem for problem in problems if "Ray needs the" in problem]
+
+    major, minor, patch = sys.version_info[:3]
+    assert told(f"{major}.{minor}") == []
+    assert told(f"{major}.{minor}.{patch}") == []
+    [problem] = told(f"{major}.{minor}.99")
+    assert f"is Python {major}.{minor}.{patch}, and Ray needs the {major}.{minor}.99" in problem
+    assert f"environment.pythonVersion {major}.{minor}.99" in problem
+
+
 def test_a_python_without_ray_and_an_address_of_another_host_are_told(tmp_path: Path) -> None:
     given = {"folder": str(tmp_path / "rf" / "h"), "address": "203.0.113.9"}
     text = f"{SOURCE}\n\nmain('check', json.loads({json.dumps(json.dumps(given))}))\n"

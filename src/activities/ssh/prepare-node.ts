@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs';
 
 import { execa } from 'execa';
 
-import type { SshNode, SshProvider } from '../../contracts/cluster.js';
+import type { NodeEnvironment, SshNode, SshProvider } from '../../contracts/cluster.js';
 import { HostError, type Host } from '../../hosts/host.js';
 import { paths } from '../../setup/paths.js';
-import { distributionVersions, environmentPythonVersion } from '../../setup/python.js';
+import { pythonMatchOf } from '../../hosts/alike/versions.js';
+import { distributionVersions, ownPythonVersion } from '../../setup/python.js';
 import { HEAD } from '../../workflows/cluster-plan.js';
 import { ensureToken } from '../local/node-state.js';
 import { callAgent, CheckAnswer } from './agent.js';
@@ -97,7 +98,7 @@ export async function checkNode(
   const given = {
     folder: nodeFolder(cluster, nodes, node.name).folder,
     make,
-    expected: await ownVersions(),
+    expected: await ownVersions(nodes.environment),
     ports: node.name === HEAD ? { gcs, dashboard, client } : {},
     ...(node.address !== undefined && { address: node.address }),
     ...(gpus !== undefined && { gpus }),
@@ -111,9 +112,13 @@ export async function checkNode(
 }
 
 /** Versions that every node has to have: the drivers that place engines run in this machine's environment. */
-async function ownVersions(): Promise<{ python?: string; ray?: string }> {
-  const python = environmentPythonVersion()?.split('.').slice(0, 2).join('.');
-  const ray = (await distributionVersions(['ray'])).get('ray');
+async function ownVersions({
+  variables,
+}: NodeEnvironment): Promise<{ python?: string; ray?: string }> {
+  const parts = pythonMatchOf(variables) === 'minor' ? 2 : 3;
+  const [own, installed] = await Promise.all([ownPythonVersion(), distributionVersions(['ray'])]);
+  const python = own?.split('.').slice(0, parts).join('.');
+  const ray = installed.get('ray');
   return { ...(python !== undefined && { python }), ...(ray !== undefined && { ray }) };
 }
 

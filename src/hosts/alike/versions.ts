@@ -12,6 +12,12 @@ export interface VersionRules {
 type Known = HostFacts & { readonly fingerprint: Fingerprint };
 export const isKnown = (host: HostFacts): host is Known => host.fingerprint !== undefined;
 
+/** What Ray compares on nodes that have these variables. */
+export const pythonMatchOf = (
+  variables: Readonly<Record<string, string>> = {},
+): VersionRules['pythonMatch'] =>
+  variables['RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL'] === 'minor' ? 'minor' : 'patch';
+
 const MISSING = 'missing';
 const hasPackage = ({ packageLater }: HostFacts): boolean => !packageLater;
 const minor = (python: string): string => python.split('.').slice(0, 2).join('.');

@@ -127,6 +127,20 @@ environment:
     expect(at(11).join()).toMatch(/give exactly one of python, requirements, conda and image/u);
   });
 
+  it('may name the Python of its requirements to the patch version', () => {
+    const folder = path.join(paths.pythonProject, 'requirements.txt');
+    const withVersion = (version: string): string =>
+      MINIMAL.replace(
+        'python: /venv/bin/python',
+        `requirements: ${folder}, pythonVersion: ${version}`,
+      );
+    const { environment } = parse(withVersion('3.11.13'));
+    expect(installPlan(environment).steps[0]?.command.at(-1)).toBe('3.11.13');
+    expect(problemsOf(withVersion("'3'"))).toEqual([
+      '4: environment.pythonVersion: expected 3.11 or 3.11.13',
+    ]);
+  });
+
   it('mounts absolute paths, each place once, into containers only', () => {
     const withMounts = (mounts: string, source = 'image: a'): string =>
       `name: lab\nprovider: ssh\nhead: a\nenvironment: { ${source}, mounts: [${mounts}] }\n`;

@@ -2,7 +2,11 @@ import { describe, expect, it } from 'vitest';
 
 import type { Fingerprint } from '../../../../src/contracts/hosts.js';
 import type { HostFacts, HostFinding } from '../../../../src/hosts/alike/facts.js';
-import { compareVersions, type VersionRules } from '../../../../src/hosts/alike/versions.js';
+import {
+  compareVersions,
+  pythonMatchOf,
+  type VersionRules,
+} from '../../../../src/hosts/alike/versions.js';
 import { fingerprint, host } from './facts.js';
 
 const RULES: VersionRules = { engine: 'vllm', pythonMatch: 'patch' };
@@ -54,6 +58,13 @@ describe('hosts that are compared', () => {
     const hosts = [host('head'), host('a', { python: '3.11.9' })];
     expect(told(compare(hosts, { ...RULES, pythonMatch: 'minor' }))).toEqual(['Python warns']);
     expect(compare(hosts)[0]?.mend).toContain('RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor');
+  });
+
+  it('are told so by the variable that Ray reads', () => {
+    const minor = { RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL: 'minor' };
+    expect([pythonMatchOf(minor), pythonMatchOf({}), pythonMatchOf()]).toEqual([
+      ...['minor', 'patch', 'patch'],
+    ]);
   });
 
   it('need no vLLM where no engine is placed, and none at all for simulated engines', () => {
