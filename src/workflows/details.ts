@@ -1,3 +1,6 @@
+import { ERRORS } from '../contracts/errors.js';
+import type { Problem } from '../contracts/workflows.js';
+
 type Cell = string | number;
 
 /** A Markdown table, as the Temporal UI shows it among a workflow's current details. */
@@ -16,4 +19,23 @@ function cell(value: Cell): string {
     .replaceAll(/\s*\n\s*/gu, ' ')
     .replaceAll('|', '\\|')
     .slice(0, LONGEST_CELL);
+}
+
+/** What a person can do about a problem: about this very one, else about its kind. */
+export const wayOutOf = ({ type, wayOut }: Problem): string | undefined =>
+  wayOut ?? (type === 'Unknown' ? undefined : ERRORS[type].wayOut);
+
+/** The rows of a table that tell a problem, and what a person can do; none without a problem. */
+export function problemRows(problem: Problem | undefined): (readonly Cell[])[] {
+  if (problem === undefined) return [];
+  const wayOut = wayOutOf(problem);
+  return [['Problem', problem.message], ...(wayOut === undefined ? [] : [['Way out', wayOut]])];
+}
+
+/** The same below a table, where there is one line for each. */
+export function problemLines(problem: Problem | undefined): string[] {
+  if (problem === undefined) return [];
+  const wayOut = wayOutOf(problem);
+  const last = `Last problem: ${problem.message}`;
+  return wayOut === undefined ? [last] : [last, `Way out: ${wayOut}`];
 }

@@ -1,5 +1,5 @@
-import type { ClusterStatus, FleetStatus, Problem } from '../contracts/workflows.js';
-import { table } from './details.js';
+import type { ClusterStatus, FleetStatus } from '../contracts/workflows.js';
+import { problemLines, table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each node. */
 export function clusterDetails(status: ClusterStatus): string {
@@ -18,7 +18,7 @@ export function clusterDetails(status: ClusterStatus): string {
   return [
     `**${status.state}** at ${status.address?.address ?? 'no address yet'}`,
     table(['Node', 'State', 'Address', 'Resources', 'Engines', 'Since', 'Last problem'], rows),
-    ...problemLine(status.problem),
+    ...problemLines(status.problem),
     ...(events.length === 0 ? [] : [table(['When', 'Node', 'What'], events)]),
   ].join('\n\n');
 }
@@ -49,16 +49,13 @@ export function fleetDetails(status: FleetStatus): string {
     table(['Engine', 'State', 'Process', 'Since', 'Restarts', 'Problem'], rows),
     ...(more === 0 ? [] : [`And ${more} more: \`rankflow fleet status ${status.name}\``]),
     ...sizeLines(status),
-    ...problemLine(status.problem),
+    ...problemLines(status.problem),
   ].join('\n\n');
 }
 
 /** The state, and until when when it has an end. */
 const untilOf = (state: string, deadline: string | undefined): string =>
   deadline === undefined ? state : `${state} until ${deadline}`;
-
-const problemLine = (problem: Problem | undefined): string[] =>
-  problem === undefined ? [] : [`Last problem: ${problem.message}`];
 
 /** Why it has the size that it has. */
 function sizeLines({ scaling, idleTimeoutSeconds, backlog, steps = [] }: FleetStatus): string[] {

@@ -34,7 +34,7 @@ import type {
 import { counted, shortName } from '../text.js';
 import { Attributes } from './attributes.js';
 import { countRun, expectRun } from './counters.js';
-import { table } from './details.js';
+import { problemRows, table } from './details.js';
 import { failureOf, problemOf, workflowFailure } from './failures.js';
 import { elasticOf } from './fleet-scaling.js';
 import {
@@ -375,8 +375,7 @@ function inferenceDetails(
       ['Model', run.model.model],
       ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
       ['Cluster', cluster.name],
-      ...(problem === undefined ? [] : [['Problem', problem.message]]),
-      ...(problem?.wayOut === undefined ? [] : [['Way out', problem.wayOut]]),
+      ...problemRows(problem),
     ],
   );
 }

@@ -1,5 +1,5 @@
 import type { JobSpec, JobStatus } from '../contracts/job.js';
-import { table } from './details.js';
+import { problemLines, table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each attempt. */
 export function jobDetails(status: JobStatus): string {
@@ -20,8 +20,7 @@ export function jobDetails(status: JobStatus): string {
       : [table(['Attempt', 'State', 'Node', 'Submitted', 'Ended', 'Problem'], rows)]),
     ...(metrics.length === 0 ? [] : [`Metrics: ${metrics.join(', ')}`]),
     ...(result?.checkpoint === undefined ? [] : [`Checkpoint: ${result.checkpoint}`]),
-    ...(problem === undefined ? [] : [`Last problem: ${problem.message}`]),
-    ...(problem?.wayOut === undefined ? [] : [`Way out: ${problem.wayOut}`]),
+    ...problemLines(problem),
   ].join('\n\n');
 }
 

@@ -7,7 +7,7 @@ import type {
   RankSummary,
   RunProgress,
 } from '../contracts/workflows.js';
-import { table } from './details.js';
+import { problemRows, table } from './details.js';
 import { NOTHING_DONE, addCounts } from './window.js';
 
 /** One entry for each rank of a plan; a rank that owns no rows has nothing to do. */
@@ -69,8 +69,7 @@ export function runDetails(progress: RunProgress): string {
         ? ([['Live numbers', 'at each rank, under User Metadata: see Relationships']] as const)
         : []),
       ...(quarantined === 0 ? [] : ([['Batches quarantined', quarantined]] as const)),
-      ...(problem === undefined ? [] : ([['Problem', problem.message]] as const)),
-      ...(problem?.wayOut === undefined ? [] : ([['Way out', problem.wayOut]] as const)),
+      ...problemRows(problem),
     ],
   );
 }

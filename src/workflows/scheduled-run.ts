@@ -27,7 +27,7 @@ import type {
 } from '../contracts/workflows.js';
 import { shortName } from '../text.js';
 import { Attributes } from './attributes.js';
-import { table } from './details.js';
+import { problemRows, table } from './details.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { inferenceWorkflow } from './inference.js';
 import { notifyWorkflow } from './notify.js';
@@ -245,7 +245,7 @@ function detailsOf({ schedule, phase, runId, date, state, problem }: ScheduledSt
       ...(date === undefined ? [] : [['Date', date]]),
       ...(runId === undefined ? [] : [['Run', runId]]),
       ...(state === undefined ? [] : [['State', state]]),
-      ...(problem === undefined ? [] : [['Problem', problem.message]]),
+      ...problemRows(problem),
     ],
   );
 }

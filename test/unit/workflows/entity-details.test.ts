@@ -1,5 +1,7 @@
 import { expect, it } from 'vitest';
 
+import { ERRORS } from '../../../src/contracts/errors.js';
+import { problemRows } from '../../../src/workflows/details.js';
 import { fleetDetails } from '../../../src/workflows/entity-details.js';
 import { fleetOf, slotOf } from '../../support/fake-fleet.js';
 
@@ -22,4 +24,20 @@ it('shows of a thousand engines those that are not ready, a hundred in all, and 
   expect(lines[0]).toMatch(/^\| 999 \| loading/u);
   expect(lines[1]).toMatch(/^\| 0 \| ready/u);
   expect(details).toContain('And 900 more: `rankflow fleet status large`');
+});
+
+it('says what went wrong last and what a person can do: about this very one, else about its kind', () => {
+  const fleet = fleetOf('small', [slotOf(0)]);
+  const kind = { type: 'ImpossibleResources', message: 'no room' } as const;
+  const details = fleetDetails({ ...fleet, problem: kind });
+  expect(details).toContain('Last problem: no room');
+  expect(details).toContain(`Way out: ${ERRORS.ImpossibleResources.wayOut}`);
+  const own = { ...kind, wayOut: 'Wait for the node.' };
+  expect(fleetDetails({ ...fleet, problem: own })).toContain('Way out: Wait for the node.');
+  expect(problemRows(own)).toEqual([
+    ['Problem', 'no room'],
+    ['Way out', 'Wait for the node.'],
+  ]);
+  expect(problemRows({ type: 'Unknown', message: 'what' })).toEqual([['Problem', 'what']]);
+  expect(problemRows(undefined)).toEqual([]);
 });
