@@ -359,10 +359,9 @@ describe('an address that is a secret', { timeout: 90_000 }, () => {
     expect(await handle.result()).toEqual({
       outcomes: ['the URL in HOOK_URL', origin, 'sh'].map((where) => ({ where, delivered: true })),
     });
-    expect(told.calls.map(({ url }) => url).toSorted()).toEqual([
-      '/hook/canary-literal',
-      '/hook/canary-reference',
-    ]);
+    expect(new Set(told.calls.map(({ url }) => url))).toEqual(
+      new Set(['/hook/canary-reference', '/hook/canary-literal']),
+    );
     expect(readFileSync(out, 'utf8')).toBe(`${told.url}/canary-reference\n`);
     const { events } = await handle.fetchHistory();
     const textOf = (data: Uint8Array | null | undefined): string =>
