@@ -26,9 +26,17 @@ export type Step =
   | { readonly do: 'wait' }
   /** Check its input and start its run. */
   | { readonly do: 'start' }
-  /** Have its run stop and write what is done, because somebody asked or because its time is over. */
+  /** Its time is over: its run, which has the same deadline, ends by itself and writes what is done. */
+  | { readonly do: 'expire' }
+  /** Have its run stop and write what is done, because somebody asked or because it has not expired by itself. */
   | { readonly do: 'stop'; readonly why: 'cancelling' | 'expiring' }
   | { readonly do: 'end'; readonly end: BatchEnd };
+
+/**
+ * Seconds after its time in which a run is expected to expire by itself, and so to say in its error lines that it did:
+ * clocks differ by less, and a look is due every few of them. One that a server of before started has no deadline.
+ */
+const OVERDUE_SECONDS = 60;
 
 /**
  * What is to be done next, from what is recorded and what was seen. Pure.
@@ -47,7 +55,8 @@ export function nextStep(state: BatchState, seen: Seen, now: number): Step {
   const end = endOf(seen, stopped);
   if (end !== undefined) return { do: 'end', end };
   if (moments.cancelling !== undefined) return { do: 'stop', why: 'cancelling' };
-  if (over || now >= request.expiresAt) return { do: 'stop', why: 'expiring' };
+  if (now >= request.expiresAt + OVERDUE_SECONDS) return { do: 'stop', why: 'expiring' };
+  if (over || now >= request.expiresAt) return { do: 'expire' };
   return { do: 'wait' };
 }
 

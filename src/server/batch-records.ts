@@ -22,7 +22,7 @@ export type BatchRequest = z.infer<typeof BatchRequest>;
 const Started = z.object({ model: z.string(), rows: z.int() });
 const Moment = z.object({ at: z.int() });
 
-/** Moments that are kept as they are first seen. `expiring`: its time is over, and its run is being stopped. */
+/** Moments that are kept as they are first seen. `expiring`: its time is over, and its run is ending. */
 const MOMENTS = ['inProgress', 'finalizing', 'cancelling', 'expiring'] as const;
 export type Moment = (typeof MOMENTS)[number];
 

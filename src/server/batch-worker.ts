@@ -53,6 +53,10 @@ export class BatchWorker {
     const step = nextStep(state, seen, this.seconds());
     if (step.do === 'wait') return false;
     if (step.do === 'start') return this.start(space, state);
+    if (step.do === 'expire') {
+      await space.batches.saw(id, 'expiring', this.seconds());
+      return false;
+    }
     if (step.do === 'stop') {
       await space.batches.saw(id, step.why, this.seconds());
       if (!this.stopped.has(id)) await this.options.runs.stop(id);
@@ -87,7 +91,7 @@ export class BatchWorker {
   }
 
   private async start(space: Space, state: BatchState): Promise<boolean> {
-    const { id, inputFileId } = state.request;
+    const { id, inputFileId, expiresAt } = state.request;
     const input = await space.files.content(inputFileId).catch((error: unknown) => {
       if (error instanceof ApiError) return undefined;
       throw error;
@@ -97,7 +101,7 @@ export class BatchWorker {
     if ('problems' in inspection) return this.fail(space, state, inspection.problems);
     const { model, rows } = inspection;
     try {
-      await this.options.runs.start(id, input.path, model);
+      await this.options.runs.start(id, input.path, model, expiresAt);
     } catch (error) {
       if (error instanceof NotNow) throw error;
       const reason = (error as Error).message;

@@ -7,17 +7,18 @@ import { runSnapshot } from '../client/progress.js';
 import { cancelRun, findRun, type StartedRun } from '../client/runs.js';
 import type { RunSnapshot } from '../client/snapshot.js';
 
-/** How the runs of a served model are made: everything but their input and their id. */
-export type ModelOptions = Omit<RunOptions, 'input' | 'runId' | 'fresh'>;
+/** How the runs of a served model are made: everything but their input, their id and their time. */
+export type ModelOptions = Omit<RunOptions, 'input' | 'runId' | 'fresh' | 'deadline'>;
 
 /** The runs behind batches: the run of a batch has the batch's id. */
 export interface Runs {
   /**
    * Starts the run of a batch; one that was started before is left alone.
    *
+   * @param expiresAt seconds since the epoch: what is not done by then is an error line `batch_expired`
    * @throws NotNow when another try later may work; what else it throws will not change
    */
-  start(batchId: string, input: string, model: string): Promise<void>;
+  start(batchId: string, input: string, model: string, expiresAt: number): Promise<void>;
   /** What a run is like; `gone` when there is none. @throws when Temporal does not answer */
   look(batchId: string): Promise<RunSnapshot | 'gone'>;
   /** Has a run stop and write what is done; quiet when there is none or it has ended. */
@@ -49,7 +50,7 @@ export class TemporalRuns implements Runs {
     private readonly startRun: (client: Client, run: PreparedRun) => Promise<StartedRun>,
   ) {}
 
-  async start(batchId: string, input: string, model: string): Promise<void> {
+  async start(batchId: string, input: string, model: string, expiresAt: number): Promise<void> {
     const options = this.models.get(model);
     if (options === undefined) throw new ClientError('Usage', `${model} is not served any more.`);
     try {
@@ -60,11 +61,14 @@ export class TemporalRuns implements Runs {
         ...options,
         input: { uri, format: 'openai' },
         runId: batchId,
+        deadline: new Date(expiresAt * 1000).toISOString(),
       });
       await checkRoom(run);
       await this.startRun(this.client, run);
     } catch (error) {
-      if (isTransient(error) || PASSING.has(describeFailure(error).type)) {
+      // Its time ran out while it was prepared: the next look ends it as expired, not as failed.
+      const late = expiresAt * 1000 <= Date.now();
+      if (late || isTransient(error) || PASSING.has(describeFailure(error).type)) {
         throw new NotNow(describeFailure(error).message, { cause: error });
       }
       throw error;

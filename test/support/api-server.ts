@@ -12,17 +12,17 @@ const CHAT = '/v1/chat/completions';
 
 /** Runs without Temporal: a test says what each is like, and that Temporal is away. */
 export class ScriptedRuns implements Runs {
-  readonly started: { id: string; input: string; model: string }[] = [];
+  readonly started: { id: string; input: string; model: string; expiresAt: number }[] = [];
   readonly stopped: string[] = [];
   readonly known = new Map<string, RunSnapshot>();
   away = false;
   refusal: Error | undefined;
 
-  async start(id: string, input: string, model: string): Promise<void> {
+  async start(id: string, input: string, model: string, expiresAt: number): Promise<void> {
     this.answer();
     if (this.refusal !== undefined) throw this.refusal;
     if (this.known.has(id)) return;
-    this.started.push({ id, input, model });
+    this.started.push({ id, input, model, expiresAt });
     this.known.set(id, snapshot(id, { state: 'validating' }));
   }
 

@@ -54,14 +54,18 @@ test('a batch whose run goes on, or that nobody can see, is waited for', () => {
   expect(nextStep(state(), {}, NOW)).toEqual({ do: 'wait' });
 });
 
-test('its run is stopped when somebody asks, or when its time is over', () => {
+test('its run is stopped when somebody asks, or when it has not expired by itself', () => {
   const running = run({ state: 'in_progress' });
   expect(nextStep(state({ moments: { cancelling: 1 } }), running, NOW)).toEqual({
     do: 'stop',
     why: 'cancelling',
   });
-  expect(nextStep(state(), running, 1_086_400)).toEqual({ do: 'stop', why: 'expiring' });
-  expect(nextStep(state({ moments: { expiring: 1 } }), {}, NOW)).toMatchObject({ do: 'stop' });
+  expect(nextStep(state(), running, 1_086_400)).toEqual({ do: 'expire' });
+  expect(nextStep(state({ moments: { expiring: 1 } }), {}, NOW)).toEqual({ do: 'expire' });
+  expect(nextStep(state(), running, 1_086_459)).toEqual({ do: 'expire' });
+  expect(nextStep(state(), running, 1_086_460)).toEqual({ do: 'stop', why: 'expiring' });
+  const both = state({ moments: { cancelling: 1, expiring: 1 } });
+  expect(nextStep(both, running, 1_086_400)).toEqual({ do: 'stop', why: 'cancelling' });
 });
 
 test.each([

@@ -40,7 +40,7 @@ test('a batch is a run with its id, from the upload to its results', async () =>
   expect(created.expires_at - created.created_at).toBe(86_400);
 
   await api.rounds();
-  expect(api.runs.started).toMatchObject([{ id, model: MODEL }]);
+  expect(api.runs.started).toMatchObject([{ id, model: MODEL, expiresAt: created.expires_at }]);
   const running = { totalRows: 2, doneRows: 1, failedRows: 0 };
   api.runs.known.set(id, snapshot(id, running));
   await api.rounds();
@@ -317,19 +317,19 @@ test('a run that Temporal lost with its database is started again under its id',
   expect(await get(id)).toMatchObject({ status: 'completed' });
 });
 
-test('a batch expires at the end of its window, and keeps what is done', async () => {
+test('a batch expires at the end of its window as its run does, and keeps what is done', async () => {
   vi.useFakeTimers({ toFake: ['Date'] });
   api = await ApiServer.start();
-  const id = await api.batchOf([line('a'), line('b')], {
-    output_expires_after: { anchor: 'created_at', seconds: 3_600 },
-  });
+  const id = await api.batchOf([line('a'), line('b')]);
   await api.rounds();
   api.runs.known.set(id, snapshot(id, { totalRows: 2 }));
   vi.setSystemTime(Date.now() + 86_400_000);
   await api.rounds();
-  expect(api.runs.stopped).toEqual([id]);
   expect(await get(id)).toMatchObject({ status: 'finalizing', expired_at: null });
-  api.finish(id, '{}\n', '{}\n', 'cancelled');
+  // It would end as cancelled, with other error lines.
+  expect(api.runs.stopped).toEqual([]);
+  const code = 'batch_expired';
+  api.finish(id, '{}\n', `{"custom_id":"b","error":{"code":"${code}"}}\n`, 'expired');
   await api.rounds();
   const batch = await get(id);
   expect(batch).toMatchObject({
@@ -338,6 +338,22 @@ test('a batch expires at the end of its window, and keeps what is done', async (
     cancelled_at: null,
     output_file_id: expect.any(String),
   });
+  const { text } = await api.ask('GET', `/v1/files/${batch.error_file_id}/content`);
+  expect(JSON.parse(text)).toMatchObject({ error: { code } });
+});
+
+test('a run that does not expire by itself is stopped, and its batch has expired', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  api = await ApiServer.start();
+  const id = await api.batchOf([line('a'), line('b')]);
+  await api.rounds();
+  api.runs.known.set(id, snapshot(id, { totalRows: 2 }));
+  vi.setSystemTime(Date.now() + 86_400_000 + 60_000);
+  await api.rounds();
+  expect(api.runs.stopped).toEqual([id]);
+  api.finish(id, '{}\n', '{}\n', 'cancelled');
+  await api.rounds();
+  expect(await get(id)).toMatchObject({ status: 'expired', cancelled_at: null });
 });
 
 test('a batch that never started expires without a run', async () => {
