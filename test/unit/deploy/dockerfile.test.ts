@@ -24,6 +24,19 @@ const stages = instructions.reduce<{ name: string; from: string; lines: string[]
   [],
 );
 const stage = (name: string) => stages.find((one) => one.name === name);
+/** What is copied from this folder, not from another stage. */
+const copiedBy = (lines: readonly string[]): string[] =>
+  lines.flatMap((line) => {
+    const words = line.split(/\s+/u).filter((word) => !word.startsWith('--chmod'));
+    return words[0] === 'COPY' && !words[1]?.startsWith('--from') ? words.slice(1, -1) : [];
+  });
+/** What .dockerignore lets in. */
+const allowed = read('.dockerignore')
+  .split('\n')
+  .filter((line) => line.startsWith('!'))
+  .map((line) => line.slice(1));
+const within = (file: string, names: readonly string[]): boolean =>
+  names.some((name) => file === name || file.startsWith(`${name}/`));
 const pinned = (file: string): Map<string, string> =>
   new Map(
     [...read(file).matchAll(/^(?<name>[\w.-]+)==(?<version>\S+)/gmu)].map(({ groups }) => [
@@ -70,24 +83,33 @@ describe('the Dockerfile', () => {
   });
 
   it('copies what is there and what .dockerignore lets in, and that is no secret', () => {
-    const allowed = read('.dockerignore')
-      .split('\n')
-      .filter((line) => line.startsWith('!'))
-      .map((line) => line.slice(1));
-    const copied = instructions.flatMap((line) => {
-      const words = line.split(/\s+/u).filter((word) => !word.startsWith('--chmod'));
-      return words[0] === 'COPY' && !words[1]?.startsWith('--from') ? words.slice(1, -1) : [];
-    });
+    const copied = copiedBy(instructions);
     expect(copied.length).toBeGreaterThan(8);
     for (const file of copied) {
       expect(existsSync(inPackage(file)), file).toBe(true);
-      expect(
-        allowed.some((name) => file === name || file.startsWith(`${name}/`)),
-        file,
-      ).toBe(true);
+      expect(within(file, allowed), file).toBe(true);
     }
     expect(read('.dockerignore')).toMatch(/^\*$/mu);
     for (const name of allowed) expect(name).not.toMatch(/secret|data|env|\.rankflow/u);
+  });
+});
+
+describe('the build stage', () => {
+  const { scripts } = JSON.parse(read('package.json')) as { scripts: { build: string } };
+  // What begins with dist is made by the build.
+  const named = scripts.build.match(/(?<!\S)(?!dist\/)[\w./-]+\.(?:json|[cm]?[jt]s)(?!\S)/gu) ?? [];
+
+  it.each(['src', ...named])('has %s, which the build needs', (file) => {
+    const copied = copiedBy(stage('build')?.lines ?? []);
+    expect(named.length).toBeGreaterThan(1);
+    expect(existsSync(inPackage(file))).toBe(true);
+    expect(within(file, copied), 'the Dockerfile copies it').toBe(true);
+    expect(within(file, allowed), '.dockerignore lets it in').toBe(true);
+  });
+
+  it('has what the configuration of the compiler builds on', () => {
+    const { extends: base } = JSON.parse(read('tsconfig.build.json')) as { extends: string };
+    expect(copiedBy(stage('build')?.lines ?? [])).toContain(path.normalize(base));
   });
 });
 
