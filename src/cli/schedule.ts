@@ -198,14 +198,25 @@ async function trigger(
   const { print, printJson, say } = await import('./output.js');
 
   const policy = overlapOf(overlap, await policies());
-  const { run } = await withClient(async (client) => {
-    await triggerSchedule(client, name, policy);
-    return describeSchedule(client, name);
-  });
-  const { runId } = occurrenceOf(run, new Date());
-  if (json) printJson({ name, runId });
+  const { run, outcome } = await withClient(async (client) => ({
+    outcome: await triggerSchedule(client, name, policy),
+    run: (await describeSchedule(client, name)).run,
+  }));
+  const { state } = outcome;
+  if (state === 'skipped') {
+    if (json) printJson({ name, state });
+    say('Nothing is started: a run goes on, and the policy is to skip then.');
+    return;
+  }
+  const { runId } = state === 'started' ? outcome.started : occurrenceOf(run, new Date());
+  if (json) printJson({ name, runId, state });
   else print(runId);
-  say(`Triggered. Watch it: rankflow watch ${runId}`);
+  if (state === 'started') say(`Triggered. Watch it: rankflow watch ${runId}`);
+  else {
+    const exact = !/\{(?:hour|minute|second)\}/u.test(run.runId);
+    const otherwise = exact ? '' : ', or with another time: see `rankflow schedule show`';
+    say(`It starts after the run that goes on, as ${runId}${otherwise}.`);
+  }
 }
 
 const policies = async () => (await import('../contracts/schedule.js')).SchedulePolicies;

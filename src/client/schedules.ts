@@ -1,3 +1,5 @@
+import { setTimeout } from 'node:timers/promises';
+
 import {
   type Client,
   type ScheduleDescription,
@@ -293,8 +295,19 @@ export async function updateSchedule(
   });
 }
 
+/** What became of a trigger while it was looked at. */
+export type Triggered =
+  | { readonly state: 'started'; readonly started: StartedOccurrence }
+  /** A run goes on: this start comes after it (`waiting`), or not at all. */
+  | { readonly state: 'waiting' | 'skipped' };
+
+/** The server starts what is due within a second, on a busy machine in a few. */
+const TRIGGERED_MS = 5_000;
+const LOOK_MS = 200;
+
 /**
- * Starts a run now, for the present time. A run of the same id that is there already is left as it is.
+ * Starts a run now, for the present time, by the server's clock. A run of the same id that is there already is left as
+ * it is.
  *
  * @param overlap default: what the schedule itself does while a run goes on
  */
@@ -302,11 +315,25 @@ export const triggerSchedule = async (
   client: Client,
   name: string,
   overlap?: SchedulePolicies['overlap'],
-): Promise<void> =>
+): Promise<Triggered> =>
   onSchedule(client, name, async (handle) => {
-    const policy = overlap ?? viewOf(name, await handle.describe()).policies.overlap;
-    await handle.trigger(OVERLAP[policy]);
+    const before = viewOf(name, await handle.describe());
+    await handle.trigger(OVERLAP[overlap ?? before.policies.overlap]);
+    const until = Date.now() + TRIGGERED_MS;
+    for (;;) {
+      const found = newIn(before, viewOf(name, await handle.describe()));
+      if (found !== undefined) return found;
+      if (Date.now() > until) return { state: 'waiting' };
+      await setTimeout(LOOK_MS);
+    }
   });
+
+function newIn(before: ScheduleView, after: ScheduleView): Triggered | undefined {
+  const known = new Set(before.recent.map((one) => `${one.workflowId} ${one.startedAt}`));
+  const started = after.recent.find((one) => !known.has(`${one.workflowId} ${one.startedAt}`));
+  if (started !== undefined) return { state: 'started', started };
+  return after.skipped > before.skipped ? { state: 'skipped' } : undefined;
+}
 
 export const pauseSchedule = async (client: Client, name: string, note?: string): Promise<void> =>
   onSchedule(client, name, async (handle) => handle.pause(note));

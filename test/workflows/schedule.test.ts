@@ -170,7 +170,7 @@ describe('a schedule', { timeout: 120_000 }, () => {
     });
     await triggerSchedule(harness.client, 'busy');
     await eventually(() => world.run.inFlight === 1, 60);
-    await triggerSchedule(harness.client, 'busy');
+    expect(await triggerSchedule(harness.client, 'busy')).toEqual({ state: 'skipped' });
     await seen('busy', ({ skipped }) => skipped === 1);
     await triggerSchedule(harness.client, 'busy', 'allow-all');
     const { recent } = await seen('busy', (view) => view.recent.length === 2);
@@ -180,6 +180,20 @@ describe('a schedule', { timeout: 120_000 }, () => {
       expect(result).toMatchObject({ state: 'completed', runId: `busy-${today()}` });
     }
     expect(world.run.attempts).toHaveLength(1);
+  });
+
+  it('is triggered for the time of the server, to the second', async () => {
+    const runId = '{schedule}-{date}-{hour}{minute}{second}';
+    await createSchedule(harness.client, definition('exact', { runId, noInput: 'skip' }), {
+      paused: true,
+    });
+    const outcome = await triggerSchedule(harness.client, 'exact');
+    if (outcome.state !== 'started') throw new Error(outcome.state);
+    const { workflowId, runId: told, nominal } = outcome.started;
+    const result = (await harness.client.workflow
+      .getHandle(workflowId)
+      .result()) as ScheduledResult;
+    expect(result).toMatchObject({ runId: told, nominal, state: 'skipped' });
   });
 
   it('is filled in for three days, each with its own input, one after the other', async () => {
