@@ -132,7 +132,22 @@ async function sourcesOfRun(id: string): Promise<Source[]> {
   });
   const { fleet } = await placementOf(run);
   const status = fleet === undefined ? undefined : await fleetOf(fleet);
-  return [...workers, ...(await sourcesOfFleet(status, undefined, MOST_LINES, wanted))];
+  return [...workers, ...(await enginesOrNot(status, wanted))];
+}
+
+/** The engines of a run's fleet. Without them there is still what the workers of this machine logged. */
+async function enginesOrNot(
+  fleet: FleetStatus | undefined,
+  wanted: Source['wanted'],
+): Promise<Source[]> {
+  const { reasonOf } = await import('../activities/ray-state.js');
+  const { say } = await import('./output.js');
+  try {
+    return await sourcesOfFleet(fleet, undefined, MOST_LINES, wanted);
+  } catch (error) {
+    say(`No logs of engines: ${reasonOf(error)}`);
+    return [];
+  }
 }
 
 async function sourcesOfFleet(
