@@ -38,6 +38,7 @@ export const NAMESPACES = [
   'hold',
   'priority',
   'schedule',
+  'cli',
   'job',
   'job-cluster',
   'job-examples',

@@ -23,9 +23,13 @@ import {
   createSchedule,
   deleteSchedule,
   describeSchedule,
+  listSchedules,
+  pauseSchedule,
+  resumeSchedule,
   triggerSchedule,
   type ScheduleDefinition,
   type ScheduleView,
+  updateSchedule,
 } from '../../src/client/schedules.js';
 import type { PruneInput, PublishInput } from '../../src/contracts/activities.js';
 import { inferenceWorkflowId, notifyWorkflowId } from '../../src/contracts/names.js';
@@ -251,6 +255,19 @@ describe('a schedule', { timeout: 120_000 }, () => {
     expect(await lastResult(view)).toMatchObject({ state: 'completed' });
   });
 
+  it.each([
+    ['fail', 'fails'],
+    ['skip', 'skips'],
+  ] as const)('whose input does not come in time %ss', async (noInput, name) => {
+    const change = { waitForInputSeconds: 3, noInput };
+    await createSchedule(harness.client, definition(name, change), { paused: true });
+    const ended = await triggered(name).catch((error: Error) => error.cause);
+    const missing = `there is no input at ${folder}/${today()}/requests.jsonl`;
+    if (noInput === 'skip') expect(ended).toMatchObject({ state: 'skipped' });
+    else expect(ended).toMatchObject({ type: 'InputMissing', message: missing });
+    expect(world.run.attempts).toEqual([]);
+  });
+
   it('pauses when a run fails, and the failure says why', async () => {
     await createSchedule(harness.client, definition('failing', {}, { pauseOnFailure: true }));
     const failure = await triggered('failing').catch((error: Error) => error.cause);
@@ -273,6 +290,64 @@ describe('a schedule', { timeout: 120_000 }, () => {
     expect(
       (await createSchedule(harness.client, definition('hourly', { timing, runId }))).name,
     ).toBe('hourly');
+  });
+
+  it('is changed as a whole or not at all', async () => {
+    const { client } = harness;
+    await createSchedule(client, definition('changing'), { paused: true, note: 'not yet' });
+    const change = { ...definition('changing').run.timing, cron: ['30 3 * * *'] };
+    const view = await updateSchedule(client, 'changing', ({ run, policies }) => ({
+      run: { ...run, timing: change, retention: { keepLast: 3 } },
+      policies: { ...policies, overlap: 'skip', pauseOnFailure: true },
+    }));
+    // Nothing else is changed: it is still paused, with its note.
+    expect(view).toMatchObject({
+      ...{ paused: true, note: 'not yet', policies: { overlap: 'skip', pauseOnFailure: true } },
+      run: { timing: change, retention: { keepLast: 3 } },
+    });
+    expect(view.next[0]).toMatch(/T03:30:00/u);
+    const every = { ...change, cron: ['0 * * * *'] };
+    const clash = updateSchedule(client, 'changing', ({ run, policies }) => ({
+      run: { ...run, timing: every },
+      policies: { ...policies, overlap: 'buffer-all' },
+    }));
+    await expect(clash).rejects.toMatchObject({
+      type: 'Usage',
+      wayOut: expect.stringContaining('{hour}'),
+    });
+    const wrong = { ...change, cron: ['every night'] };
+    await expect(
+      updateSchedule(client, 'changing', ({ run, policies }) => ({
+        run: { ...run, timing: wrong },
+        policies,
+      })),
+    ).rejects.toMatchObject({ type: 'Usage' });
+    expect(await describeSchedule(client, 'changing')).toEqual(view);
+    await expect(updateSchedule(client, 'nobody', (before) => before)).rejects.toMatchObject({
+      type: 'NotFound',
+    });
+  });
+
+  it('is paused and resumed, each with a reason, and all are listed by name', async () => {
+    const { client } = harness;
+    for (const name of ['one', 'another']) await createSchedule(client, definition(name));
+    await pauseSchedule(client, 'one', 'holidays');
+    expect(await describeSchedule(client, 'one')).toMatchObject({ paused: true, note: 'holidays' });
+    const views = await eventually(async () => {
+      const all = await listSchedules(client);
+      return all.length === 2 && all;
+    }, 60);
+    expect(views.map(({ name, paused }) => [name, paused])).toEqual([
+      ['another', false],
+      ['one', true],
+    ]);
+    await resumeSchedule(client, 'one', 'back again');
+    expect(await describeSchedule(client, 'one')).toMatchObject({
+      ...{ paused: false, note: 'back again' },
+    });
+    for (const change of [pauseSchedule, resumeSchedule]) {
+      await expect(change(client, 'nobody')).rejects.toMatchObject({ type: 'NotFound' });
+    }
   });
 
   it('is refused with a cron line that is none', async () => {

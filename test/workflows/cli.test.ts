@@ -1,0 +1,200 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { execa } from 'execa';
+import getPort from 'get-port';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+
+import { findInput, planOccurrence } from '../../src/activities/scheduled.js';
+import { startRun } from '../../src/client/runs.js';
+import { describeSchedule, type ScheduleView } from '../../src/client/schedules.js';
+import { InferenceInput } from '../../src/contracts/inference.js';
+import { inferenceWorkflowId } from '../../src/contracts/names.js';
+import { paths } from '../../src/setup/paths.js';
+import { ADDRESS, rayNode } from '../support/fake-cluster.js';
+import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
+import { Harness, eventually } from '../support/harness.js';
+import { World } from '../support/world.js';
+
+// The command as it is installed (`npm test` builds it), on a server of Temporal's and a data folder of its own.
+const program = path.join(paths.packageRoot, 'dist/cli/main.js');
+const home = mkdtempSync(path.join(tmpdir(), 'rankflow-cli-'));
+let harness: Harness;
+let world: World;
+
+beforeAll(async () => {
+  symlinkSync(paths.venv, path.join(home, 'venv'));
+  harness = await Harness.start('cli');
+  // Nobody listens there.
+  const dashboardUrl = `http://127.0.0.1:${await getPort()}`;
+  world = await World.start(harness, {
+    planOccurrence,
+    findInput,
+    sendWebhook: async () => {},
+    observeCluster: async () => ({
+      reachable: world.headRuns,
+      nodes: world.headRuns ? [rayNode({ name: 'head', head: true })] : [],
+      processes: world.headRuns ? [{ name: 'head', running: true, ageSeconds: 1 }] : [],
+      ...(world.headRuns && { address: { ...ADDRESS, dashboardUrl } }),
+    }),
+  });
+});
+afterAll(async () => {
+  await world.reset();
+  await harness.close();
+  rmSync(home, { recursive: true });
+});
+
+const rankflow = (...args: readonly string[]) =>
+  execa(process.execPath, [program, ...args], {
+    reject: false,
+    env: {
+      RANKFLOW_HOME: home,
+      TEMPORAL_ADDRESS: inject('temporalAddress'),
+      TEMPORAL_NAMESPACE: 'cli',
+      TEMPORAL_CONFIG_FILE: path.join(home, 'none.toml'),
+    },
+  });
+/** What a command prints, which has to work. */
+const printed = async (...args: readonly string[]): Promise<string> => {
+  const { exitCode, stdout, stderr } = await rankflow(...args);
+  expect([args, exitCode, exitCode === 0 ? '' : stderr]).toEqual([args, 0, '']);
+  return stdout;
+};
+const json = async <T>(...args: readonly string[]): Promise<T> =>
+  JSON.parse(await printed(...args, '--json')) as T;
+
+describe('the commands of a schedule', { timeout: 240_000 }, () => {
+  const create = ['schedule', 'create', 'nightly', '--input', '/data/{date}.jsonl'];
+  const model = ['--model', 'org/model', '--backend', 'simulated', '--engines', '2'];
+  const when = ['--at', '02:00', '--on', 'mon-fri', '--time-zone', 'Europe/Berlin'];
+
+  it('create, show, list and change it', async () => {
+    const id = ['--run-id', '{schedule}-{date}-{second}', '--skip-if-no-input'];
+    const first = await printed(...create, ...model, ...when, ...id, '--paused', '--note', 'soon');
+    expect(first).toBe('nightly');
+    const shown = await printed('schedule', 'show', 'nightly');
+    for (const text of [
+      'nightly: paused (soon)',
+      'at 02:00 on mon,tue,wed,thu,fri (Europe/Berlin)',
+      'buffer-all, catches up 3d',
+      '/data/{date}.jsonl',
+      'org/model',
+    ]) {
+      expect(shown).toContain(text);
+    }
+    const row = await eventually(async () => {
+      const lines = (await printed('schedule', 'list')).split('\n');
+      return lines.find((line) => line.startsWith('nightly '));
+    }, 60);
+    expect(row).toMatch(/^nightly +paused +at 02:00 .* none while paused/u);
+    expect(await json<ScheduleView[]>('schedule', 'list')).toMatchObject([{ name: 'nightly' }]);
+
+    const change = ['--at', '03:30', '--engines', '3', '--keep-last', '7'];
+    const told = ['--notify-url', 'https://example.org/token', '--notify-url-env', 'HOOK_URL'];
+    const changed = await json<ScheduleView>('schedule', 'update', 'nightly', ...change, ...told);
+    expect(changed).toMatchObject({
+      paused: true,
+      run: {
+        timing: { at: ['03:30'], on: [], timeZone: 'Europe/Berlin' },
+        input: '/data/{date}.jsonl',
+        retention: { keepLast: 7 },
+        inference: { fleet: { engines: 3 } },
+      },
+    });
+    const after = await printed('schedule', 'show', 'nightly');
+    expect(after).toContain('keeps       the newest 7');
+    expect(after).toMatch(/tells +https:\/\/example\.org\n +tells +the URL in HOOK_URL/u);
+    const signed = ['schedule', 'update', 'nightly', '--notify-secret-env', 'HOOK_KEY'];
+    await printed(...signed);
+    const secret = { env: 'HOOK_KEY' };
+    expect(await describeSchedule(harness.client, 'nightly')).toMatchObject({
+      run: { notify: [{ secret }, { secret }], retention: { keepLast: 7 } },
+    });
+  });
+
+  it('resume and pause it', async () => {
+    const on = await rankflow('schedule', 'resume', 'nightly', '--note', 'from now on');
+    expect(on).toMatchObject({
+      exitCode: 0,
+      stdout: 'nightly',
+      stderr: expect.stringContaining('starts runs again'),
+    });
+    const view = await json<ScheduleView>('schedule', 'show', 'nightly');
+    expect(view).toMatchObject({ paused: false, note: 'from now on' });
+    expect(await json('schedule', 'pause', 'nightly')).toEqual({ name: 'nightly', paused: true });
+    expect((await describeSchedule(harness.client, 'nightly')).paused).toBe(true);
+  });
+
+  it('start what was due, and a run now under the id that it really gets', async () => {
+    const days = ['--from', '2026-01-05', '--to', '2026-01-06', '--overlap', 'allow-all'];
+    const range = await json('schedule', 'backfill', 'nightly', ...days);
+    // All of both days, in the time zone of the schedule.
+    const [from, to] = ['2026-01-04T23:00:00.000Z', '2026-01-06T22:59:59.999Z'];
+    expect(range).toEqual({ name: 'nightly', from, to });
+    const filled = await eventually(async () => {
+      const { recent } = await describeSchedule(harness.client, 'nightly');
+      return recent.length === 2 && recent;
+    }, 60);
+    expect(filled.map(({ nominal }) => nominal)).toEqual([
+      '2026-01-05T02:30:00.000Z',
+      '2026-01-06T02:30:00.000Z',
+    ]);
+    const told = await json('schedule', 'trigger', 'nightly', '--overlap', 'allow-all');
+    const { recent } = await describeSchedule(harness.client, 'nightly');
+    const { workflowId = '', runId } = recent.at(-1) ?? {};
+    expect(told).toEqual({ name: 'nightly', runId, state: 'started' });
+    const handle = harness.client.workflow.getHandle(workflowId);
+    expect(await handle.result()).toMatchObject({ runId, state: 'skipped' });
+  });
+
+  it.each([
+    [['update', 'nightly', '--at', '25:00'], 2, '--at'],
+    [['update', 'nightly', '--notify-env', 'A=b'], 2, '--notify-command'],
+    [['backfill', 'nightly', '--from', 'yesterday', '--to', '2026-01-05'], 2, '--from: yesterday'],
+    [['trigger', 'nightly', '--overlap', 'wait'], 2, '--overlap: wait'],
+    [['show', 'nobody'], 2, 'There is no schedule nobody'],
+    [['pause', 'nobody'], 2, 'There is no schedule nobody'],
+  ] as const)('say what is wrong with %j', async (args, code, message) => {
+    const { exitCode, stdout, stderr } = await rankflow('schedule', ...args);
+    expect([exitCode, stdout]).toEqual([code, '']);
+    expect(stderr).toContain(message);
+  });
+
+  it('remove it', async () => {
+    expect(await printed('schedule', 'delete', 'nightly')).toBe('nightly');
+    expect((await rankflow('schedule', 'show', 'nightly')).exitCode).toBe(2);
+  });
+});
+
+describe('logs of a run', { timeout: 120_000 }, () => {
+  it('are those of the workers when Ray does not answer, and it says so', async () => {
+    world.run = new FakeRun([1]);
+    let finish: () => void = () => {};
+    world.run.onBatch = async () => new Promise((resolve) => (finish = resolve));
+    const inference = InferenceInput.parse({
+      run: { ...fakeSpec('r1', 1), store: path.join(home, 'store') },
+      specHash: SPEC_HASH,
+      cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
+      fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
+    });
+    await startRun(harness.client, { inference, named: true, inputSha256: 'a'.repeat(64) });
+    await eventually(() => world.run.inFlight === 1, 60);
+    mkdirSync(path.join(home, 'logs'));
+    const line = { level: 30, time: 1_767_225_600_000, name: 'control-worker', run: 'r1' };
+    const text = `${JSON.stringify({ ...line, msg: 'a rank waits' })}\n`;
+    writeFileSync(path.join(home, 'logs/control-worker.log'), text);
+    const { exitCode, stdout, stderr } = await rankflow('logs', 'r1');
+    expect([exitCode, stdout]).toEqual([
+      0,
+      '2026-01-01T00:00:00.000Z INFO control-worker: a rank waits',
+    ]);
+    expect(stderr).toMatch(/^No logs of engines: .*ECONNREFUSED/u);
+    // Of an engine there is nothing else.
+    const engine = await rankflow('logs', 'models/0');
+    expect([engine.exitCode === 0, engine.stdout]).toEqual([false, '']);
+    finish();
+    await harness.client.workflow.getHandle(inferenceWorkflowId('r1')).result();
+  });
+});
