@@ -168,7 +168,7 @@ describe('the commands of a schedule', { timeout: 240_000 }, () => {
   });
 });
 
-describe('logs of a run', { timeout: 120_000 }, () => {
+describe('logs of a run', { timeout: 240_000 }, () => {
   it('are those of the workers when Ray does not answer, and it says so', async () => {
     world.run = new FakeRun([1]);
     let finish: () => void = () => {};
@@ -194,6 +194,8 @@ describe('logs of a run', { timeout: 120_000 }, () => {
     // Of an engine there is nothing else.
     const engine = await rankflow('logs', 'models/0');
     expect([engine.exitCode === 0, engine.stdout]).toEqual([false, '']);
+    // On a busy machine the batch may be tried again.
+    world.run.onBatch = async () => {};
     finish();
     await harness.client.workflow.getHandle(inferenceWorkflowId('r1')).result();
   });
