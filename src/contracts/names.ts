@@ -110,6 +110,9 @@ export const QUERY = { status: 'status', progress: 'progress' } as const;
 export const SIGNAL = {
   cancelRun: 'cancelRun',
   rankPaused: 'rankPaused',
+  /** From a rank to its run, and from a run to its inference: how far it is. */
+  rankNumbers: 'rankNumbers',
+  runNumbers: 'runNumbers',
   preemptionNotice: 'preemptionNotice',
   /** To a fleet, by hand: a number of engines. */
   scale: 'scale',

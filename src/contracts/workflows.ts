@@ -428,6 +428,26 @@ export interface RankPaused {
   readonly problem?: Problem;
 }
 
+/** How far a rank or a run is, as others are told now and then: for people, as it may be late or get lost. */
+export interface LiveNumbers {
+  readonly done: RowCounts;
+  /** Completion tokens per second; 0 while nobody can tell. */
+  readonly tokensPerSecond: number;
+}
+
+/** Argument of the signal `rankNumbers`, which a rank sends its run. */
+export interface RankNumbers extends LiveNumbers {
+  readonly rank: number;
+}
+
+/** Argument of the signal `runNumbers`, which a run sends its inference. */
+export interface RunNumbers extends LiveNumbers {
+  /** When the rank at work told its numbers that did so longest ago (ISO 8601); absent while none has. */
+  readonly at?: string;
+  /** Why the run pauses; absent while it does not. */
+  readonly problem?: Problem;
+}
+
 /** Result of the query `progress` of a run: exact for ranks that are completed; ask the others themselves. */
 export interface RunProgress {
   readonly runId: string;
@@ -464,6 +484,9 @@ export interface RankCarried {
   readonly quarantined?: number;
   readonly redone?: RedoneWork;
   readonly hold?: Hold;
+  /** Milliseconds since the epoch at which the first history began, and at which the run was last told numbers. */
+  readonly began?: number;
+  readonly toldAt?: number;
 }
 
 export interface RankResult {

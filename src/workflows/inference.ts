@@ -27,6 +27,7 @@ import type {
   InferenceStatus,
   Problem,
   RunFleet,
+  RunNumbers,
   RunResult,
   RunUsage,
   SteerRequest,
@@ -47,7 +48,8 @@ import {
   sizeOf,
 } from './hold.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
-import { cancelRunSignal, runWorkflow } from './run.js';
+import { progressRows } from './run-progress.js';
+import { cancelRunSignal, runNumbersSignal, runWorkflow } from './run.js';
 import { StoreRoom } from './store-room.js';
 
 export const steerRunUpdate = defineUpdate<void, [SteerRequest]>(UPDATE.steerRun);
@@ -98,6 +100,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let usage: RunUsage | undefined;
   let runFleet: RunFleet = runFleetOf(fleet);
   let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
+  let live: RunNumbers | undefined;
   const attributes = new Attributes();
   expectRun();
   const held = new HeldWork();
@@ -109,9 +112,9 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   });
   const show = (): void => {
     const now = present();
-    const state = ended ?? stateOf(now);
+    const state = ended ?? stateOf(now, live?.problem);
     attributes.set({ state });
-    setCurrentDetails(inferenceDetails(input, now, state, output));
+    setCurrentDetails(inferenceDetails(input, { status: now, state, output, live, runFleet }));
   };
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
@@ -154,7 +157,12 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   );
   setHandler(fleetSizeSignal, async (size) => {
     runFleet = { ...runFleet, ...size };
+    show();
     await child?.signal(fleetSizeSignal, size).catch(() => undefined);
+  });
+  setHandler(runNumbersSignal, (numbers) => {
+    live = numbers;
+    show();
   });
   enter({});
 
@@ -329,9 +337,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
 }
 
 /** The state of a run that goes on, as lists show it. */
-function stateOf({ phase, paused, hold }: InferenceStatus): RunState {
+function stateOf({ phase, paused, hold }: InferenceStatus, runPaused?: Problem): RunState {
   if (paused !== undefined || hold === 'pause') return 'paused';
-  return phase === 'running' ? 'in_progress' : 'validating';
+  if (phase !== 'running') return 'validating';
+  return runPaused === undefined ? 'in_progress' : 'paused';
 }
 
 const HOLDS: Readonly<Record<SteerRequest['action'], Hold>> = {
@@ -347,33 +356,32 @@ function runFleetOf({ scaling, idleTimeoutSeconds: _its, ...fleet }: InferenceIn
   return { ...fleet, ...(maxEngines && { maxEngines }) };
 }
 
+interface Shown {
+  readonly status: InferenceStatus;
+  readonly state: RunState;
+  readonly output: FinalizeRunResult | undefined;
+  readonly live: RunNumbers | undefined;
+  readonly runFleet: RunFleet;
+}
+
 /** Markdown for the Temporal UI. */
 function inferenceDetails(
   { run, fleet, cluster }: InferenceInput,
-  status: InferenceStatus,
-  state: RunState,
-  output: FinalizeRunResult | undefined,
+  { status, state, output, live, runFleet: { engines, maxEngines } }: Shown,
 ): string {
-  const problem = status.paused ?? status.problem;
+  const runs = status.phase === 'running';
+  const problem = status.paused ?? (runs ? live?.problem : undefined) ?? status.problem;
+  const rows = status.plan?.rows;
+  const most = maxEngines ? `, up to ${maxEngines}` : '';
   return table(
     ['Run', run.runId],
     [
       ['State', state],
       ['Phase', status.phase],
       ...(status.hold === undefined ? [] : [['Asked for', status.hold]]),
-      ...(status.plan === undefined ? [] : [['Rows', status.plan.rows]]),
-      ...(status.phase === 'running'
-        ? [['Live numbers', 'at each rank, under User Metadata: see Relationships']]
-        : []),
-      ...(output === undefined
-        ? []
-        : [
-            ['Rows answered', output.succeeded],
-            ['Rows failed', output.failed],
-            ['Output', output.outputUri],
-          ]),
+      ...(rows === undefined ? [] : progressRows(rows, live, output, state === 'in_progress')),
       ['Model', run.model.model],
-      ['Fleet', `${fleet.name}, ${counted(fleet.engines, 'engine')}`],
+      ['Fleet', `${fleet.name}, ${counted(engines, 'engine')}${most}`],
       ['Cluster', cluster.name],
       ...problemRows(problem),
     ],

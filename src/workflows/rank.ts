@@ -11,6 +11,7 @@ import {
   setCurrentDetails,
   setHandler,
   workflowInfo,
+  type ExternalWorkflowHandle,
 } from '@temporalio/workflow';
 
 import type { EngineActivities, PythonActivities } from '../contracts/activities.js';
@@ -18,6 +19,7 @@ import { PYTHON_QUEUE, QUERY, SIGNAL, fleetQueue, slotQueue } from '../contracts
 import type { GenerateBatchInput, GenerateBatchResult } from '../contracts/run.js';
 import type {
   Problem,
+  RankNumbers,
   RankPaused,
   RankProgressView,
   RankResult,
@@ -28,8 +30,9 @@ import { HeldWork, fleetSizeSignal, holdSignal } from './hold.js';
 import { UNTIL_DONE } from './options.js';
 import { generateAlone, isSuspect } from './quarantine.js';
 import { addRedone } from './redone.js';
-import { rankDetails } from './run-progress.js';
+import { rankDetails, tokensPerSecond } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
+import { Teller } from './teller.js';
 import {
   NOTHING_DONE,
   addCounts,
@@ -41,6 +44,7 @@ import {
 
 export const rankProgressQuery = defineQuery<RankProgressView>(QUERY.progress);
 export const rankPausedSignal = defineSignal<[RankPaused]>(SIGNAL.rankPaused);
+export const rankNumbersSignal = defineSignal<[RankNumbers]>(SIGNAL.rankNumbers);
 
 const python = proxyActivities<Pick<PythonActivities, 'rankProgress'>>({
   taskQueue: PYTHON_QUEUE,
@@ -101,6 +105,18 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
   const since = { at: Date.now(), tokens: done.completionTokens };
   const show = (): void => setCurrentDetails(rankDetails(view(), since, Date.now()));
   show();
+  const began = input.carried?.began ?? since.at;
+  const tellNumbers = async (): Promise<void> => {
+    const rate = tokensPerSecond(done.completionTokens, since, Date.now());
+    await runOf()?.signal(rankNumbersSignal, { rank, done, tokensPerSecond: rate });
+  };
+  const numbers = new Teller(tellNumbers, began, input.ranks, input.carried?.toldAt);
+  const progressed = (): void => {
+    show();
+    // The result tells the last ones.
+    if (done.batches > 0 && done.batches < input.batches) numbers.changed();
+  };
+  if (input.carried === undefined) progressed();
 
   const room = new StoreRoom({ runId, store }, async (problem) => tellRun(rank, problem));
   const pending = batchNumbers(progress.pending);
@@ -139,7 +155,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       salvagedRows += result.salvagedRows;
       retries += (result.attempt ?? 1) - 1;
       redone = addRedone(redone, result.redone);
-      show();
+      progressed();
     }
     places -= 1;
   };
@@ -165,6 +181,8 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       ...(quarantined > 0 && { quarantined }),
       ...(redone && { redone }),
       ...(held.hold !== 'none' && { hold: held.hold }),
+      began,
+      ...(numbers.last !== undefined && { toldAt: numbers.last }),
     };
     await continueAsNew<typeof rankWorkflow>({ ...input, fleet, carried });
   }
@@ -177,10 +195,13 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
 
 /** Once for a pause and once for its end, however many batches of the rank wait. */
 async function tellRun(rank: number, problem: Problem | undefined): Promise<void> {
+  await runOf()?.signal(rankPausedSignal, { rank, ...(problem && { problem }) });
+}
+
+/** The run that a rank is part of. */
+function runOf(): ExternalWorkflowHandle | undefined {
   const { parent } = workflowInfo();
-  if (parent === undefined) return;
-  const run = getExternalWorkflowHandle(parent.workflowId, parent.runId);
-  await run.signal(rankPausedSignal, { rank, ...(problem && { problem }) });
+  return parent && getExternalWorkflowHandle(parent.workflowId, parent.runId);
 }
 
 /** Waits for all places; the first failure (or a cancellation) ends the others, which record what they have. */

@@ -4,12 +4,14 @@ import {
   ParentClosePolicy,
   defineQuery,
   defineSignal,
+  getExternalWorkflowHandle,
   log,
   proxyActivities,
   setCurrentDetails,
   setHandler,
   sleep,
   startChild,
+  workflowInfo,
   type ChildWorkflowHandle,
 } from '@temporalio/workflow';
 
@@ -25,6 +27,7 @@ import type {
   HoldRequest,
   Problem,
   RankSummary,
+  RunNumbers,
   RunProgress,
   RunResult,
   RunWorkflowInput,
@@ -42,20 +45,24 @@ import {
   sizeOf,
 } from './hold.js';
 import { UNTIL_DONE } from './options.js';
-import { rankPausedSignal, rankWorkflow } from './rank.js';
+import { rankNumbersSignal, rankPausedSignal, rankWorkflow } from './rank.js';
 import {
   completedRank,
   finishedCounts,
+  numbersOf,
   pauseOf,
   ranksOf,
   runDetails,
   withPause,
+  type ToldNumbers,
 } from './run-progress.js';
 import { addRedone } from './redone.js';
 import { StoreRoom } from './store-room.js';
+import { Teller } from './teller.js';
 
 export const runProgressQuery = defineQuery<RunProgress>(QUERY.progress);
 export const cancelRunSignal = defineSignal(SIGNAL.cancelRun);
+export const runNumbersSignal = defineSignal<[RunNumbers]>(SIGNAL.runNumbers);
 
 const python = proxyActivities<Pick<PythonActivities, 'planRun' | 'finalizeRun'>>({
   taskQueue: PYTHON_QUEUE,
@@ -96,7 +103,24 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
       ...(shown && { problem: shown }),
     };
   };
-  const show = (): void => setCurrentDetails(runDetails(progress()));
+  /** What ranks at work have told, and when. */
+  const told = new Map<number, ToldNumbers>();
+  /** Why it pauses, unless somebody asked it to. */
+  const pausedFor = (): Problem | undefined => ownPause ?? pauseOf(state, ranks);
+  let pauseTold: Problem | undefined;
+  const inference = new Teller(async () => {
+    const pause = pausedFor();
+    pauseTold = pause;
+    const { parent } = workflowInfo();
+    if (parent === undefined) return;
+    const numbers = { ...numbersOf(ranks, told), ...(pause && { problem: pause }) };
+    const handle = getExternalWorkflowHandle(parent.workflowId, parent.runId);
+    await handle.signal(runNumbersSignal, numbers);
+  }, Date.now());
+  const show = (): void => {
+    setCurrentDetails(runDetails(progress(), numbersOf(ranks, told)));
+    if (pausedFor() !== pauseTold) inference.now();
+  };
   const enter = (next: RunState): void => {
     state = next;
     show();
@@ -141,6 +165,11 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     const summary = ranks[rank];
     if (summary?.state === 'running') setRank(withPause(summary, paused));
   });
+  setHandler(rankNumbersSignal, ({ rank, ...numbers }) => {
+    told.set(rank, { ...numbers, at: new Date(Date.now()).toISOString() });
+    show();
+    inference.changed();
+  });
   enter('validating');
 
   const assemble = async (missing: FinalizeRunInput['missing']): Promise<FinalizeRunResult> =>
@@ -155,7 +184,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     const { rank, rows, batches, workflowId } = summary;
     setRank({ ...summary, state: 'running' });
     try {
-      const told = { fleet, hold: held.hold };
+      const begunWith = { fleet, hold: held.hold };
       const child = await startChild(rankWorkflow, {
         workflowId,
         args: [
@@ -181,8 +210,8 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
       });
       atWork.set(rank, child);
       // What was asked while it started did not reach it.
-      if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
-      if (told.fleet !== fleet) await child.signal(fleetSizeSignal, sizeOf(fleet));
+      if (begunWith.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
+      if (begunWith.fleet !== fleet) await child.signal(fleetSizeSignal, sizeOf(fleet));
       setRank(completedRank(summary, await child.result()));
     } catch (error) {
       setRank({ ...summary, state: work.consideredCancelled ? 'cancelled' : 'failed' });

@@ -13,6 +13,7 @@ import {
   fleetQueue,
   fleetWorkflowId,
   inferenceWorkflowId,
+  runWorkflowId,
 } from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
 import { FakeRay, rayNode } from '../support/fake-cluster.js';
@@ -29,6 +30,12 @@ beforeAll(async () => {
 });
 afterEach(async () => world.reset());
 afterAll(async () => harness.close());
+
+const detailsOf = async (workflowId: string): Promise<string> => {
+  const handle = harness.client.workflow.getHandle(workflowId);
+  return (await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata'))
+    .currentDetails;
+};
 
 describe('inference', () => {
   it('brings up what a run needs and takes it down afterwards', async () => {
@@ -171,6 +178,51 @@ describe('inference', () => {
     await eventually(() => world.run.inFlight === 12, 40);
     gate.open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
+  });
+
+  it('says in the web interface how far it is while it generates, and why it pauses', async () => {
+    world.run = new FakeRun([4, 3]);
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.run.onBatch = async ({ batch }) => {
+      if (batch > 0) await opened;
+      if (world.run.full) throw ApplicationFailure.nonRetryable('no room', 'StoreFull');
+    };
+    const handle = await world.infer('numbers');
+    const inference = inferenceWorkflowId('numbers');
+    await eventually(() => world.run.committed.size === 2, 40);
+    for (const id of [runWorkflowId('numbers'), inference]) {
+      const details = await eventually(
+        async () => {
+          const text = await detailsOf(id);
+          return text.includes('| Rows | 20 of 70 |') && text;
+        },
+        40,
+        async () => detailsOf(id),
+      );
+      expect(details).toContain('| State | in_progress |');
+      expect(details).toContain('| Rows failed | 0 |');
+      expect(details).toContain('| Completion tokens | 160 |');
+      expect(details).toMatch(/\| Completion tokens per second \| \d+ \|/u);
+      expect(details).toMatch(/\| Time left \| about \d+ (?:s|min|h) \|/u);
+      expect(details).toMatch(/\| As of \| 20/u);
+    }
+    world.run.full = true;
+    gate.open();
+    const paused = await eventually(async () => {
+      const text = await detailsOf(inference);
+      return text.includes('| State | paused |') && text;
+    });
+    expect(paused).toContain('| Problem | no room |');
+    expect(paused).toMatch(/\| Way out \| Free some space/u);
+    expect(paused).not.toContain('per second');
+    const attribute = (await handle.describe()).searchAttributes['RankflowState'];
+    expect(attribute).toEqual(attribute && ['paused']);
+    world.run.full = false;
+    await handle.result();
+    const ended = await detailsOf(inference);
+    expect(ended).toContain('| Rows answered | 70 |');
+    expect(ended).not.toContain('Problem');
   });
 
   it('lets a fleet grow that scales by itself only since the run goes on', async () => {

@@ -1,5 +1,4 @@
 import { ApplicationFailure, type WorkflowHandle } from '@temporalio/client';
-import { temporal } from '@temporalio/proto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import {
@@ -16,7 +15,6 @@ import { serveRun } from '../support/serve-run.js';
 
 let harness: Harness;
 let run: FakeRun;
-const EVENT = temporal.api.enums.v1.EventType;
 
 beforeAll(async () => {
   harness = await Harness.start('store-full');
@@ -103,7 +101,8 @@ describe('a run whose store is full', () => {
     await handle.result();
     const { events } = await handle.fetchHistory();
     const signals = (events ?? []).filter(
-      ({ eventType }) => eventType === EVENT.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
+      ({ workflowExecutionSignaledEventAttributes: signal }) =>
+        signal?.signalName === SIGNAL.rankPaused,
     );
     expect(signals).toHaveLength(2);
   });
