@@ -503,7 +503,9 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       show();
       const settled = state() === 'ready' && !slots.some((slot) => slot.state === 'draining');
       const pause = secondsToNextLook(looks, settled && !isElastic(spec)) * 1000;
-      await condition(() => wake || failure !== undefined, pause);
+      await condition(() => wake || failure !== undefined, pause, {
+        summary: 'Look at the engines again',
+      });
       // Updates in flight would be lost: the history has room to wait for them.
       const anew = workflowInfo().continueAsNewSuggested || builds.changed;
       if (anew && allHandlersFinished()) return;

@@ -47,7 +47,7 @@ import {
   resumeSignal,
   sizeOf,
 } from './hold.js';
-import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
+import { A_FEW_TRIES, DEADLINE, UNTIL_DONE } from './options.js';
 import { progressRows } from './run-progress.js';
 import { cancelRunSignal, runNumbersSignal, runWorkflow } from './run.js';
 import { StoreRoom } from './store-room.js';
@@ -236,7 +236,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       scope.cancel();
     };
     const left = Math.max(1, Date.parse(input.deadline) - Date.now());
-    void timer.run(async () => sleep(left)).then(expire, () => undefined);
+    void timer.run(async () => sleep(left, DEADLINE)).then(expire, () => undefined);
     try {
       return await scope.run(bringUp);
     } catch (error) {

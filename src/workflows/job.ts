@@ -177,7 +177,10 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
       const rest = outcome.then(async (seen) =>
         seen.status === 'running' ? watch(scope, 'end') : seen,
       );
-      const last = await Promise.race([rest, sleep(LAST_LINES)]);
+      const last = await Promise.race([
+        rest,
+        sleep(LAST_LINES, { summary: 'Take the last lines of the log' }),
+      ]);
       scope.cancel();
       await Promise.allSettled([rest]);
       return last ?? { status: 'stopped' };
@@ -233,7 +236,10 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
       if (!again) setAttempt(endOf(verdict));
       if (step.next === 'end' || isEnding()) return;
       enter(again ? 'preparing' : 'waiting');
-      if (step.next === 'submit') await sleep(step.delaySeconds * 1000);
+      if (step.next === 'submit') {
+        const why = `after attempt ${attempt}: ${problem?.type ?? verdict.kind}`;
+        await sleep(step.delaySeconds * 1000, { summary: `Wait to try again ${why}` });
+      }
       address = await ensure();
       // What is thought to be lost may live on where nobody sees it.
       if (verdict.kind === 'infrastructure') await endAttempt(attempt, address);
@@ -280,7 +286,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
     const { timeoutSeconds } = spec;
     if (timeoutSeconds !== undefined) {
       clock
-        .run(async () => sleep(timeoutSeconds * 1000))
+        .run(async () => sleep(timeoutSeconds * 1000, { summary: 'Time limit of the job' }))
         .then(() => end('timed_out'))
         .catch(() => {
           // The job ended before.

@@ -13,3 +13,6 @@ export const UNTIL_DONE = {
 
 /** A few tries, for steps of a control loop that observes and plans again anyway. */
 export const A_FEW_TRIES = { ...UNTIL_DONE, maximumAttempts: 3 } satisfies RetryPolicy;
+
+/** Of the timer that ends a run. */
+export const DEADLINE = { summary: 'Deadline of the run' };

@@ -65,7 +65,9 @@ export async function generateAlone(
     } catch (error) {
       if (!isLostEngine(error)) throw error;
     }
-    await sleep(Math.min(LONGEST_PAUSE_S, 2 ** visit) * 1000);
+    await sleep(Math.min(LONGEST_PAUSE_S, 2 ** visit) * 1000, {
+      summary: `${summary}: try another engine after engine ${slot}`,
+    });
   }
 }
 

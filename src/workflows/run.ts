@@ -44,7 +44,7 @@ import {
   resumeSignal,
   sizeOf,
 } from './hold.js';
-import { UNTIL_DONE } from './options.js';
+import { DEADLINE, UNTIL_DONE } from './options.js';
 import { rankNumbersSignal, rankPausedSignal, rankWorkflow } from './rank.js';
 import {
   completedRank,
@@ -249,7 +249,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     };
     const timer = new CancellationScope();
     if (left <= 0) expire();
-    else void timer.run(async () => sleep(left)).then(expire, () => undefined);
+    else void timer.run(async () => sleep(left, DEADLINE)).then(expire, () => undefined);
     try {
       await body();
     } finally {

@@ -72,7 +72,9 @@ export class StoreRoom {
       // A look that knows what is needed is right the first time.
       this.#inVain = soon && needed.neededBytes === undefined ? this.#inVain + 1 : 0;
       if (this.#inVain > 0) {
-        await sleep(Math.min(FIRST_WAIT_MS * 2 ** (this.#inVain - 1), LONGEST_WAIT_MS));
+        await sleep(Math.min(FIRST_WAIT_MS * 2 ** (this.#inVain - 1), LONGEST_WAIT_MS), {
+          summary: `Wait, as ${store} was full again soon after it had room`,
+        });
       }
       await python.checkStoreRoom.executeWithOptions(
         { summary: `Look until ${store} has room again` },

@@ -12,6 +12,7 @@ import {
 } from '../../src/contracts/names.js';
 import { FakeJobs } from '../support/fake-job.js';
 import { Harness, eventually } from '../support/harness.js';
+import { labelsOf, unlabelled } from '../support/labels.js';
 
 let harness: Harness;
 let jobs: FakeJobs;
@@ -90,6 +91,13 @@ describe('a job', () => {
     const handle = await start('retried', { retries: 2 });
     expect(await handle.result()).toMatchObject({ state: 'succeeded', attempts: 3 });
     expect(jobs.submitted).toEqual([1, 2, 3]);
+    const labels = await labelsOf(handle);
+    expect(unlabelled(labels)).toEqual([]);
+    const waited = labels.steps.filter(({ what }) => what === 'timer');
+    expect(waited.map(({ summary }) => summary)).toEqual([
+      'Wait to try again after attempt 1: JobFailed',
+      'Wait to try again after attempt 2: JobFailed',
+    ]);
   });
 
   it('is submitted again on the repaired cluster when something below it was lost', async () => {
