@@ -191,6 +191,7 @@ async function optionsOf(client: Client, { run, policies }: ScheduleDefinition) 
       taskQueue: CONTROL_QUEUE,
       args: [run],
       staticSummary: `${shortName(run.inference.run.model.model)}, schedule ${run.schedule}`,
+      staticDetails: `Input \`${run.input}\`, fleet \`${run.inference.fleet.name}\`, store \`${run.inference.run.store}\``,
       ...(await startAttributes(client, values)),
     },
   };

@@ -25,7 +25,7 @@ import type {
   ScheduledResult,
   ScheduledStatus,
 } from '../contracts/workflows.js';
-import { shortName } from '../text.js';
+import { counted, shortName } from '../text.js';
 import { Attributes } from './attributes.js';
 import { problemRows, table } from './details.js';
 import { problemOf, workflowFailure } from './failures.js';
@@ -184,6 +184,7 @@ async function generate(
         cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
         staticSummary: `${shortName(inference.run.model.model)}, ${run.schedule} of ${date}`,
+        staticDetails: `Fleet \`${inference.fleet.name}\` on cluster \`${inference.cluster.name}\`, store \`${inference.run.store}\``,
         ...attributes.startingWith({ ...runAttributes(inference), schedule: run.schedule }),
       });
     } catch (error) {
@@ -233,6 +234,7 @@ async function tell(run: ScheduledRun, result: EndedRun): Promise<void> {
     args: [{ schedule, delivery: workflowInfo().runId, notify, result }],
     parentClosePolicy: ParentClosePolicy.ABANDON,
     staticSummary: `Tell how ${schedule} of ${result.date} ended: ${result.state}`,
+    staticDetails: `Run \`${result.runId}\`; ${counted(notify.length, 'receiver')}`,
   });
 }
 

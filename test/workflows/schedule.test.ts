@@ -38,6 +38,7 @@ import type { ScheduledResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
+import { labelsOf, unlabelled } from '../support/labels.js';
 import { World } from '../support/world.js';
 
 let harness: Harness;
@@ -419,6 +420,19 @@ describe('who wants to know how a run ended', { timeout: 90_000 }, () => {
       output: { rows: 10, failed: 0 },
     });
     await eventually(() => existsSync(out) && readFileSync(out, 'utf8') !== '');
+    const [start] = (await describeSchedule(harness.client, 'telling')).recent;
+    const handle = harness.client.workflow.getHandle(start?.workflowId ?? '');
+    const notifying = notifyWorkflowId('telling', runId, (await handle.describe()).runId);
+    for (const [workflowId, details] of [
+      [start?.workflowId ?? '', `Input \`${folder}/{date}/requests.jsonl\``],
+      [inferenceWorkflowId(runId), 'Fleet `models` on cluster `ray`'],
+      [notifying, `Run \`${runId}\`; 2 receivers`],
+    ] as const) {
+      const labels = await labelsOf(harness.client.workflow.getHandle(workflowId));
+      expect(labels.summary).toContain('telling');
+      expect(labels.details).toContain(details);
+      expect(unlabelled(labels)).toEqual([]);
+    }
     // Arguments are arguments: no shell has seen them.
     expect(readFileSync(out, 'utf8')).toBe(`mine completed ${runId} $HOME\n`);
     told.server.close();
