@@ -13,12 +13,14 @@ import {
   fleetQueue,
   fleetWorkflowId,
   inferenceWorkflowId,
+  rankWorkflowId,
   runWorkflowId,
 } from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
 import { FakeRay, rayNode } from '../support/fake-cluster.js';
 import { FakeRun, ROWS_PER_BATCH } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
+import { labelsOf, unlabelled } from '../support/labels.js';
 import { World } from '../support/world.js';
 
 let harness: Harness;
@@ -63,6 +65,43 @@ describe('inference', () => {
     expect(world.headRuns).toBe(false);
     expect(world.ray.actors.size).toBe(0);
     expect(await handle.query<InferenceStatus>(QUERY.status)).toMatchObject({ phase: 'done' });
+  });
+
+  it('says what each workflow, activity and timer is for', async () => {
+    world.run = new FakeRun([2]);
+    const deadline = new Date(Date.now() + 3_600_000).toISOString();
+    await (await world.infer('labelled', false, { deadline })).result();
+    const of = async (workflowId: string) =>
+      labelsOf(harness.client.workflow.getHandle(workflowId));
+    const inference = await of(inferenceWorkflowId('labelled'));
+    const [run, rank, fleet, cluster] = [
+      await of(runWorkflowId('labelled')),
+      await of(rankWorkflowId('labelled', 0)),
+      await of(fleetWorkflowId('models')),
+      await of(clusterWorkflowId('ray')),
+    ];
+    expect(run).toMatchObject({
+      summary: '20 rows on 1 engine of fake-model',
+      details: 'Fleet `models` on cluster `ray`',
+    });
+    expect(rank).toMatchObject({
+      summary: 'Rank 0 of 1: 20 rows in 2 batches',
+      details: 'Run `labelled`, fleet `models`',
+    });
+    expect(fleet).toMatchObject({
+      summary: 'Engines of fake-model on cluster ray',
+      details: expect.stringContaining('Model `fake-model`, task queue `fleet-models-'),
+    });
+    expect(cluster).toMatchObject({ summary: 'Ray cluster ray', details: expect.any(String) });
+    for (const labels of [inference, run, rank, fleet]) expect(unlabelled(labels)).toEqual([]);
+    expect(unlabelled(cluster).filter((what) => what !== 'timer')).toEqual([]);
+    expect(inference.steps).toContainEqual({ what: 'timer', summary: 'Deadline of the run' });
+    expect(run.steps).toContainEqual({ what: 'timer', summary: 'Deadline of the run' });
+    expect(rank.steps).toContainEqual({
+      what: 'generateBatch',
+      summary: 'Rank 0, batch 1 of 2',
+    });
+    expect(fleet.steps).toContainEqual({ what: 'timer', summary: 'Look at the engines again' });
   });
 
   it('fails with the problems of a bad input before any engine starts', async () => {
