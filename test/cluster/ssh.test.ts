@@ -197,7 +197,9 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     expect(stderr).toMatch(/gone: .* does not answer on port 22/u);
     expect(stderr).toMatch(/changed: .* shows another host key than the known one/u);
     expect(stderr).toMatch(/bare: .* has no Ray: install it there/u);
-    expect(stderr).toMatch(/other: .* is Python 3\.9, and Ray needs the 3\.11 of the other nodes/u);
+    expect(stderr).toMatch(
+      /other: .* is Python 3\.9\.\d+, and Ray needs the 3\.11\.\d+ of the other nodes/u,
+    );
     expect(stderr).not.toMatch(/ b: /u);
     expect(nodeProcesses()).toEqual([]);
     expect(nodeFolders()).toEqual([]);
