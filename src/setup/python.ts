@@ -71,9 +71,12 @@ export async function ensureUv(log: Log): Promise<Program> {
   return program;
 }
 
+/** What the stamp of a complete environment says: one from before packages had their bytecode is installed again. */
+const complete = (): string => `${hashFiles(LOCKS)} with bytecode`;
+
 /** Whether the environment holds exactly what the lock files say. */
 export const pythonIsReady = (): boolean =>
-  existsSync(paths.python) && isStamped('python', hashFiles(LOCKS));
+  existsSync(paths.python) && isStamped('python', complete());
 
 /**
  * Makes the Python environment with vLLM, Ray and the Temporal SDK: every package by version and hash.
@@ -95,13 +98,13 @@ export async function ensurePython(log: Log): Promise<void> {
   }
   const missing = await missingLibraries();
   if (missing.length > 0) {
-    // Now and not after 6 GB and the first engine that does not load.
+    // Now and not after 7 GB and the first engine that does not load.
     throw new Error(`vLLM needs ${missing.join(', ')}, which is not here: ${LIBRARY_ADVICE}`);
   }
-  await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (6 GB)', async () =>
+  await withProgress(log, 'installing vLLM, Ray and the Temporal SDK (7 GB)', async () =>
     install(uv, LOCKS),
   );
-  stamp('python', hashFiles(LOCKS));
+  stamp('python', complete());
 }
 
 /**
