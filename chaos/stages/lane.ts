@@ -33,28 +33,38 @@ export function deckOf(
 export const deal = ({ goal, bench }: StageOptions, deck: Pick<Deck, 'deal'>): Card | undefined =>
   goal.reached(bench.lab) ? undefined : deck.deal();
 
-/**
- * Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more.
- *
- * @param missed is called in the latter case; false: the fault will be tried again
- */
+/** Hits a run in a phase; undefined when that is not possible, or the run had no such phase any more. */
 export async function hit(
+  options: StageOptions,
+  trial: Trial,
+  card: Card,
+  delayMs = 0,
+): Promise<Struck | undefined> {
+  const struck = await tryToHit(options, trial, card, delayMs);
+  if (!(struck instanceof PhaseMissed)) return struck;
+  skip(options, card, struck);
+  return undefined;
+}
+
+/** As {@link hit}, for who tries again when the phase was missed. */
+async function tryToHit(
   { bench, random, log }: StageOptions,
   trial: Trial,
   { fault, phase }: Card,
   delayMs = 0,
-  missed?: () => boolean,
-): Promise<Struck | undefined> {
+): Promise<Struck | PhaseMissed | undefined> {
   try {
     return await bench.lab.inject(fault, phase, trial, random, delayMs);
   } catch (error) {
     if (!(error instanceof PhaseMissed)) throw error;
     log(error.message);
-    if (missed?.() !== false)
-      bench.lab.skipped.push({ fault: fault.name, phase, reason: error.message });
-    return undefined;
+    return error;
   }
 }
+
+const skip = ({ bench }: StageOptions, { fault, phase }: Card, missed: PhaseMissed): void => {
+  bench.lab.skipped.push({ fault: fault.name, phase, reason: missed.message });
+};
 
 /** Nothing, the end of the fault (a zombie wakes up, a partition heals), or that all is well again. */
 export type Patience = 'nothing' | 'healing' | 'well';
@@ -86,21 +96,20 @@ export async function warmLane(
     /** When all has to be well again, ms since the epoch. */
     let due = 0;
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
-      const wanted = card;
-      let again = false;
-      const struck = await hit(options, trial, wanted, 0, () => {
-        again = !missed.has(wanted);
-        missed.add(wanted);
-        return !again;
-      });
-      if (again) continue;
-      if (struck !== undefined) {
+      const struck = await tryToHit(options, trial, card);
+      if (struck instanceof PhaseMissed) {
+        if (missed.has(card)) skip(options, card, struck);
+        else {
+          missed.add(card);
+          continue;
+        }
+      } else if (struck !== undefined) {
         healing.push(struck.healing);
         due = Math.max(due, struck.at + struck.record.boundSeconds * 1000);
+        const waits = patience(card);
+        if (waits !== 'nothing') await struck.healing;
+        if (waits === 'well') await bench.health.well((due - Date.now()) / 1000);
       }
-      const waits = patience(wanted);
-      if (waits !== 'nothing') await struck?.healing;
-      if (waits === 'well') await bench.health.well((due - Date.now()) / 1000);
       await sleep(random.int(1000, 4000));
       card = deal(options, deck);
     }
