@@ -34,6 +34,14 @@ export class FakeRun {
 
   constructor(readonly batches: readonly number[]) {}
 
+  /** Has batches wait from now on. Returns what lets them go on. */
+  holdBatches(): () => void {
+    let open = (): void => {};
+    const opened = new Promise<void>((resolve) => (open = resolve));
+    this.onBatch = async () => opened;
+    return open;
+  }
+
   readonly summary = (): PlanSummary => {
     const rowsPerRank = this.batches.map((count) => count * ROWS_PER_BATCH);
     const rows = rowsPerRank.reduce((sum, count) => sum + count, 0);

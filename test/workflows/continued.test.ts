@@ -82,9 +82,7 @@ const attributesOf = async (workflowId: string): Promise<Record<string, unknown>
 describe('a fleet and a cluster whose histories begin anew under a run', () => {
   it('are found as before, and the run is told what all of their time cost', async () => {
     world.run = new FakeRun([1]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const run = await world.infer('long');
     await eventually(() => world.run.inFlight === 1);
     const since = Date.now();
@@ -105,7 +103,7 @@ describe('a fleet and a cluster whose histories begin anew under a run', () => {
       return found.toSorted().join() === [CLUSTER, FLEET, inferenceWorkflowId('long')].join();
     });
 
-    gate.open();
+    open();
     const { usage }: RunResult = await run.result();
     expect(usage?.nodes.map(({ node }) => node)).toEqual(['worker-1']);
     expect(usage?.nodes[0]?.readySeconds).toBeGreaterThan(heldSeconds);

@@ -169,9 +169,7 @@ describe('inference', () => {
 
   it('hands a pause on to the batches, takes it back, and refuses both when it is over', async () => {
     world.run = new FakeRun([6]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     await world.infer('steered');
     await eventually(() => world.run.inFlight === 3, 40);
     expect(await steerRun(harness.client, 'steered', { action: 'pause' })).toBe(true);
@@ -179,7 +177,7 @@ describe('inference', () => {
       const { state } = await runSnapshot(harness.client, 'steered');
       return state === 'paused';
     });
-    gate.open();
+    open();
     await new Promise((resolve) => setTimeout(resolve, 2_000));
     expect(world.run.committed.size).toBe(3);
     await steerRun(harness.client, 'steered', { action: 'resume' });
@@ -191,9 +189,7 @@ describe('inference', () => {
   it('gives its ranks more to do when its fleet is scaled up', async () => {
     world.ray.nodes = [rayNode({ cpus: 4 })];
     world.run = new FakeRun([20]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const handle = await world.infer('scaled');
     await eventually(() => world.run.inFlight === 3, 40);
     await scaleFleet(harness.client, 'models', { engines: 3 });
@@ -201,21 +197,19 @@ describe('inference', () => {
     // What it takes is seen while it goes on, too.
     const fleet = await fleetStatus(harness.client, 'models');
     expect(fleet?.usage).toMatchObject([{ user: 'inference/scaled' }]);
-    gate.open();
+    open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });
 
   it('keeps more batches ready where they are so small that an engine admits more of them', async () => {
     world.run = new FakeRun([20]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const rows = { rowsPerEngine: 8 * ROWS_PER_BATCH };
     const fleet = { name: 'models', engines: 1, maxConcurrentBatches: 2, ...rows };
     const handle = await world.infer('small-batches', false, { fleet });
     // Half as many again as the engine admits.
     await eventually(() => world.run.inFlight === 12, 40);
-    gate.open();
+    open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });
 
@@ -267,9 +261,7 @@ describe('inference', () => {
   it('lets a fleet grow that scales by itself only since the run goes on', async () => {
     world.ray.nodes = [rayNode({ cpus: 8 })];
     world.run = new FakeRun([40]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const handle = await world.infer('limits');
     await eventually(() => world.run.inFlight === 3, 40);
     const scaling = { minEngines: 1, maxEngines: 4, idleSeconds: 60 };
@@ -280,16 +272,14 @@ describe('inference', () => {
     await eventually(async () => (await fleetStatus(harness.client, 'models'))?.ready === 4, 40);
     await scaleFleet(harness.client, 'models', { engines: 5 });
     await eventually(() => world.run.inFlight === 15);
-    gate.open();
+    open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });
 
   it('keeps enough batches waiting for a fleet that another run lets scale by itself', async () => {
     world.ray.nodes = [rayNode({ cpus: 8 })];
     world.run = new FakeRun([20]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const first = await world.infer('elastic-first');
     await eventually(() => world.run.inFlight === 3, 40);
     const scaling = { minEngines: 1, maxEngines: 2, idleSeconds: 60 };
@@ -299,7 +289,7 @@ describe('inference', () => {
     // The third asks for nothing, and learns how the fleet is.
     const third = await world.infer('elastic-third');
     await eventually(() => world.run.inFlight === 18, 40);
-    gate.open();
+    open();
     for (const handle of [first, second, third]) {
       expect(await handle.result()).toMatchObject({ state: 'completed' });
     }
@@ -319,9 +309,7 @@ describe('inference', () => {
     const other = new FakeRay(harness);
     world.others.set('others', other);
     world.run = new FakeRun([2]);
-    const gate = { open: (): void => {} };
-    const opened = new Promise<void>((resolve) => (gate.open = resolve));
-    world.run.onBatch = async () => opened;
+    const open = world.run.holdBatches();
     const otherHash = 'ffff0123456789abcdef';
     await harness.serve(fleetQueue('others', otherHash), {
       generateBatch: async (input: Parameters<FakeRun['generateBatch']>[0]) =>
@@ -340,7 +328,7 @@ describe('inference', () => {
     const users = (await fleetStatus(harness.client, 'models'))?.users;
     expect(users?.toSorted()).toEqual(['inference/one', 'inference/two']);
     expect([world.ray.actors.size, other.actors.size]).toEqual([1, 1]);
-    gate.open();
+    open();
     for (const handle of handles) {
       expect(await handle.result()).toMatchObject({ state: 'completed' });
     }

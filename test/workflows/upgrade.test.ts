@@ -43,7 +43,7 @@ const codePath = path.join(folder, 'workflows.js');
 let server: ChildProcess;
 let harness: Harness;
 let world: World;
-let gate: { open: () => void };
+let open: () => void;
 
 beforeAll(async () => {
   Runtime.install({ logger: new DefaultLogger('ERROR') });
@@ -76,11 +76,10 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** A run whose batches wait until the gate is opened. */
+/** A run whose batches wait until they are let go on. */
 function gated(batches: number): FakeRun {
   const run = new FakeRun([batches]);
-  const opened = new Promise<void>((resolve) => (gate = { open: resolve }));
-  run.onBatch = async () => opened;
+  open = run.holdBatches();
   return run;
 }
 
@@ -112,7 +111,7 @@ describe('a control worker of another build beside one that runs', () => {
       world.run = gated(2);
       const before = await world.infer('unversioned', true);
       await eventually(() => world.run.inFlight === 2, 40);
-      const openBefore = gate.open;
+      const openBefore = open;
 
       await harness.serve(CONTROL_QUEUE, world.control(), undefined, { id: A.id, codePath });
       expect(await becomeCurrent(harness.client, A, false)).toBe('is current');
@@ -139,7 +138,7 @@ describe('a control worker of another build beside one that runs', () => {
       expect(is.users).toContain(inferenceWorkflowId('pinned'));
       expect((await readDeployment(harness.client))?.builds.get(A.id)).toBe('draining');
 
-      gate.open();
+      open();
       expect(((await run.result()) as RunResult).state).toBe('completed');
       for (const id of [
         inferenceWorkflowId('pinned'),
