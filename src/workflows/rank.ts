@@ -7,6 +7,7 @@ import {
   defineQuery,
   defineSignal,
   getExternalWorkflowHandle,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -136,7 +137,9 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     show();
   };
   let places = 0;
-  const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches);
+  // Before, windows were as wide as if every batch in work had all of its rows left.
+  const thinned = patched('windows-of-thinned-batches') ? undefined : 1;
+  const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches, thinned);
   /** One of the places of the window: takes the next batch as soon as its last one is committed. */
   const place = async (): Promise<void> => {
     places += 1;

@@ -11,12 +11,21 @@ export function* batchNumbers(ranges: readonly BatchRange[]): Generator<number, 
 /** A workflow may have 2,000 activities pending; the rest is for what they need besides. */
 const MOST_SCHEDULED = 1_500;
 
+/** Batches scheduled for each that the engines admit: one with room always finds a batch waiting. */
+const WAITING = 1.5;
+/**
+ * Whole batches in work for each that their rows amount to: a batch thins out to its longest rows, and log-normal
+ * lengths leave it a fifth to a third of its rows on average. Engines count the rows, and admit no more of them.
+ */
+const THINNED = 3;
+
 /**
  * How many batches one rank keeps scheduled: for the engines that may come, where a fleet scales by itself. All
- * ranks together schedule half as many again as the engines admit, so that an engine with room always finds a
- * batch waiting; one rank never fewer than two, so that the end of a batch is no barrier.
+ * ranks together schedule more than the engines admit, so that an engine with room always finds a batch waiting;
+ * one rank never fewer than two, so that the end of a batch is no barrier.
  *
  * @param rowsPerBatch of this rank, on average
+ * @param thinned whole batches in work for each that their rows amount to, where engines count rows
  */
 export function windowSize(
   {
@@ -27,13 +36,14 @@ export function windowSize(
   }: Pick<RunFleet, 'engines' | 'maxEngines' | 'maxConcurrentBatches' | 'rowsPerEngine'>,
   ranks: number,
   rowsPerBatch: number,
+  thinned = THINNED,
 ): number {
   const engines = Math.max(there, maxEngines);
   const admitted =
     rowsPerEngine === undefined
       ? maxConcurrentBatches
-      : Math.max(maxConcurrentBatches, Math.ceil(rowsPerEngine / rowsPerBatch));
-  return Math.min(MOST_SCHEDULED, Math.max(2, Math.ceil((engines * admitted * 1.5) / ranks)));
+      : Math.max(maxConcurrentBatches, Math.ceil((thinned * rowsPerEngine) / rowsPerBatch));
+  return Math.min(MOST_SCHEDULED, Math.max(2, Math.ceil((engines * admitted * WAITING) / ranks)));
 }
 
 /**

@@ -39,9 +39,17 @@ describe('the window of a rank', () => {
 
   it('is longer where batches are smaller, so that an engine finds the rows it wants', () => {
     const fleet = { engines: 2, maxConcurrentBatches: 2, rowsPerEngine: 384 };
-    expect(windowSize(fleet, 2, 256)).toBe(3);
-    expect(windowSize(fleet, 2, 32)).toBe(18);
-    expect(windowSize(fleet, 1, 32)).toBe(36);
+    expect(windowSize(fleet, 2, 256, 1)).toBe(3);
+    expect(windowSize(fleet, 2, 32, 1)).toBe(18);
+    expect(windowSize(fleet, 1, 32, 1)).toBe(36);
+  });
+
+  it('is longer where engines count rows, as batches in work thin out to their longest rows', () => {
+    const fleet = { engines: 1, maxConcurrentBatches: 2, rowsPerEngine: 768 };
+    const [batch, left] = [300, 300 / 3];
+    // Half as many again as it takes for the rows that an engine wants.
+    expect(windowSize(fleet, 1, batch) * left).toBeGreaterThanOrEqual(1.5 * fleet.rowsPerEngine);
+    expect(windowSize({ ...fleet, rowsPerEngine: undefined }, 1, batch)).toBe(3);
   });
 
   it('stays below what a workflow may have pending, however many engines there are', () => {
