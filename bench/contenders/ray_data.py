@@ -15,7 +15,7 @@ from bench.protocol import Channel, Result, own_settings, read_rows
 from bench.settings import Settings
 
 BATCH_ROWS = 256
-LOGICAL_CPUS = 8
+LEAST_CPUS = 8
 """Its stages hold a CPU each: with fewer it waits for ever, silently."""
 
 
@@ -30,7 +30,8 @@ def _processor(settings: Settings) -> Any:
     config = vLLMEngineProcessorConfig(
         model_source=model,
         engine_kwargs=arguments,
-        concurrency=settings.engines,
+        # All from the beginning: a plain number is a pool that grows from one.
+        concurrency=(settings.engines, settings.engines),
         batch_size=BATCH_ROWS,
         log_engine_metrics=False,
         chat_template_stage={"enabled": True, "num_cpus": 0.5},
@@ -71,7 +72,7 @@ def main() -> None:
 
     ray.init(
         address="local",
-        num_cpus=LOGICAL_CPUS + settings.engines,
+        num_cpus=max(LEAST_CPUS, os.cpu_count() or 1) + settings.engines,
         num_gpus=settings.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",

@@ -1,33 +1,61 @@
 #!/usr/bin/env bash
-# several.sh OUT [MODEL]: one model on all GPUs of this host, engines × GPUs of an engine, 8 ranks; then scaling, and
-# an engine that is killed and a fleet that grows in mid-run. After environment.sh. MODEL `simulated` tries what needs
-# no GPU. SCALE times the rows of one engine (default 40), ENGINE_ARGS further options of `python -m bench`.
+# several.sh OUT PART...: the benchmark on all GPUs of this host, after environment.sh, with 8 ranks. PARTs:
+#   engines   one engine on each GPU
+#   tensor    engines of 2, 4 and 8 GPUs, as many as there are GPUs for
+#   ray-data  Ray Data LLM with one engine on each GPU
+#   many      four engines of the small model on each GPU
+#   kill      one engine on each GPU, one of which is killed in mid-run
+#   scale     a fleet of the small model with half of a GPU for each engine, which grows from half of the GPUs to all
+# SCALE times the rows of one engine (default 40), WORKLOADS (equal mixed), MODEL for all but `many` and `scale`:
+# llama-7b-random, made here of large/config.json, unless it is given.
 set -u
-out=$1; model=${2:-SmolLM2-135M-Instruct}; scale=${SCALE:-40}; here=$(dirname "$(readlink -f "$0")")
-gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | wc -l)
-options=(--home "$RANKFLOW_HOME" --ranks 8)
-if [ "$model" = simulated ]; then
-  gpus=${GPUS:-2}; options+=(--smoke)
-else
-  # NVLink multicast is off: a program that uses it can put a shared host's cards out of service.
-  export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 VLLM_ALLREDUCE_USE_SYMM_MEM=0
-  options+=(--model "$model" --gpu-share 1 --scale "$scale" --max-num-seqs 512 --workloads equal mixed)
+out=$1; shift; scale=${SCALE:-40}; workloads=${WORKLOADS:-equal mixed}; model=${MODEL:-llama-7b-random}
+small=SmolLM2-135M-Instruct; here=$(dirname "$(readlink -f "$0")"); mkdir -p "$out"
+gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader | wc -l)
+weights=()
+if [ "$model" = llama-7b-random ]; then
+  weights=(--engine-arg load_format=dummy)
+  cp -rn "$RANKFLOW_HOME/models/$small/." "$RANKFLOW_HOME/models/$model"
+  rm -f "$RANKFLOW_HOME/models/$model"/*.safetensors*
+  cp "$here/large/config.json" "$RANKFLOW_HOME/models/$model/"
 fi
-# shellcheck disable=SC2206
-options+=(${ENGINE_ARGS:-})
 
-# ENGINES TENSOR: what runs side by side is bare vLLM and Rankflow, loaded one after the other.
-layout() {
-  echo "== $1 engines of $2 GPUs"
-  python -m bench "${options[@]}" --engines "$1" --tensor-parallel "$2" \
-    --contenders "bare:$1" "rankflow:$1" --out "$out/$1x$2"
+# SHARE MODEL OPTIONS...: `python -m bench` with the settings that all parts share.
+bench() {
+  local share=$1 name=$2; shift 2
+  # shellcheck disable=SC2086
+  python -m bench --home "$RANKFLOW_HOME" --ranks 8 --gpu-share "$share" --model "$name" --scale "$scale" \
+    --max-num-seqs 512 --workloads $workloads --together "$@"
 }
 
-for tensor in 1 2 4 8; do
-  if [ $((gpus % tensor)) = 0 ]; then layout $((gpus / tensor)) "$tensor"; fi
+# HOW MODEL ENGINES SHARE ROWS OPTIONS...: a run that is disturbed; ROWS of one engine.
+disturb() {
+  local how=$1 name=$2 engines=$3 share=$4 rows=$5; shift 5
+  node "$here/../disturb.js" "$how" --model "$RANKFLOW_HOME/models/$name" --engines "$engines" --rows "$rows" \
+    --out "$out/$how.json" -- --no-start --ranks 8 --gpus-per-engine "$share" --max-num-seqs 512 \
+    --max-model-len 2048 "$@"
+}
+
+# Given, so that engines of several contenders can be loaded beside each other.
+cache=(--engine-arg kv_cache_memory_bytes=16000000000 --engine-arg gpu_memory_utilization=0.05)
+for part in "$@"; do
+  echo "== $part on $gpus GPUs"
+  case $part in
+    engines) bench 1 "$model" --contenders "bare:$gpus" "rankflow:$gpus" "${cache[@]}" "${weights[@]}" --out "$out/engines" ;;
+    tensor)
+      for tensor in 2 4 8; do
+        [ "$tensor" -le "$gpus" ] || continue
+        bench 1 "$model" --tensor-parallel "$tensor" "${cache[@]}" "${weights[@]}" \
+          --contenders "bare:$((gpus / tensor))" "rankflow:$((gpus / tensor))" --out "$out/tensor-$tensor"
+      done ;;
+    ray-data) bench 1 "$model" --contenders "ray-data:$gpus" "${cache[@]}" "${weights[@]}" --out "$out/ray-data" ;;
+    many)
+      bench 0.25 "$small" --contenders "bare:$((4 * gpus))" "rankflow:$((4 * gpus))" --out "$out/many" \
+        --engine-arg kv_cache_memory_bytes=4000000000 --engine-arg gpu_memory_utilization=0.05 ;;
+    kill) disturb kill "$model" "$gpus" 1 "${ROWS:-14000}" "${cache[@]}" "${weights[@]}" ;;
+    scale)
+      disturb scale "$small" "$gpus" 0.5 "${ROWS:-28000}" \
+        --engine-arg kv_cache_memory_bytes=4000000000 --engine-arg gpu_memory_utilization=0.05 ;;
+    *) echo "no part $part"; exit 2 ;;
+  esac
 done
-for ((engines = 1; engines < gpus; engines *= 2)); do layout "$engines" 1; done
-if [ "$gpus" -ge 2 ]; then
-  node "$here/disturb.js" kill "$model" $((gpus / 2)) "$out/kill.json"
-  node "$here/disturb.js" scale "$model" $((gpus / 2)) "$out/scale.json"
-fi
