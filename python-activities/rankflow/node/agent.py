@@ -208,11 +208,14 @@ def _port_problems(given: dict[str, Any], address: str) -> list[str]:
     error = _can_bind(address, 0)
     if error is not None:
         return [f"{address} is not an address of this host: set `address` of the node"]
-    return [
+    problems = [
         f"port {port} of {address} is taken: set another ports.{name}, or end what has it"
         for name, port in given.get("ports", {}).items()
         if (taken := _can_bind(address, port)) is not None and taken.errno == errno.EADDRINUSE
     ]
+    # What is left of a node has its ports, and goes before the node starts again.
+    left = problems and "marker" in given and marked(given["marker"])
+    return [] if left else problems
 
 
 def _mount_problems(mounts: list[str]) -> list[str]:

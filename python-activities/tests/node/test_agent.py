@@ -163,6 +163,27 @@ def test_reports_everything_that_is_wrong_with_a_host_at_once(tmp_path: Path) ->
     assert "99 GPUs are asked for" in problems
 
 
+def test_a_port_that_what_is_left_of_the_node_has_is_not_taken(node: dict[str, Any]) -> None:
+    text = (
+        "import socket, time; server = socket.create_server(('127.0.0.1', 0)); "
+        "print(server.getsockname()[1], flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", text],
+        env={**os.environ, agent.MARKER: node["marker"]},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    ports = {"nodeManager": int(child.stdout.readline())}
+    given = {**node, "address": "127.0.0.1", "ports": ports}
+    taken = [p for p in call("check", given)["problems"] if "is taken" in p]
+    assert taken == []
+    [taken] = [p for p in call("check", {**given, "marker": "x"})["problems"] if "is taken" in p]
+    assert "set another ports.nodeManager" in taken
+    child.kill()
+    child.wait()
+
+
 def test_the_patch_version_of_python_is_compared_where_ray_compares_it(tmp_path: Path) -> None:
     def told(python: str) -> list[str]:
         given = {"folder": str(tmp_path / "rf" / "h"), "address": "127.0.0.1"}

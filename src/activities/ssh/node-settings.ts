@@ -63,6 +63,16 @@ export interface NodePlace {
 export const hostPort = (host: string, port: number): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 
+/** Ports that a node has to have to itself, by their names in the cluster file. */
+export function fixedPorts({ name }: SshNode, ports: SshProvider['ports']): Record<string, number> {
+  const { gcs, dashboard, client, nodeManager, objectManager } = ports;
+  return {
+    ...(name === HEAD && { gcs, dashboard, client }),
+    ...(nodeManager !== undefined && { nodeManager }),
+    ...(objectManager !== undefined && { objectManager }),
+  };
+}
+
 /** Arguments of `ray start`, in the foreground: the node's log and process are those of `ray start`. */
 export function startArguments({ cluster, nodes, node, address, head }: NodePlace): string[] {
   const { ports, workers } = nodes;

@@ -7,11 +7,10 @@ import { HostError, type Host } from '../../hosts/host.js';
 import { paths } from '../../setup/paths.js';
 import { pythonMatchOf } from '../../hosts/alike/versions.js';
 import { distributionVersions, ownPythonVersion } from '../../setup/python.js';
-import { HEAD } from '../../workflows/cluster-plan.js';
 import { ensureToken } from '../local/node-state.js';
 import { callAgent, CheckAnswer } from './agent.js';
 import { installPlan, type InstallStep } from './environment.js';
-import { nodeFolder } from './node-settings.js';
+import { fixedPorts, nodeFolder, nodeMarker } from './node-settings.js';
 
 /** Unpacks standard input into `$1`: a package that was there may be of another version. */
 const UNPACK = 'set -eu; rm -rf "$1"; umask 077; mkdir "$1"; tar -x -f - -C "$1"';
@@ -90,7 +89,6 @@ export async function checkNode(
   make = false,
 ): Promise<string> {
   const { python } = installPlan(nodes.environment);
-  const { gcs, dashboard, client } = nodes.ports;
   const gpus = node.resources?.num_gpus;
   const { image, mounts } = nodes.environment;
   // A set-up command may mount what is not there yet.
@@ -99,7 +97,8 @@ export async function checkNode(
     folder: nodeFolder(cluster, nodes, node.name).folder,
     make,
     expected: await ownVersions(nodes.environment),
-    ports: node.name === HEAD ? { gcs, dashboard, client } : {},
+    marker: nodeMarker(cluster, node.name),
+    ports: fixedPorts(node, nodes.ports),
     ...(node.address !== undefined && { address: node.address }),
     ...(gpus !== undefined && { gpus }),
     ...(image !== undefined && { image, ...(isSetUp && { mounts }) }),

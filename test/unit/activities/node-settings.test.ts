@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { containerSettings } from '../../../src/activities/ssh/node-settings.js';
+import { containerSettings, fixedPorts } from '../../../src/activities/ssh/node-settings.js';
 import { sshProvider } from '../../support/ssh-spec.js';
 
 describe('the container of a node', () => {
@@ -14,5 +14,27 @@ describe('the container of a node', () => {
 
   it('is none without an image', () => {
     expect(containerSettings(withEnvironment({ python: '/opt/python' }))).toEqual({});
+  });
+});
+
+describe('the ports that have to be free', () => {
+  const nodes = sshProvider(['a']);
+  const [worker] = nodes.workers;
+  if (worker === undefined) throw new Error('no worker');
+
+  it('are those of the head alone, where Ray chooses the others', () => {
+    expect(fixedPorts(nodes.head, nodes.ports)).toEqual({
+      gcs: 6379,
+      dashboard: 8265,
+      client: 10_001,
+    });
+    expect(fixedPorts(worker, nodes.ports)).toEqual({});
+  });
+
+  it('are those that the file gives to each node, too', () => {
+    const each = { nodeManager: 9001, objectManager: 9002 };
+    const ports = { ...nodes.ports, ...each };
+    expect(fixedPorts(nodes.head, ports)).toMatchObject({ gcs: 6379, ...each });
+    expect(fixedPorts(worker, ports)).toEqual(each);
   });
 });
