@@ -15,7 +15,7 @@ const time = (text: string | Date): string => new Date(text).toISOString().slice
 
 /** A job and its attempts, for people. */
 export function jobText(view: JobView): string {
-  const { jobId, state, attempts, metrics, checkpoint, failure, problem } = view;
+  const { jobId, state, attempts, metrics, checkpoint, path, failure, problem } = view;
   const head = ['attempt', 'state', 'node', 'submitted', 'ended', 'problem'];
   const rows = attempts.map((one) => [
     String(one.attempt),
@@ -32,6 +32,7 @@ export function jobText(view: JobView): string {
     ...(rows.length === 0 ? [] : [table([head, ...rows])]),
     ...Object.entries(metrics ?? {}).map(([name, value]) => `  ${name}  ${value}`),
     ...(checkpoint === undefined ? [] : [`checkpoint  ${checkpoint}`]),
+    ...(path === undefined ? [] : [`result  ${path}`]),
     ...(failure === undefined ? [] : [failureText(failure)]),
     ...(failure === undefined && problem !== undefined ? [`last problem: ${problem}`] : []),
   ].join('\n');

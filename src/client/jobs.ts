@@ -51,6 +51,8 @@ export interface JobView {
   readonly logBytes?: number;
   readonly metrics?: JobResult['metrics'];
   readonly checkpoint?: string;
+  /** File of the result. */
+  readonly path?: string;
   /** Why it failed, or the last trouble of one that goes on. */
   readonly failure?: Failure;
   readonly problem?: string;
@@ -194,13 +196,14 @@ export async function jobView(client: Client, jobId: string): Promise<JobView> {
     };
   }
   try {
-    const { state, metrics, checkpoint } = await jobResult(client, jobId);
+    const { state, metrics, checkpoint, path } = await jobResult(client, jobId);
     return {
       ...base,
       state,
       attempts,
       ...(metrics && { metrics }),
       ...(checkpoint !== undefined && { checkpoint }),
+      ...(path !== undefined && { path }),
     };
   } catch (error) {
     const failure = describeFailure(error);

@@ -72,7 +72,12 @@ export const JobResultFile = z.object({
 });
 export type JobResultFile = z.infer<typeof JobResultFile>;
 
-/** How an attempt ended, as Ray's job API says it. The log is in the store, never here. */
+/** What a script left, and the file that it was read from. */
+export interface KeptResult extends JobResultFile {
+  readonly path: string;
+}
+
+/** How an attempt ended, as Ray's job API says it. The log is in the store; here is one line of it at most. */
 export interface AttemptOutcome {
   /**
    * `running` answers a wait for the start; `unknown`: the cluster does not know the job (any more);
@@ -82,7 +87,7 @@ export interface AttemptOutcome {
   /** Ray's `JobErrorType`, for a failed one. */
   readonly errorType?: string;
   readonly exitCode?: number;
-  /** Ray's reason in a line; absent for a failed entrypoint, where it is the end of the log. */
+  /** Ray's reason in a line; of a failed entrypoint the last line of its log, where the reason is. Shortened. */
   readonly reason?: string;
   /** Whether that reason is the network's, so that another try may help. */
   readonly networkTrouble?: boolean;
@@ -168,7 +173,7 @@ export interface JobStatus {
   readonly entrypoint: string;
   readonly cluster: string;
   readonly attempts: readonly AttemptStatus[];
-  readonly result?: JobResultFile;
+  readonly result?: KeptResult;
   readonly problem?: Problem;
 }
 
@@ -181,5 +186,7 @@ export interface JobResult {
   readonly metrics?: JobResultFile['metrics'];
   /** Path of the best checkpoint, as the script reported it. */
   readonly checkpoint?: string;
+  /** File with what the script left as its result; absent when it left nothing that can be used. */
+  readonly path?: string;
   readonly error?: Problem;
 }

@@ -20,6 +20,7 @@ export function jobDetails(status: JobStatus): string {
       : [table(['Attempt', 'State', 'Node', 'Submitted', 'Ended', 'Problem'], rows)]),
     ...(metrics.length === 0 ? [] : [`Metrics: ${metrics.join(', ')}`]),
     ...(result?.checkpoint === undefined ? [] : [`Checkpoint: ${result.checkpoint}`]),
+    ...(result === undefined ? [] : [`Result: ${result.path}`]),
     ...problemLines(problem),
   ].join('\n\n');
 }

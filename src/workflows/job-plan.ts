@@ -1,10 +1,10 @@
-import type { AttemptOutcome, JobResultFile, JobSpec } from '../contracts/job.js';
+import type { AttemptOutcome, JobSpec, KeptResult } from '../contracts/job.js';
 import { submissionIdOf } from '../contracts/names.js';
 import type { Problem } from '../contracts/workflows.js';
 
 /** What an attempt's end means for the job. */
 export type Verdict =
-  | { readonly kind: 'succeeded'; readonly result?: JobResultFile }
+  | { readonly kind: 'succeeded'; readonly result?: KeptResult }
   | { readonly kind: 'stopped' }
   /** The script failed by itself. */
   | { readonly kind: 'user'; readonly problem: Problem }
@@ -53,7 +53,11 @@ const NETWORK =
 export const isNetworkTrouble = (reason: string): boolean => NETWORK.test(reason);
 
 /** Tells a script that fails from a cluster that does. Pure. */
-export function judge(spec: Pick<JobSpec, 'jobId'>, attempt: number, end: AttemptOutcome): Verdict {
+export function judge(
+  spec: Pick<JobSpec, 'jobId' | 'store'>,
+  attempt: number,
+  end: AttemptOutcome,
+): Verdict {
   const who = `attempt ${attempt} of job ${spec.jobId}`;
   const lost = (message: string): Verdict => ({
     kind: 'infrastructure',
@@ -70,7 +74,10 @@ export function judge(spec: Pick<JobSpec, 'jobId'>, attempt: number, end: Attemp
   const because = end.reason === undefined ? '' : `: ${end.reason}`;
   switch (end.status) {
     case 'succeeded':
-      return { kind: 'succeeded', ...(end.result && { result: end.result }) };
+      return {
+        kind: 'succeeded',
+        ...(end.result && { result: { ...end.result, path: resultFile(spec, attempt) } }),
+      };
     case 'stopped':
       return { kind: 'stopped' };
     case 'running':
@@ -96,7 +103,8 @@ export function judge(spec: Pick<JobSpec, 'jobId'>, attempt: number, end: Attemp
   if (lostNodes.length > 0) {
     return lost(`${who} failed when nodes were lost: ${lostNodes.join(', ')}`);
   }
-  return failed(`${who} failed${exitCode === undefined ? because : ` with exit code ${exitCode}`}`);
+  const how = exitCode === undefined ? '' : ` with exit code ${exitCode}`;
+  return failed(`${who} failed${how}${because}`);
 }
 
 /** Waits in which the cluster never answers before a job gives up; each lasts a minute or more. */

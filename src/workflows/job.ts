@@ -267,6 +267,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
       attempts: attempts.at(-1)?.attempt ?? 0,
       ...(result?.metrics && { metrics: result.metrics }),
       ...(result?.checkpoint !== undefined && { checkpoint: result.checkpoint }),
+      ...(result && { path: result.path }),
       ...(problem && how !== 'succeeded' && { error: problem }),
     };
   };

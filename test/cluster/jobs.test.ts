@@ -26,7 +26,7 @@ const { ensureCluster, stopCluster } = await import('../../src/client/clusters.j
 const { rayMessage, readAttemptLog } = await import('../../src/client/job-logs.js');
 const { prepareJob } = await import('../../src/client/job-spec.js');
 const { jobResult, jobView, startJob, stopJob } = await import('../../src/client/jobs.js');
-const { checkpointFolder } = await import('../../src/workflows/job-plan.js');
+const { checkpointFolder, resultFile } = await import('../../src/workflows/job-plan.js');
 
 const CLUSTER = {
   name: 'jobs',
@@ -101,6 +101,7 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
       attempts: 1,
       metrics: { steps: 3, first: 0 },
       checkpoint: path.join(checkpointFolder(place('good')), 'step'),
+      path: resultFile(place('good'), 1),
     });
     expect(await logOf('good')).toMatch(/from step 0\n[^]*é{10}\n$/u);
     // The same job again is the one that has succeeded.
@@ -126,7 +127,7 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     await expect(resultOf('bad')).rejects.toMatchObject({ cause: { type: 'JobFailed' } });
     expect(await jobView(harness.client, 'bad')).toMatchObject({
       state: 'failed',
-      failure: { message: expect.stringContaining('exit code 1') },
+      failure: { message: expect.stringContaining('exit code 1: SyntaxError') },
       attempts: [{ attempt: 1, state: 'failed' }],
     });
     expect(await logOf('bad')).toContain('SyntaxError');

@@ -63,6 +63,7 @@ describe('a job', () => {
       state: 'succeeded',
       attempts: 1,
       ...result,
+      path: '/store/jobs/good/results/good-a1.json',
     } satisfies JobResult);
     expect(jobs.released).toBe(1);
     const status = await handle.query<JobStatus>(QUERY.status);

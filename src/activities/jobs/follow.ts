@@ -14,7 +14,7 @@ import {
 import { submissionIdOf } from '../../contracts/names.js';
 import { isNetworkTrouble, resultFile } from '../../workflows/job-plan.js';
 import { listNodes, reasonOf } from '../ray-state.js';
-import { logFolder, logTail } from './job-log.js';
+import { asLine, lastLine, logFolder, logTail } from './job-log.js';
 import { LogTail } from './log-tail.js';
 import { jobInfo, type JobInfo } from './ray-jobs.js';
 
@@ -117,15 +117,18 @@ async function outcomeOf(
     await keepMessage(folder, message ?? '');
     return { ...failure, ...reasonOfRay(message ?? '') };
   }
-  const lostNodes = await nodesLostUnder(address, job, folder);
-  return { ...failure, ...(lostNodes.length > 0 && { lostNodes }) };
+  const log = await logTail(folder, END_OF_LOG_BYTES);
+  const reason = lastLine(log);
+  const lostNodes = await nodesLostUnder(address, job, log);
+  return {
+    ...failure,
+    ...(reason !== '' && { reason }),
+    ...(lostNodes.length > 0 && { lostNodes }),
+  };
 }
 
-/** The longest reason that goes into a history, in characters; the whole is in the store. */
-const LONGEST_REASON = 300;
-
 function reasonOfRay(message: string): Pick<AttemptOutcome, 'reason' | 'networkTrouble'> {
-  const reason = message.replaceAll(/\s+/gu, ' ').trim().slice(0, LONGEST_REASON);
+  const reason = asLine(message);
   return {
     ...(reason !== '' && { reason }),
     ...(isNetworkTrouble(message) && { networkTrouble: true }),
@@ -153,9 +156,9 @@ const END_OF_LOG_BYTES = 65_536;
 async function nodesLostUnder(
   address: ClusterAddress,
   { start_time: startedAt }: JobInfo,
-  folder: string,
+  log: string,
 ): Promise<string[]> {
-  if (!LOSS.test(await logTail(folder, END_OF_LOG_BYTES))) return [];
+  if (!LOSS.test(log)) return [];
   const context = Context.current();
   const deadline = Date.now() + NODE_DEATH_MS;
   for (;;) {

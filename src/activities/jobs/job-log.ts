@@ -1,5 +1,6 @@
 import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 
 import type { JobSpec } from '../../contracts/job.js';
 import { allowed } from '../../roots.js';
@@ -99,3 +100,17 @@ export async function logTail(folder: string, bytes: number): Promise<string> {
   await readLog(folder, from, (data) => parts.push(data));
   return Buffer.concat(parts).toString('utf8');
 }
+
+/** The longest line that goes into a history, in characters; the whole is in the store. */
+const LONGEST_LINE = 300;
+
+/** Text as one line that a history may hold. */
+export const asLine = (text: string): string =>
+  stripVTControlCharacters(text).replaceAll(/\s+/gu, ' ').trim().slice(0, LONGEST_LINE);
+
+/** The last line that says something: of a script that failed mostly why. Empty when there is none. */
+export const lastLine = (text: string): string =>
+  text
+    .split(/[\r\n]+/u)
+    .map(asLine)
+    .findLast((line) => line !== '') ?? '';

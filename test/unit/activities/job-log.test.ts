@@ -5,6 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 import {
+  lastLine,
   logSize,
   logTail,
   MOST_SEGMENTS,
@@ -57,4 +58,12 @@ test('a piece that is longer than a file is cut at the right byte', async () => 
   await writeLog(folder, 0, Buffer.from(text));
   expect(readdirSync(folder)).toHaveLength(2);
   expect(await read()).toBe(text);
+});
+
+test('the last line is the last that says something, without colours and not too long', () => {
+  expect(lastLine('Traceback:\n  at x\n\u001B[31mValueError: no\u001B[0m\r\n\n  \n')).toBe(
+    'ValueError: no',
+  );
+  expect(lastLine(`first\n${'x'.repeat(1000)}`)).toHaveLength(300);
+  expect(lastLine('\n')).toBe('');
 });

@@ -42,6 +42,13 @@ describe('who is to blame for an attempt that failed', () => {
     expect(verdict).toMatchObject({ kind: 'user', problem: { type: 'JobFailed' } });
   });
 
+  it('the script, with the end of what it said', () => {
+    const reason = "ModuleNotFoundError: No module named 'xgboost'";
+    expect(judged({ status: 'failed', exitCode: 1, reason })).toMatchObject({
+      problem: { message: `attempt 1 of job train failed with exit code 1: ${reason}` },
+    });
+  });
+
   it.each<[string, AttemptOutcome]>([
     ['its node died', { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' }],
     [
@@ -61,6 +68,15 @@ describe('who is to blame for an attempt that failed', () => {
     ['the head forgot it', { status: 'unknown' }],
   ])('the infrastructure: %s', (_, outcome) => {
     expect(judged(outcome)).toMatchObject({ kind: 'infrastructure', problem: { type: 'JobLost' } });
+  });
+
+  it('nobody for one that succeeded: its result is known with its file', () => {
+    const result = { metrics: { loss: 0.1 } };
+    expect(judged({ status: 'succeeded', result })).toEqual({
+      kind: 'succeeded',
+      result: { ...result, path: '/store/jobs/train/results/train-a1.json' },
+    });
+    expect(judged({ status: 'succeeded' })).toEqual({ kind: 'succeeded' });
   });
 
   it('nobody, while the cluster cannot be asked', () => {
