@@ -1,0 +1,98 @@
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { installPlan } from '../../../src/activities/ssh/environment.js';
+import type { CommandResult } from '../../../src/hosts/host.js';
+import { localHost } from '../../../src/hosts/local.js';
+
+/** Makes a Python where the real tool does, and writes down what it was told; `cut` kills the shell that called it. */
+const TOOL = `#!/bin/sh
+echo "$@" >> "$HOME/said"
+if [ -e "$HOME/cut" ]; then kill -9 "$PPID"; exit 1; fi
+if [ -e "$HOME/fail" ]; then echo "no matching distribution" >&2; exit 1; fi
+for word; do case "$before" in --prefix) folder=$word;; esac; before=$word; done
+case "$1" in venv) folder=$word;; pip) exit 0;; esac
+mkdir -p "$folder/bin"; : > "$folder/bin/python"
+`;
+
+let home: string;
+const at = (name: string): string => path.join(home, name);
+const said = (): string[] => readFileSync(at('said'), 'utf8').trim().split('\n');
+
+beforeEach(() => {
+  home = mkdtempSync(path.join(tmpdir(), 'rankflow-home-'));
+  mkdirSync(at('bin'));
+  // Nothing else: a tool of this machine must not be found.
+  for (const tool of ['sh', 'cat', 'mkdir']) {
+    const found = execFileSync('sh', ['-c', `command -v ${tool} || true`], { encoding: 'utf8' });
+    if (found.startsWith('/')) symlinkSync(found.trim(), at(`bin/${tool}`));
+  }
+});
+afterEach(() => rmSync(home, { recursive: true }));
+
+const haveTool = (name: string): void => writeFileSync(at(`bin/${name}`), TOOL, { mode: 0o755 });
+
+async function install(environment: object): Promise<CommandResult> {
+  const [step, ...others] = installPlan(environment).steps;
+  if (step === undefined || others.length > 0) throw new Error('not one step');
+  const env = { HOME: home, PATH: at('bin') };
+  const input = step.input === undefined ? {} : { input: step.input };
+  return localHost().run(step.command, { ...input, env, timeoutMs: step.timeoutMs });
+}
+
+describe.each([
+  ['uv', 'requirements.txt', { requirements: 'ray==2.60.0\n', pythonVersion: '3.11.13' }],
+  ['conda', 'environment.yml', { conda: 'dependencies: [python=3.11]\n' }],
+])('an environment that %s makes', (tool, file, environment) => {
+  const { python } = installPlan(environment);
+  const folder = path.dirname(path.dirname(python.slice(2)));
+  const text = 'requirements' in environment ? environment.requirements : environment.conda;
+
+  it('is there once, with the file that it is made of', async () => {
+    haveTool(tool);
+    expect(await install(environment)).toMatchObject({ exitCode: 0 });
+    expect(existsSync(at(python.slice(2)))).toBe(true);
+    expect(readFileSync(at(path.join(folder, file)), 'utf8')).toBe(text);
+    const first = said();
+    expect(first).toEqual(
+      tool === 'uv'
+        ? [
+            `venv --quiet --allow-existing --python 3.11.13 ${folder}`,
+            `pip install --python ${folder}/bin/python --compile-bytecode -r ${folder}/${file}`,
+          ]
+        : [`env update --quiet --prefix ${at(folder)} --file ${folder}/${file}`],
+    );
+    expect(await install(environment)).toMatchObject({ exitCode: 0 });
+    expect(said()).toEqual(first);
+  });
+
+  it('is refused where there is no such tool', async () => {
+    const { exitCode, stderr } = await install(environment);
+    expect(exitCode).toBe(127);
+    expect(stderr).toContain(`${tool} is not here: install it for this user`);
+    expect(existsSync(at(path.join(folder, 'ready')))).toBe(false);
+  });
+
+  it.each(['fail', 'cut'])('is made again after the tool met %s', async (trouble) => {
+    haveTool(tool);
+    writeFileSync(at(trouble), '');
+    expect((await install(environment)).exitCode).not.toBe(0);
+    expect(existsSync(at(path.join(folder, 'ready')))).toBe(false);
+    rmSync(at(trouble));
+    expect(await install(environment)).toMatchObject({ exitCode: 0 });
+    expect(existsSync(at(path.join(folder, 'ready')))).toBe(true);
+    expect(existsSync(at(python.slice(2)))).toBe(true);
+  });
+});
