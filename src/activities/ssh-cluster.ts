@@ -11,7 +11,7 @@ import type {
 } from '../contracts/activities.js';
 import type { ClusterAddress, ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
 import type { Problem } from '../contracts/workflows.js';
-import { inspectCluster } from '../clusters/inspect.js';
+import { inspectCluster, type ClusterInspection } from '../clusters/inspect.js';
 import { findingText, unfitHosts } from '../hosts/alike/refusal.js';
 import { HostError } from '../hosts/host.js';
 import { paths } from '../setup/paths.js';
@@ -65,7 +65,7 @@ function placeOf(spec: ClusterSpec, name: string, signal?: AbortSignal): Place {
 
 /**
  * What keeps nodes from starting, looked at side by side; changes nothing. What an environment that is made on the
- * node has to have is looked at when it is made.
+ * node has to have is looked at when it is made; see {@link compareInstalled}.
  */
 export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes }) => {
   const checks = nodes.map(async (name): Promise<NodeProblem[]> => {
@@ -88,16 +88,36 @@ export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes 
 };
 
 /** What of these nodes is not as the head, or not reached. Whether a port is free is told by {@link checkNode}. */
-async function compareNodes(spec: ClusterSpec, nodes: readonly string[]): Promise<NodeProblem[]> {
+async function compareNodes(
+  spec: ClusterSpec,
+  nodes: readonly string[],
+  how: ClusterInspection = { nodes },
+): Promise<NodeProblem[]> {
   const workers = nodes.filter((name) => name !== HEAD);
   if (workers.length === 0) return [];
-  const { findings } = await inspectCluster(spec, { nodes, running: true, engine: 'any' });
+  const { findings } = await inspectCluster(spec, { ...how, running: true, engine: 'any' });
   return [...unfitHosts(findings, HEAD)].flatMap(([node, [first, ...others]]) => {
     if (first === undefined || !nodes.includes(node)) return [];
     const message = [first, ...others].map((one) => `${node}: ${findingText(one)}`).join('\n');
     nodeLog(spec.name, node)(message);
     return [{ node, problem: { type: 'HostRefused' as const, message, wayOut: first.mend } }];
   });
+}
+
+/**
+ * Compares a node whose environment was installed with the head and with one other worker, as a head that has no
+ * engines has nothing that engines need. Before it was installed there was nothing to compare.
+ *
+ * @throws ApplicationFailure `HostRefused`
+ */
+async function compareInstalled({ cluster, nodes, node }: Place): Promise<void> {
+  const other = nodes.workers.find(({ name }) => name !== node.name);
+  const compared = [...(other ? [other.name] : []), node.name];
+  // Others start beside it and would listen on the same ports; who reaches whom was looked at before.
+  const how = { nodes: compared, reach: false };
+  const [unlike] = await compareNodes({ name: cluster, nodes }, [node.name], how);
+  if (unlike === undefined) return;
+  throw ApplicationFailure.nonRetryable(unlike.problem.message, unlike.problem.type);
 }
 
 /** What went wrong on a host, with the way out for this very one; a bug is thrown again. */
@@ -141,6 +161,7 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
   }
   log('preparing the host');
   const address = await prepareNode(place);
+  if (isInstalled(python)) await compareInstalled(place);
   const own = { cluster, nodes, node, address, head: headHost(head) ?? address };
   const given = {
     folder,

@@ -13,8 +13,10 @@ import { paths } from '../setup/paths.js';
 import { HEAD } from '../workflows/names.js';
 
 export interface ClusterInspection {
-  /** Nodes that are looked at, the head always; default all, spares included. */
+  /** Nodes that are looked at, those to compare others with first, and the head always; default all, spares included. */
   readonly nodes?: readonly string[];
+  /** False: who reaches whom is not looked at. */
+  readonly reach?: boolean;
   /** Whether its nodes run already, so that their ports are taken. */
   readonly running?: boolean | 'maybe';
   /** Address of Temporal for engines on nodes; not looked at when absent. */
@@ -34,7 +36,7 @@ const HERE = 'this machine';
  */
 export async function inspectCluster(
   { name, nodes }: ClusterSpec,
-  { nodes: wanted, ...options }: ClusterInspection,
+  { nodes: wanted, reach = true, ...options }: ClusterInspection,
 ): Promise<HostReport> {
   if (nodes.provider === 'existing') {
     throw new ClientError('Usage', `The hosts of ${name} are not ours to look at.`, {
@@ -45,12 +47,12 @@ export async function inspectCluster(
     const alone = { ...here(), role: 'head', engines: true } as const;
     return inspectHosts([alone], { ...settings(options), ports: [] });
   }
-  const chosen = [nodes.head, ...nodes.workers].filter(
-    (node) => node.name === HEAD || wanted === undefined || wanted.includes(node.name),
-  );
+  const names = wanted && [HEAD, ...wanted.filter((one) => one !== HEAD)];
+  const all = [nodes.head, ...nodes.workers];
+  const chosen = names?.flatMap((one) => all.find((node) => node.name === one) ?? []) ?? all;
   return inspectHosts([...chosen.map((node) => onSsh(name, nodes, node)), here()], {
     ...settings(options),
-    ports: portsToReach(nodes.ports),
+    ports: reach ? portsToReach(nodes.ports) : [],
     storeEnvironment: passedOn(nodes),
     rules: rulesOf(nodes, options.engine),
   });

@@ -1,12 +1,14 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
+import { userInfo } from 'node:os';
 import path from 'node:path';
 
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 
-import { checkNodes } from '../../src/activities/ssh-cluster.js';
+import { checkNodes, removeNodes, startNode } from '../../src/activities/ssh-cluster.js';
+import { installPlan } from '../../src/activities/ssh/environment.js';
 import { clusterFolder } from '../../src/activities/local/node-state.js';
 import { readClusterFile } from '../../src/clusters/cluster-file.js';
 import type { HostReport } from '../../src/hosts/alike/facts.js';
@@ -118,6 +120,44 @@ describe.skipIf(reason !== undefined)('rankflow doctor --cluster', { timeout: 12
       expect(problems[0]?.problem.message).toContain('b → head: no route');
     } finally {
       hosts.network.join(b, hosts.addressOf('head'));
+    }
+  });
+
+  it('compares an environment that was installed before its node starts', async () => {
+    const { name, nodes } = readClusterFile(file);
+    if (nodes.provider !== 'ssh') throw new Error('not over ssh');
+    const requirements = '# installed before';
+    const { python } = installPlan({ requirements });
+    const place = path.join(userInfo().homedir, python.slice(2));
+    const environment = path.dirname(path.dirname(place));
+    onTestFinished(() => rmSync(environment, { recursive: true, force: true }));
+    // The hosts share one disk: only on b is there another torch.
+    const other = path.join(hosts.folder, 'other');
+    mkdirSync(path.join(other, 'torch-0.1.dist-info'), { recursive: true });
+    writeFileSync(path.join(other, 'torch-0.1.dist-info/METADATA'), 'Name: torch\nVersion: 0.1\n');
+    mkdirSync(path.dirname(place), { recursive: true });
+    writeFileSync(
+      place,
+      [
+        ...['#!/bin/sh', 'case "$SSH_CONNECTION" in'],
+        `*" ${hosts.addressOf('b')} "*) export PYTHONPATH="${other}:$PYTHONPATH";;`,
+        ...['esac', `exec ${paths.python} "$@"`],
+      ].join('\n'),
+      { mode: 0o755 },
+    );
+    writeFileSync(path.join(environment, 'ready'), '');
+
+    const spec = { name, nodes: { ...nodes, environment: { requirements, python } } };
+    const head = `${hosts.addressOf('head')}:6379`;
+    const at = { name, address: head, dashboardUrl: `http://${hosts.addressOf('head')}:8265` };
+    const failure = startNode({ spec, node: 'b', address: at }, async () => undefined);
+    try {
+      await expect(failure).rejects.toMatchObject({
+        type: 'HostRefused',
+        message: expect.stringMatching(/^b: torch: .*b: 0\.1/u),
+      });
+    } finally {
+      await removeNodes({ spec, nodes: ['b'] });
     }
   });
 
