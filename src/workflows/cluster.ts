@@ -310,7 +310,9 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       const progressed = !settledPlan && (await execute(plan));
       if (!progressed && failure === undefined) {
         const settled = state === 'ready' || hosts?.blocked !== undefined || hosts?.waitsLong;
-        await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON);
+        await condition(() => stopping || wake, settled ? LOOK_RARELY : LOOK_SOON, {
+          summary: 'Look at the nodes again',
+        });
       }
       // Updates and starts in flight would be lost: the history has room to wait for them.
       const anew = workflowInfo().continueAsNewSuggested || builds.changed;
