@@ -21,7 +21,7 @@ export async function observeCluster(input: ObserveClusterInput): Promise<Cluste
   if (address === undefined) return { reachable: false, nodes: [], processes };
   try {
     const nodes = await listNodes(address);
-    const used = input.spec.nodes.provider === 'ssh' ? await useOf(address) : {};
+    const used = await useOf(address, input.spec);
     return { reachable: true, address, nodes, processes, ...used };
   } catch (error) {
     return { reachable: false, address, nodes: [], processes, problem: reasonOf(error) };
@@ -48,17 +48,28 @@ async function hostsOf({ spec, nodes: names, address }: ObserveClusterInput): Pr
   return { address: given, processes: [] };
 }
 
-/** What a cluster is used for: its engines by node, and the jobs that are not done. */
+/** What a cluster is used for: its engines by node, and where it goes when nobody uses it the jobs that are not done. */
 async function useOf(
   address: ClusterAddress,
-): Promise<{ engines: Record<string, number>; jobs: number }> {
-  const [actors, jobs] = await Promise.all([listActors(address), countJobs(address)]);
+  { nodes: { provider } }: ObserveClusterInput['spec'],
+): Promise<Pick<ClusterObservation, 'engines' | 'jobs'>> {
+  if (provider === 'ssh') {
+    const [engines, jobs] = await Promise.all([enginesByNode(address), countJobs(address)]);
+    return { engines, jobs };
+  }
+  // For people only: the cluster is there without it.
+  const engines = await enginesByNode(address).catch(() => undefined);
+  return engines === undefined ? {} : { engines };
+}
+
+async function enginesByNode(address: ClusterAddress): Promise<Record<string, number>> {
+  const actors = await listActors(address);
   const engines: Record<string, number> = {};
   for (const { state, name, node_id: nodeId } of actors) {
     if (state !== 'ALIVE' || !nodeId || !isEngineActor(name ?? '')) continue;
     engines[nodeId] = (engines[nodeId] ?? 0) + 1;
   }
-  return { engines, jobs };
+  return engines;
 }
 
 /** States of nodes that nobody waits for. */

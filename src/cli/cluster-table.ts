@@ -4,14 +4,16 @@ import { table } from './output.js';
 /** Events that are shown: the last ones say what is going on. */
 const EVENTS = 10;
 
-/** A cluster over ssh, for people: a line for each node, and what happened last. */
+/** A cluster, for people: a line for each node, and what happened last. */
 export function clusterTable(cluster: ClusterStatus): string {
-  const { name, state, address, nodes, users, events = [] } = cluster;
+  const { name, state, provider, address, nodes, users, problem, events = [] } = cluster;
+  const isShown = nodes.some((node) => node.problem?.message === problem?.message);
   const head = ['NODE', 'STATE', 'ADDRESS', 'RESOURCES', 'ENGINES', 'SINCE', 'LAST PROBLEM'];
   return [
-    `${name}: ${state} (ssh)${address ? `, Ray ${address.address}, dashboard ${address.dashboardUrl}` : ''}`,
+    `${name}: ${state} (${provider})${address ? `, Ray ${address.address}, dashboard ${address.dashboardUrl}` : ''}`,
     table([head, ...nodes.map(row)]),
     ...(users.length > 0 ? [`used by ${users.join(', ')}`] : []),
+    ...(problem === undefined || isShown ? [] : [`last problem: ${problem.message}`]),
     ...events.slice(-EVENTS).map(({ at, node, what }) => `${at}  ${node ?? name}: ${what}`),
   ].join('\n');
 }

@@ -162,7 +162,7 @@ async function status(target: string | undefined, flags: StatusFlags): Promise<v
   const shown = flags.ray ? await Promise.all(statuses.map(withRayStatus)) : statuses;
   if (flags.json) printJson(name === undefined ? shown : shown[0]);
   else if (shown.length === 0) say('No cluster is up.');
-  else print(shown.map(clusterText).join('\n\n'));
+  else print(shown.map(textOf).join('\n\n'));
 }
 
 interface ShownCluster extends ClusterStatus {
@@ -170,27 +170,8 @@ interface ShownCluster extends ClusterStatus {
   readonly ray?: string;
 }
 
-/** A cluster and its nodes, for people. */
-export function clusterText(cluster: ShownCluster): string {
-  const { name, state, provider, address, nodes, users, problem, ray } = cluster;
-  if (provider === 'ssh') {
-    return [clusterTable(cluster), ...(ray === undefined ? [] : [ray])].join('\n');
-  }
-  const resources = (cpus: number, gpus: number): string =>
-    gpus > 0 ? `${cpus} CPUs, ${gpus} GPUs` : `${cpus} CPUs`;
-  return [
-    `${name}: ${state} (${provider})`,
-    ...(address ? [`  Ray ${address.address}, dashboard ${address.dashboardUrl}`] : []),
-    ...nodes.map((node) => {
-      const where = node.ip === undefined ? '' : ` at ${node.ip}`;
-      const until = node.deadline === undefined ? '' : ` until ${node.deadline}`;
-      return `  ${node.name}${where}: ${node.state}${until}, ${resources(node.cpus, node.gpus)}`;
-    }),
-    ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
-    ...(problem ? [`  last problem: ${problem.message}`] : []),
-    ...(ray === undefined ? [] : [ray]),
-  ].join('\n');
-}
+const textOf = (cluster: ShownCluster): string =>
+  [clusterTable(cluster), ...(cluster.ray === undefined ? [] : [cluster.ray])].join('\n');
 
 /** Adds what Ray itself says. */
 async function withRayStatus(cluster: ClusterStatus): Promise<ShownCluster> {

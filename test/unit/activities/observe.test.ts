@@ -1,0 +1,54 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import { observeCluster } from '../../../src/activities/observe.js';
+import { engineActorName } from '../../../src/contracts/names.js';
+
+const actor = (slot: number, node: string, state = 'ALIVE') => ({
+  ...{ actor_id: `${slot}`, name: engineActorName('models', '0123456789ab', slot), state },
+  ...{ node_id: node, pid: 1, num_restarts: 0, death_cause: null },
+});
+const node = (name: string) => ({
+  ...{ node_id: `id-${name}`, node_ip: '10.0.0.1', node_name: name, is_head_node: name === 'head' },
+  ...{ state: 'ALIVE', resources_total: { CPU: 2 }, start_time_ms: 1, end_time_ms: 0 },
+});
+const answers: Record<string, readonly object[]> = {
+  nodes: [node('head'), node('a')],
+  actors: [
+    ...[actor(0, 'id-a'), actor(1, 'id-a'), actor(2, 'id-head', 'DEAD')],
+    { ...actor(3, 'id-a'), name: 'sentinel' },
+  ],
+};
+
+let dashboard: Server;
+let listsActors = true;
+beforeAll(async () => {
+  dashboard = createServer((request, response) => {
+    const what = /^\/api\/v0\/(?<what>\w+)/u.exec(request.url ?? '')?.groups?.['what'] ?? '';
+    const known = what === 'nodes' || (what === 'actors' && listsActors);
+    response.writeHead(known ? 200 : 500, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ result: known, data: { result: { result: answers[what] } } }));
+  });
+  await new Promise<void>((resolve) => dashboard.listen(0, '127.0.0.1', resolve));
+});
+afterAll(() => dashboard.close());
+
+const observe = async () => {
+  const { port } = dashboard.address() as AddressInfo;
+  const dashboardUrl = `http://127.0.0.1:${port}`;
+  const nodes = { provider: 'existing', address: '10.0.0.1:6379', dashboardUrl } as const;
+  return observeCluster({ spec: { name: 'theirs', nodes } });
+};
+
+it('counts the engines on the nodes of any cluster, and no other actors', async () => {
+  expect(await observe()).toMatchObject({ reachable: true, engines: { 'id-a': 2 } });
+});
+
+it('sees a cluster that is not ours also where its engines cannot be counted', async () => {
+  listsActors = false;
+  const seen = await observe();
+  expect(seen).toMatchObject({ reachable: true, nodes: [{ name: 'head' }, { name: 'a' }] });
+  expect(seen.engines).toBeUndefined();
+});
