@@ -207,12 +207,19 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
    */
   const admit = async (request: EnsureFleetRequest): Promise<number> => {
     const { engines } = request.spec;
-    // What a person set stays until somebody sets it anew.
-    const policy = { ...elasticOf(spec), ...elasticOf(request.spec) };
-    const most = policy.scaling?.maxEngines ?? Infinity;
-    const asked = request.user === undefined ? engines : Math.max(engines, spec.engines);
-    const wanted = Math.min(asked, most);
+    const terms = () => {
+      // What a person set stays until somebody sets it anew.
+      const policy = { ...elasticOf(spec), ...elasticOf(request.spec) };
+      const most = policy.scaling?.maxEngines ?? Infinity;
+      const asked = request.user === undefined ? engines : Math.max(engines, spec.engines);
+      return { policy, most, wanted: Math.min(asked, most) };
+    };
+    const before = terms();
     const seen = await observe(request.spec);
+    // Meanwhile somebody may have set another size or limits, or had it end.
+    const anew = patched('admit-on-what-is-set-by-then');
+    const { policy, most, wanted } = anew ? terms() : before;
+    if (anew && (stopping || draining)) throw failureOf(beingStopped(`fleet ${spec.name}`));
     const asksMore = !admitted || wanted > spec.engines || !patched('running-fleet-is-not-refused');
     const ask = { model: spec.model, engines: asksMore ? wanted : 0 };
     // Nodes that were lost come back, and only then it is known whether there is room.
@@ -225,14 +232,14 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       throw failureOf(refusal);
     }
     account();
-    const before = sizeTold();
+    const told = sizeTold();
     claims.claim(request);
     // Its engines keep the size that they were started with: one more of another size may have no room.
     spec = { ...request.spec, ...policy, model: spec.model, engines: wanted };
     admitted = true;
     wake = true;
     const now = sizeTold();
-    const changed = now.engines !== before.engines || now.maxEngines !== before.maxEngines;
+    const changed = now.engines !== told.engines || now.maxEngines !== told.maxEngines;
     const others = claims.users.some((user) => user !== request.user);
     // Whoever asks hears it as the answer.
     if (changed && others && patched(LIMITS_TOLD)) await tellUsers(request.user);

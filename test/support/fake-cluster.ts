@@ -49,6 +49,8 @@ export class FakeRay {
   readonly busy = new Map<number, number>();
   readonly actors = new Map<number, ObservedEngine>();
   readonly executed: string[] = [];
+  /** What is waited for before the engines of a fleet are seen. */
+  onLook: (spec: FleetSpec) => Promise<void> = async () => {};
   /** What the canary of a slot does; the default answers. */
   onCanary: (slot: number, incarnation: string) => Promise<void> = async () => {};
   /** What the drain of a slot does before it answers; the default answers. */
@@ -58,8 +60,9 @@ export class FakeRay {
 
   constructor(private readonly harness: Harness) {}
 
-  readonly observeFleet: ControlActivities['observeFleet'] = async ({ spec }) =>
-    this.reachable
+  readonly observeFleet: ControlActivities['observeFleet'] = async ({ spec }) => {
+    await this.onLook(spec);
+    return this.reachable
       ? {
           reachable: true,
           nodes: this.nodes,
@@ -68,6 +71,7 @@ export class FakeRay {
           ...((spec.scaling ?? spec.idleTimeoutSeconds) !== undefined && { backlog: this.backlog }),
         }
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
+  };
 
   readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {
     const { fleet, start, stop, restart, indexes, drained } = input;

@@ -156,6 +156,46 @@ describe('scaling a fleet by hand', { timeout: 90_000 }, () => {
   });
 });
 
+describe('what is asked for while a user is let in', { timeout: 90_000 }, () => {
+  /** Lets the next user of a fleet wait for the look at its engines until it is told to go on. */
+  const holdNext = async (name: string) => {
+    const held: (() => void)[] = [];
+    const spec = specOf(name, 1, { maxConcurrentBatches: 3 });
+    ray.onLook = async ({ maxConcurrentBatches }) =>
+      maxConcurrentBatches === 3 ? new Promise((resolve) => held.push(resolve)) : undefined;
+    const ensured = ensure(spec, { user: 'b' });
+    ensured.catch(() => {});
+    await eventually(() => held.length === 1);
+    const goOn = (): void => {
+      ray.onLook = async () => {};
+      for (const each of held) each();
+    };
+    return { ensured, goOn };
+  };
+
+  it('is kept: limits', async () => {
+    await ensure(specOf('limited', 1), { user: 'a' });
+    const { ensured, goOn } = await holdNext('limited');
+    const scaling = { minEngines: 1, maxEngines: 2, idleSeconds: 60 };
+    await scaleFleet(harness.client, 'limited', { scaling });
+    goOn();
+    expect(await ensured).toMatchObject({ engines: 1, maxEngines: 2 });
+    expect(await fleetStatus(harness.client, 'limited')).toMatchObject({ scaling });
+    await stop('limited');
+  });
+
+  it('is kept: an end', async () => {
+    await ensure(specOf('ended', 1), { user: 'a' });
+    const { ensured, goOn } = await holdNext('ended');
+    const drained = drainFleet(harness.client, 'ended');
+    await statusWhen('ended', ({ state }) => state === 'stopping');
+    goOn();
+    expect(await refusal(ensured)).toMatchObject({ type: 'ClusterUnavailable' });
+    await drained;
+    expect(ray.executed).toEqual(['start 0', 'stop 0 (drained)']);
+  });
+});
+
 describe('draining a fleet', { timeout: 90_000 }, () => {
   it('ends it when its engines have finished what they have, and refuses new users meanwhile', async () => {
     const ends: (() => void)[] = [];
