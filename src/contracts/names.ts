@@ -124,5 +124,7 @@ export const SIGNAL = {
   hold: 'hold',
   /** From a fleet to those that use it, and on to the ranks. */
   fleetSize: 'fleetSize',
+  /** From a fleet to those that use it: for people, how many of its engines are ready. */
+  fleetReady: 'fleetReady',
   stopJob: 'stopJob',
 } as const;

@@ -283,6 +283,12 @@ export interface FleetSize {
   readonly maxEngines?: number;
 }
 
+/** Argument of the signal `fleetReady`: engines that answer, of those that the fleet is to have. */
+export interface FleetReady {
+  readonly ready: number;
+  readonly desired: number;
+}
+
 /** Argument of the update `ensureFleet`. With a user the fleet never shrinks; without, it gets exactly this size. */
 export interface EnsureFleetRequest extends UserClaim {
   readonly spec: FleetSpec;

@@ -83,9 +83,10 @@ import {
   newlyDraining,
 } from './fleet-slots.js';
 import { Usage } from './fleet-usage.js';
-import { fleetSizeSignal } from './hold.js';
+import { fleetReadySignal, fleetSizeSignal } from './hold.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
+import { ReadyNews } from './ready-news.js';
 import { beingStopped, comingUp, otherCluster, otherModel } from './refusals.js';
 import { Builds } from './upgrade.js';
 
@@ -141,7 +142,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let roomUnknown = false;
   let draining = input.carried?.draining ?? false;
   let scaledByHand = false;
-  let waiting = 0;
+  const waits = new Set<{ readonly user: string | undefined; readonly enough: () => boolean }>();
   let wake = false;
   let stopping = false;
   let blind = false;
@@ -176,10 +177,18 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     ...(problem && { problem }),
   });
   const attributes = new Attributes();
+  const news = new ReadyNews(
+    () => ({ ready: stopping ? 0 : ready(), desired: spec.engines }),
+    async (user, now) => getExternalWorkflowHandle(user).signal(fleetReadySignal, now),
+  );
+  /** Whoever waits for engines that are there now hears it as the answer. */
+  const isAnswered = (user: string): boolean =>
+    [...waits].some((wait) => wait.user === user && wait.enough());
   const show = (): void => {
     const now = status();
     attributes.set({ state: now.state });
     setCurrentDetails(fleetDetails(now));
+    news.changed(claims.users.filter((user) => !isAnswered(user)));
   };
   /** Before slots or users change: until now they were as they are. */
   const account = (): void => usage.count(slots, claims.users, Date.now());
@@ -239,6 +248,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     admitted = true;
     wake = true;
     const now = sizeTold();
+    if (request.user !== undefined) news.knows(request.user);
     const changed = now.engines !== told.engines || now.maxEngines !== told.maxEngines;
     const others = claims.users.some((user) => user !== request.user);
     // Whoever asks hears it as the answer.
@@ -344,13 +354,15 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       const enough = (): boolean =>
         ready() >= (scaledByHand ? Math.min(engines, spec.engines) : engines);
       const leaves = (): boolean => stopping || draining;
-      waiting += 1;
+      const wait = { user: request.user, enough };
+      waits.add(wait);
       await condition(() => leaves() || broken() !== undefined || enough());
-      waiting -= 1;
+      waits.delete(wait);
       const reason = broken() ?? (leaves() ? beingStopped(`fleet ${spec.name}`) : undefined);
       if (reason !== undefined) throw failureOf(reason);
       const startedHere = claims.startedFor(request.user);
       const { maxEngines } = spec.scaling ?? {};
+      if (request.user !== undefined) news.knows(request.user);
       return {
         startedHere,
         engines: ready(),
@@ -373,6 +385,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     account();
     const spent = user === undefined ? undefined : usage.take(user);
     const held = spent === undefined ? {} : { usage: spent };
+    if (user !== undefined) news.forget(user);
     if (user !== undefined && !claims.release(user)) return { stopped: false, ...held };
     stopping = true;
     watching.cancel();
@@ -464,7 +477,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   /** Returns whether it gets another size. */
   const lookAtSize = (backlog: number): boolean => {
     const users = claims.users.length;
-    const demand = { backlog, busy: busyBatches(slots), users, waiting };
+    const demand = { backlog, busy: busyBatches(slots), users, waiting: waits.size };
     const step = size.look(spec, demand, Date.now());
     if (step !== undefined) resize(step);
     const reason = size.stopReason(spec, Date.now());

@@ -1,7 +1,14 @@
 import { CancellationScope, condition, defineSignal } from '@temporalio/workflow';
 
 import { SIGNAL } from '../contracts/names.js';
-import type { FleetSize, Hold, HoldRequest, Problem, RunFleet } from '../contracts/workflows.js';
+import type {
+  FleetReady,
+  FleetSize,
+  Hold,
+  HoldRequest,
+  Problem,
+  RunFleet,
+} from '../contracts/workflows.js';
 
 /** By hand, from Temporal's web interface or command line. */
 export const pauseSignal = defineSignal<[{ now?: boolean }?]>(SIGNAL.pause);
@@ -11,6 +18,7 @@ export const drainSignal = defineSignal(SIGNAL.drain);
 export const holdSignal = defineSignal<[HoldRequest]>(SIGNAL.hold);
 /** From a fleet to what uses it. */
 export const fleetSizeSignal = defineSignal<[FleetSize]>(SIGNAL.fleetSize);
+export const fleetReadySignal = defineSignal<[FleetReady]>(SIGNAL.fleetReady);
 
 /** What a child has to be told that was started with another size. */
 export const sizeOf = ({ engines, maxEngines }: RunFleet): FleetSize => ({

@@ -22,6 +22,7 @@ import type { InferenceInput } from '../contracts/inference.js';
 import { CONTROL_QUEUE, PYTHON_QUEUE, QUERY, UPDATE, runWorkflowId } from '../contracts/names.js';
 import type { FinalizeRunResult, PlanSummary, RunState } from '../contracts/run.js';
 import type {
+  FleetReady,
   Hold,
   HoldRequest,
   InferenceStatus,
@@ -41,6 +42,7 @@ import { elasticOf } from './fleet-scaling.js';
 import {
   HeldWork,
   drainSignal,
+  fleetReadySignal,
   fleetSizeSignal,
   holdSignal,
   pauseSignal,
@@ -101,6 +103,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   let runFleet: RunFleet = runFleetOf(fleet);
   let child: ChildWorkflowHandle<typeof runWorkflow> | undefined;
   let live: RunNumbers | undefined;
+  let engines: ToldReady | undefined;
   const attributes = new Attributes();
   expectRun();
   const held = new HeldWork();
@@ -114,7 +117,9 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     const now = present();
     const state = ended ?? stateOf(now, live?.problem);
     attributes.set({ state });
-    setCurrentDetails(inferenceDetails(input, { status: now, state, output, live, runFleet }));
+    setCurrentDetails(
+      inferenceDetails(input, { status: now, state, output, live, runFleet, engines }),
+    );
   };
   const enter = (change: Partial<InferenceStatus>): void => {
     status = { ...status, ...change };
@@ -164,6 +169,11 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     live = numbers;
     show();
   });
+  const knowReady = (ready: FleetReady): void => {
+    engines = { ...ready, at: new Date(Date.now()).toISOString() };
+    show();
+  };
+  setHandler(fleetReadySignal, knowReady);
   enter({});
 
   /** Ray comes up while the input is checked; no engine starts before the input is known to be good. */
@@ -205,19 +215,21 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     if (!plan.finished) {
       enter({ phase: 'starting-fleet', plan });
       claimed.fleet = true;
-      const { name, engines, maxConcurrentBatches } = fleet;
+      const { name, engines: wanted, maxConcurrentBatches } = fleet;
       const spec = {
         name,
         cluster: address,
         model: run.model,
         specHash,
-        engines,
+        engines: wanted,
         ...elasticOf(fleet),
       };
-      const { desired = engines, maxEngines } = await entities.ensureFleet.executeWithOptions(
-        { summary: `Load ${counted(engines, 'engine')} of fleet ${name}` },
+      const ensured = await entities.ensureFleet.executeWithOptions(
+        { summary: `Load ${counted(wanted, 'engine')} of fleet ${name}` },
         [{ spec: { ...spec, maxConcurrentBatches }, user, keep }],
       );
+      const { desired = wanted, maxEngines } = ensured;
+      knowReady({ ready: ensured.engines, desired });
       runFleet = {
         ...runFleet,
         engines: Math.max(runFleet.engines, desired),
@@ -362,17 +374,25 @@ interface Shown {
   readonly output: FinalizeRunResult | undefined;
   readonly live: RunNumbers | undefined;
   readonly runFleet: RunFleet;
+  readonly engines: ToldReady | undefined;
+}
+
+/** What the fleet has told, and when (ISO 8601). */
+interface ToldReady extends FleetReady {
+  readonly at: string;
 }
 
 /** Markdown for the Temporal UI. */
 function inferenceDetails(
   { run, fleet, cluster }: InferenceInput,
-  { status, state, output, live, runFleet: { engines, maxEngines } }: Shown,
+  { status, state, output, live, runFleet, engines }: Shown,
 ): string {
   const runs = status.phase === 'running';
   const problem = status.paused ?? (runs ? live?.problem : undefined) ?? status.problem;
   const rows = status.plan?.rows;
-  const most = maxEngines ? `, up to ${maxEngines}` : '';
+  const most = runFleet.maxEngines ? `, up to ${runFleet.maxEngines}` : '';
+  // Before it asks for engines, what it knows is nothing, and after it has given them back no longer of interest.
+  const known = runs || status.phase === 'starting-fleet' ? engines : undefined;
   return table(
     ['Run', run.runId],
     [
@@ -381,7 +401,8 @@ function inferenceDetails(
       ...(status.hold === undefined ? [] : [['Asked for', status.hold]]),
       ...(rows === undefined ? [] : progressRows(rows, live, output, state === 'in_progress')),
       ['Model', run.model.model],
-      ['Fleet', `${fleet.name}, ${counted(engines, 'engine')}${most}`],
+      ['Fleet', `${fleet.name}, ${counted(runFleet.engines, 'engine')}${most}`],
+      ...(known ? [['Engines', `${known.ready} of ${known.desired} ready as of ${known.at}`]] : []),
       ['Cluster', cluster.name],
       ...problemRows(problem),
     ],

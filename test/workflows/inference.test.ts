@@ -1,4 +1,4 @@
-import type { WorkflowFailedError } from '@temporalio/client';
+import type { WorkflowFailedError, WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
@@ -38,6 +38,14 @@ const detailsOf = async (workflowId: string): Promise<string> => {
   return (await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata'))
     .currentDetails;
 };
+
+/** How often its fleet told a run how many engines are ready. */
+async function toldReady(handle: WorkflowHandle): Promise<number> {
+  const { events } = await handle.fetchHistory();
+  return (events ?? []).filter(
+    (event) => event.workflowExecutionSignaledEventAttributes?.signalName === SIGNAL.fleetReady,
+  ).length;
+}
 
 describe('inference', () => {
   it('brings up what a run needs and takes it down afterwards', async () => {
@@ -257,6 +265,36 @@ describe('inference', () => {
     const ended = await detailsOf(inference);
     expect(ended).toContain('| Rows answered | 70 |');
     expect(ended).not.toContain('Problem');
+    // Its only engine was there with the answer to its own request.
+    expect(await toldReady(handle)).toBe(0);
+  });
+
+  it('says in the web interface how many engines are ready, with few signals', async () => {
+    world.run = new FakeRun([6]);
+    const open = world.run.holdBatches();
+    const gate = { open: (): void => {} };
+    const opened = new Promise<void>((resolve) => (gate.open = resolve));
+    world.ray.onCanary = async (slot) => (slot === 1 ? opened : undefined);
+    const fleet = { name: 'models', engines: 2, maxConcurrentBatches: 2 };
+    const handle = await world.infer('ready', false, { fleet });
+    const shows = async (engines: string) =>
+      eventually(
+        async () => (await detailsOf(handle.workflowId)).includes(`| Engines | ${engines} ready`),
+        45,
+        async () => detailsOf(handle.workflowId),
+      );
+    // While they load, too.
+    await shows('1 of 2');
+    gate.open();
+    await shows('2 of 2');
+    await eventually(() => world.run.inFlight === 6, 40);
+    world.ray.onCanary = async () => new Promise(() => {});
+    await world.ray.die(0);
+    await shows('1 of 2');
+    open();
+    expect(await handle.result()).toMatchObject({ state: 'completed' });
+    expect(await detailsOf(handle.workflowId)).not.toContain('| Engines |');
+    expect(await toldReady(handle)).toBe(2);
   });
 
   it('lets a fleet grow that scales by itself only since the run goes on', async () => {

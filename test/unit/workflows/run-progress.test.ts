@@ -95,4 +95,9 @@ describe('how often it is told', () => {
     expect(events(DAY_MS)).toBeLessThan(4_500);
     expect(events(30 * DAY_MS)).toBeLessThan(6_500);
   });
+
+  it('leaves that of its inference far from its limit, also when engines come and go all the time', () => {
+    // A signal of the run and one of the fleet, each with the three events of a workflow task.
+    expect(tellings(1, 30 * DAY_MS) * 2 * 4).toBeLessThan(3_000);
+  });
 });
