@@ -1,5 +1,9 @@
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
 import { ApplicationFailure } from '@temporalio/common';
 import proto from '@temporalio/proto';
+import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import { knowsAttributes, startAttributes } from '../../src/client/attributes.js';
@@ -10,8 +14,10 @@ import {
   UPDATE,
   WORKFLOW,
   fleetWorkflowId,
+  inferenceWorkflowId,
 } from '../../src/contracts/names.js';
 import { ATTRIBUTE, attributePairs } from '../../src/contracts/search-attributes.js';
+import { paths } from '../../src/setup/paths.js';
 import { Harness, eventually } from '../support/harness.js';
 import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
@@ -134,6 +140,51 @@ describe('a namespace without the attributes', () => {
     await old.executeUpdate(UPDATE.stopCluster, { args: [{}] });
     await old.result();
     expect(await upserts('cluster/old')).toBe(0);
+  });
+});
+
+describe('pictures of the web interface', () => {
+  const script = path.join(paths.packageRoot, 'scripts/screenshots.js');
+  const pictures = (args: readonly string[], env: Readonly<Record<string, string>> = {}) =>
+    execa(process.execPath, [script, ...args], {
+      reject: false,
+      env: {
+        RANKFLOW_HOME: path.join(tmpdir(), 'rankflow-nowhere'),
+        TEMPORAL_ADDRESS: inject('temporalAddress'),
+        TEMPORAL_NAMESPACE: NAMESPACE,
+        TEMPORAL_CONFIG_FILE: '/nonexistent',
+        ...env,
+      },
+    });
+
+  it('are of the newest run of each kind, and what is not there is named', async () => {
+    // The server learns of it by and by.
+    await harness.client.workflow.start(WORKFLOW.inference, {
+      workflowId: inferenceWorkflowId('pictured'),
+      taskQueue: 'nobody',
+      typedSearchAttributes: attributePairs({ state: 'failed' }),
+    });
+    const { stdout, stderr } = await eventually(async () => {
+      const seen = await pictures(['--addresses', '--ui', 'http://ui']);
+      return seen.stdout.includes('failed-run') && seen;
+    }, 60);
+    const lines = stdout.split('\n');
+    expect(lines[0]).toBe(`workflows http://ui/namespaces/${NAMESPACE}/workflows`);
+    const page = /^failed-run(?:-details)? http:\/\/ui\S+\/inference%2Fpictured\/[\w-]+\/[\w-]+$/u;
+    expect(lines.filter((line) => page.test(line))).toHaveLength(2);
+    expect(stderr).toContain('schedule: left out, as there is no schedule');
+    await harness.client.workflow.getHandle(inferenceWorkflowId('pictured')).terminate();
+  });
+
+  it('need a browser, and a web interface', async () => {
+    const none = await pictures([], { PATH: '/nonexistent', RANKFLOW_BROWSER: '' });
+    expect(none).toMatchObject({ exitCode: 2, stdout: '' });
+    expect(none.stderr).toContain('`apt-get install chromium`');
+    const wrong = await pictures(['--browser', '/nonexistent/chromium']);
+    expect(wrong.stderr).toMatch(/^\/nonexistent\/chromium is no program\./u);
+    const down = await pictures(['--browser', process.execPath]);
+    expect(down).toMatchObject({ exitCode: 3, stdout: '' });
+    expect(down.stderr).toContain('rankflow up');
   });
 });
 
