@@ -15,11 +15,20 @@ export function table(head: readonly Cell[], rows: readonly (readonly Cell[])[])
 const LONGEST_CELL = 300;
 
 function cell(value: Cell): string {
-  return String(value)
+  return optionsAsCode(String(value))
     .replaceAll(/\s*\n\s*/gu, ' ')
     .replaceAll('|', '\\|')
     .slice(0, LONGEST_CELL);
 }
+
+/** The web interface shows two hyphens as a dash but for those of code: an option has to be fit to be copied. */
+const optionsAsCode = (text: string): string =>
+  text
+    .split('`')
+    .map((part, index) =>
+      index % 2 === 0 ? part.replaceAll(/(?<![\w-])--[a-z][\w-]*/gu, '`$&`') : part,
+    )
+    .join('`');
 
 /** What a person can do about a problem: about this very one, else about its kind. */
 export const wayOutOf = ({ type, wayOut }: Problem): string | undefined =>
@@ -37,5 +46,5 @@ export function problemLines(problem: Problem | undefined): string[] {
   if (problem === undefined) return [];
   const wayOut = wayOutOf(problem);
   const last = `Last problem: ${problem.message}`;
-  return wayOut === undefined ? [last] : [last, `Way out: ${wayOut}`];
+  return [last, ...(wayOut === undefined ? [] : [`Way out: ${wayOut}`])].map(optionsAsCode);
 }

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 
 import { ERRORS } from '../../../src/contracts/errors.js';
-import { problemRows } from '../../../src/workflows/details.js';
+import { problemRows, table } from '../../../src/workflows/details.js';
 import { fleetDetails } from '../../../src/workflows/entity-details.js';
 import { fleetOf, slotOf } from '../../support/fake-fleet.js';
 
@@ -40,4 +40,15 @@ it('says what went wrong last and what a person can do: about this very one, els
   ]);
   expect(problemRows({ type: 'Unknown', message: 'what' })).toEqual([['Problem', 'what']]);
   expect(problemRows(undefined)).toEqual([]);
+});
+
+it('leaves options fit to be copied, which the web interface shows with a dash unless they are code', () => {
+  const problem = { type: 'InvalidInput', message: 'well-known -- or not' } as const;
+  const details = table(['Run', 'x'], problemRows(problem));
+  expect(details).toContain('| Problem | well-known -- or not |');
+  expect(details).toContain('run with `--on-invalid` record');
+  const own = { ...problem, wayOut: 'Say `run --new`, or --fleet other.' };
+  expect(fleetDetails({ ...fleetOf('small', []), problem: own })).toContain(
+    'Say `run --new`, or `--fleet` other.',
+  );
 });
