@@ -33,7 +33,7 @@ async function status(id: string, { store, json, pricePerHour }: Flags): Promise
   const { renderProgress } = await import('./progress/render.js');
 
   const snapshot = await lookAtRun(runIdOf(id), store);
-  const { failure, output, state, failedRows, usage, completionTokens } = snapshot;
+  const { build, failure, output, state, failedRows, usage, completionTokens } = snapshot;
   const cost = usage && costOf(usage, completionTokens, pricePerHour);
   if (state === 'failed' || failedRows > 0) process.exitCode = EXIT.failed;
   if (json) {
@@ -41,6 +41,7 @@ async function status(id: string, { store, json, pricePerHour }: Flags): Promise
     return;
   }
   print(renderProgress(snapshot, undefined, 100));
+  if (build !== undefined) print(`build    ${build}`);
   if (cost !== undefined) print(costText(cost));
   if (failure !== undefined) print(failureText(failure));
   if (output !== undefined) print(`results  ${output.outputUri}\nerrors   ${output.errorsUri}`);

@@ -46,6 +46,7 @@ export interface Observation {
   readonly runId: string;
   readonly startedAt: number;
   readonly at: number;
+  readonly build?: string;
   readonly ended?: Ended;
   readonly inference?: InferenceStatus;
   readonly cluster?: ClusterStatus;
@@ -58,8 +59,8 @@ export interface Observation {
 
 /** Puts one snapshot together from what was seen. Pure. */
 export function assemble(seen: Observation): RunSnapshot {
-  const { runId, startedAt, at, ended } = seen;
-  const base = { runId, startedAt, at };
+  const { runId, startedAt, at, build, ended } = seen;
+  const base = { runId, startedAt, at, ...(build !== undefined && { build }) };
   if (ended !== undefined) return { ...base, ...endedSnapshot(ended) };
   const { run, ranks, fleet, cluster } = seen;
   const live = ranks.map((rank) => rank.progress);
@@ -151,7 +152,7 @@ const STATE_OF_STATUS: Readonly<Record<string, RunState>> = {
 /** State of a run by Temporal's status of its workflow alone. */
 export const stateOfStatus = (status: string): RunState => STATE_OF_STATUS[status] ?? 'failed';
 
-type EndedSnapshot = Omit<RunSnapshot, 'runId' | 'startedAt' | 'at'>;
+type EndedSnapshot = Omit<RunSnapshot, 'runId' | 'startedAt' | 'at' | 'build'>;
 
 function endedSnapshot({ status, result, failure }: Ended): EndedSnapshot {
   const output = result?.output;

@@ -98,7 +98,13 @@ async function pause(ms: number, signal: AbortSignal | undefined): Promise<void>
 
 async function observe(client: Client, runId: string): Promise<Observation> {
   const description = await getRun(client, runId);
-  const base = { runId, at: Date.now(), startedAt: description.startTime.getTime() };
+  const build = buildOf(description);
+  const base = {
+    runId,
+    at: Date.now(),
+    startedAt: description.startTime.getTime(),
+    ...(build !== undefined && { build }),
+  };
   const { name } = description.status;
   const ended = name === 'RUNNING' ? undefined : await endOf(client, runId, name);
   const closed = description.closeTime?.getTime();
@@ -134,6 +140,12 @@ async function observe(client: Client, runId: string): Promise<Observation> {
     ...(fleet && { fleet }),
     ...(run && { run }),
   };
+}
+
+/** The build whose workers did the last step of a workflow, by the server's word. */
+function buildOf({ raw }: WorkflowExecutionDescription): string | undefined {
+  const { deploymentVersion } = raw.workflowExecutionInfo?.versioningInfo ?? {};
+  return deploymentVersion?.buildId || undefined;
 }
 
 /** Failures of a workflow's activities; none when there is no such workflow. */

@@ -58,6 +58,8 @@ export interface RunSnapshot {
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly at: number;
+  /** Of the workers that its workflow is on; absent before its first step, and where workers are unversioned. */
+  readonly build?: string;
   /** Unknown until the input is planned. */
   readonly totalRows?: number;
   /** Committed rows and those that heartbeats report: a hint until the run is done. */

@@ -8,6 +8,7 @@ import { DefaultLogger, Runtime, bundleWorkflowCode } from '@temporalio/worker';
 import getPort from 'get-port';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { runSnapshot } from '../../src/client/progress.js';
 import {
   CONTROL_QUEUE,
   QUERY,
@@ -139,7 +140,10 @@ describe('a control worker of another build beside one that runs', () => {
       expect((await readDeployment(harness.client))?.builds.get(A.id)).toBe('draining');
 
       open();
+      // Whoever looks sees it, also when it has ended.
+      expect((await runSnapshot(harness.client, 'pinned')).build).toBe(A.id);
       expect(((await run.result()) as RunResult).state).toBe('completed');
+      expect((await runSnapshot(harness.client, 'pinned')).build).toBe(A.id);
       for (const id of [
         inferenceWorkflowId('pinned'),
         runWorkflowId('pinned'),
