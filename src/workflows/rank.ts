@@ -35,6 +35,7 @@ import { rankDetails, tokensPerSecond } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
 import { Teller } from './teller.js';
 import {
+  MOST_EVENTS,
   NOTHING_DONE,
   addCounts,
   batchNumbers,
@@ -121,11 +122,22 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
 
   const room = new StoreRoom({ runId, store }, async (problem) => tellRun(rank, problem));
   const pending = batchNumbers(progress.pending);
-  const budget = batchesPerHistory(rank);
+  // Before, windows were as wide as if every batch in work had all of its rows left.
+  const thinned = patched('windows-of-thinned-batches') ? undefined : 1;
+  const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches, thinned);
+  // Of histories without this patch, windows of any size end after as many batches.
+  const byWindow = patched('histories-by-window');
   let taken = 0;
   let exhausted = false;
+  /** Whether what comes next is for a new history. Wide windows go beyond what the server suggests. */
+  const isFull = (): boolean => {
+    const { continueAsNewSuggested, historyLength } = workflowInfo();
+    const usual = batchesPerHistory(rank);
+    const most = byWindow ? batchesPerHistory(rank, width()) : usual;
+    return taken >= most || (most > usual ? historyLength > MOST_EVENTS : continueAsNewSuggested);
+  };
   const take = (): number | undefined => {
-    if (taken >= budget || workflowInfo().continueAsNewSuggested) return undefined;
+    if (isFull()) return undefined;
     const { value } = pending.next();
     if (value === undefined) exhausted = true;
     else taken += 1;
@@ -137,9 +149,6 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     show();
   };
   let places = 0;
-  // Before, windows were as wide as if every batch in work had all of its rows left.
-  const thinned = patched('windows-of-thinned-batches') ? undefined : 1;
-  const width = (): number => windowSize(fleet, input.ranks, input.rows / input.batches, thinned);
   /** One of the places of the window: takes the next batch as soon as its last one is committed. */
   const place = async (): Promise<void> => {
     places += 1;

@@ -46,12 +46,26 @@ export function windowSize(
   return Math.min(MOST_SCHEDULED, Math.max(2, Math.ceil((engines * admitted * WAITING) / ranks)));
 }
 
+/** A batch takes about six history events, and the server asks for a new history at 4,096. */
+const USUAL_BATCHES = 400;
+/** At each end of a history a window drains, and engines idle: in so many windows that is a small part of the time. */
+const WINDOWS_PER_HISTORY = 8;
+/** Where these are few: with the spread 1,650 batches, whose events a person still reads. */
+const MANY_BATCHES = 1_150;
+const LEAST_WINDOWS = 2;
+/** The server ends a workflow at 51,200; the rest is for what is in work. Two of the widest windows stay below it. */
+export const MOST_EVENTS = 30_000;
+
 /**
- * After how many batches a rank continues as new. A batch takes about six history events, and the server asks
- * for a new history at 4,096; the spread keeps the ranks of a run from draining their windows together.
+ * After how many batches a rank continues as new. The spread keeps the ranks of a run from draining their windows
+ * together.
+ *
+ * @param window how many batches it keeps scheduled; 0: as if they were few
  */
-export function batchesPerHistory(rank: number): number {
-  return 400 + (rank % 8) * 25;
+export function batchesPerHistory(rank: number, window = 0): number {
+  const enough = Math.min(MANY_BATCHES, window * WINDOWS_PER_HISTORY);
+  const batches = Math.max(USUAL_BATCHES, enough, window * LEAST_WINDOWS);
+  return batches + (rank % 8) * Math.floor(batches / 16);
 }
 
 export const NOTHING_DONE: RowCounts = {

@@ -128,6 +128,19 @@ describe('a rank', () => {
     expect(run.inFlight).toBe(0);
   });
 
+  it('does not begin a new history while its window is wider than an ordinary one has batches', async () => {
+    run = new FakeRun([450]);
+    const open = run.holdBatches();
+    const fleet = { name: 'fleet', engines: 200, maxConcurrentBatches: 2 };
+    const handle = await start('wide', { fleet });
+    const scheduled = async () =>
+      (await handle.query<RankProgressView>(QUERY.progress)).inFlight.length;
+    await eventually(async () => (await scheduled()) === 450, 40, scheduled);
+    open();
+    expect(await handle.result()).toMatchObject({ done: { batches: 450 } });
+    expect((await handle.describe()).runId).toBe(handle.firstExecutionRunId);
+  });
+
   it('continues as new without losing a batch or its counts', async () => {
     run = new FakeRun([405]);
     const redone = { rows: 1, tokens: 7, leftTokens: 0 };

@@ -2,6 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import {
+  MOST_EVENTS,
   NOTHING_DONE,
   addCounts,
   batchNumbers,
@@ -62,6 +63,19 @@ describe('the window of a rank', () => {
       fc.property(fc.nat(10_000), (rank) => {
         expect(batchesPerHistory(rank)).not.toBe(batchesPerHistory(rank + 1));
         expect(batchesPerHistory(rank) * 6).toBeLessThan(4096);
+      }),
+    );
+  });
+
+  it('fits several times into one history, whatever its size, so that engines seldom idle between two', () => {
+    fc.assert(
+      fc.property(fc.nat(10_000), fc.integer({ min: 2, max: 1500 }), (rank, window) => {
+        const batches = batchesPerHistory(rank, window);
+        expect(batches).toBeGreaterThanOrEqual(Math.max(Math.min(8 * window, 1150), 2 * window));
+        if (window <= 575) expect(batches * 6).toBeLessThan(10_000);
+        expect(batches * 6).toBeLessThan(MOST_EVENTS);
+        expect(batches).not.toBe(batchesPerHistory(rank + 1, window));
+        if (window <= 50) expect(batches).toBe(batchesPerHistory(rank));
       }),
     );
   });
