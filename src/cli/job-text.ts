@@ -15,7 +15,7 @@ const time = (text: string | Date): string => new Date(text).toISOString().slice
 
 /** A job and its attempts, for people. */
 export function jobText(view: JobView): string {
-  const { jobId, state, attempts, metrics, checkpoint, path, failure, problem } = view;
+  const { jobId, state, attempts, metrics, checkpoint, path, failure, logEnd, problem } = view;
   const head = ['attempt', 'state', 'node', 'submitted', 'ended', 'problem'];
   const rows = attempts.map((one) => [
     String(one.attempt),
@@ -34,6 +34,7 @@ export function jobText(view: JobView): string {
     ...(checkpoint === undefined ? [] : [`checkpoint  ${checkpoint}`]),
     ...(path === undefined ? [] : [`result  ${path}`]),
     ...(failure === undefined ? [] : [failureText(failure)]),
+    ...(logEnd === undefined ? [] : [`its log ends with: ${logEnd}`]),
     ...(failure === undefined && problem !== undefined ? [`last problem: ${problem}`] : []),
   ].join('\n');
 }

@@ -2,7 +2,13 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 
 import { MESSAGE_FILE } from '../activities/jobs/follow.js';
-import { logFolder, readLog } from '../activities/jobs/job-log.js';
+import {
+  END_OF_LOG_BYTES,
+  lastLine,
+  logFolder,
+  logTail,
+  readLog,
+} from '../activities/jobs/job-log.js';
 import { submissionIdOf } from '../contracts/names.js';
 import { allowed } from '../roots.js';
 import { jobFolder } from '../workflows/job-plan.js';
@@ -33,6 +39,19 @@ export const readAttemptLog = async (
   from: number,
   take: (data: Buffer) => void,
 ): Promise<number> => readLog(logFolder(place, submissionIdOf(place.jobId, attempt)), from, take);
+
+/**
+ * The last line of an attempt's log that says something: of a script that failed mostly why. Read from the store, as
+ * it may quote what no history may hold; undefined where the store is not at hand.
+ */
+export async function endOfLog(place: JobPlace, attempt: number): Promise<string | undefined> {
+  try {
+    const folder = logFolder(place, submissionIdOf(place.jobId, attempt));
+    return lastLine(await logTail(folder, END_OF_LOG_BYTES)) || undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** What Ray said of an attempt that never came to write a log; undefined when it said nothing. */
 export async function rayMessage(place: JobPlace, attempt: number): Promise<string | undefined> {

@@ -17,6 +17,7 @@ import { jobSummary } from '../workflows/job-details.js';
 import { heartbeatOf, lastFailureOf } from './encryption.js';
 import { describeWorkflow, queryWorkflow } from './entities.js';
 import { ClientError, describeFailure, type Failure } from './errors.js';
+import { endOfLog } from './job-logs.js';
 import type { PreparedJob } from './job-spec.js';
 
 /** What is kept beside a job's workflow. */
@@ -55,6 +56,8 @@ export interface JobView {
   readonly path?: string;
   /** Why it failed, or the last trouble of one that goes on. */
   readonly failure?: Failure;
+  /** Last line of the log of one that failed. */
+  readonly logEnd?: string;
   readonly problem?: string;
 }
 
@@ -208,7 +211,9 @@ export async function jobView(client: Client, jobId: string): Promise<JobView> {
   } catch (error) {
     const failure = describeFailure(error);
     const state = failure.type === 'JobTimedOut' ? 'timed_out' : 'failed';
-    return { ...base, state, attempts, failure };
+    const last = attempts.at(-1)?.attempt;
+    const logEnd = last === undefined ? undefined : await endOfLog(base, last);
+    return { ...base, state, attempts, failure, ...(logEnd !== undefined && { logEnd }) };
   }
 }
 

@@ -77,7 +77,7 @@ export interface KeptResult extends JobResultFile {
   readonly path: string;
 }
 
-/** How an attempt ended, as Ray's job API says it. The log is in the store; here is one line of it at most. */
+/** How an attempt ended, as Ray's job API says it. The log is in the store, never here. */
 export interface AttemptOutcome {
   /**
    * `running` answers a wait for the start; `unknown`: the cluster does not know the job (any more);
@@ -87,7 +87,7 @@ export interface AttemptOutcome {
   /** Ray's `JobErrorType`, for a failed one. */
   readonly errorType?: string;
   readonly exitCode?: number;
-  /** Ray's reason in a line; of a failed entrypoint the last line of its log, where the reason is. Shortened. */
+  /** Ray's reason in a line, shortened; absent for a failed entrypoint, where it is the end of the log. */
   readonly reason?: string;
   /** Whether that reason is the network's, so that another try may help. */
   readonly networkTrouble?: boolean;

@@ -103,8 +103,7 @@ export function judge(
   if (lostNodes.length > 0) {
     return lost(`${who} failed when nodes were lost: ${lostNodes.join(', ')}`);
   }
-  const how = exitCode === undefined ? '' : ` with exit code ${exitCode}`;
-  return failed(`${who} failed${how}${because}`);
+  return failed(`${who} failed${exitCode === undefined ? because : ` with exit code ${exitCode}`}`);
 }
 
 /** Waits in which the cluster never answers before a job gives up; each lasts a minute or more. */

@@ -127,7 +127,8 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     await expect(resultOf('bad')).rejects.toMatchObject({ cause: { type: 'JobFailed' } });
     expect(await jobView(harness.client, 'bad')).toMatchObject({
       state: 'failed',
-      failure: { message: expect.stringContaining('exit code 1: SyntaxError') },
+      failure: { message: expect.stringContaining('exit code 1') },
+      logEnd: expect.stringMatching(/^SyntaxError/u),
       attempts: [{ attempt: 1, state: 'failed' }],
     });
     expect(await logOf('bad')).toContain('SyntaxError');

@@ -14,7 +14,7 @@ import {
 import { submissionIdOf } from '../../contracts/names.js';
 import { isNetworkTrouble, resultFile } from '../../workflows/job-plan.js';
 import { listNodes, reasonOf } from '../ray-state.js';
-import { asLine, lastLine, logFolder, logTail } from './job-log.js';
+import { END_OF_LOG_BYTES, asLine, logFolder, logTail } from './job-log.js';
 import { LogTail } from './log-tail.js';
 import { jobInfo, type JobInfo } from './ray-jobs.js';
 
@@ -117,14 +117,8 @@ async function outcomeOf(
     await keepMessage(folder, message ?? '');
     return { ...failure, ...reasonOfRay(message ?? '') };
   }
-  const log = await logTail(folder, END_OF_LOG_BYTES);
-  const reason = lastLine(log);
-  const lostNodes = await nodesLostUnder(address, job, log);
-  return {
-    ...failure,
-    ...(reason !== '' && { reason }),
-    ...(lostNodes.length > 0 && { lostNodes }),
-  };
+  const lostNodes = await nodesLostUnder(address, job, await logTail(folder, END_OF_LOG_BYTES));
+  return { ...failure, ...(lostNodes.length > 0 && { lostNodes }) };
 }
 
 function reasonOfRay(message: string): Pick<AttemptOutcome, 'reason' | 'networkTrouble'> {
@@ -147,7 +141,6 @@ async function keepMessage(folder: string, message: string): Promise<void> {
 /** How Ray tells a driver that something on another node was lost. */
 const LOSS =
   /NodeDiedError|ActorDiedError|RayActorError|ActorUnavailableError|WorkerCrashedError|ObjectLostError|OwnerDiedError|NodePreempted|raylet (?:died|client)|GcsRpcClient|worker group/u;
-const END_OF_LOG_BYTES = 65_536;
 
 /**
  * Names of the nodes that were lost while the job ran, if its log says that losses are what it failed of. A node

@@ -93,6 +93,9 @@ export async function readLog(
   return at;
 }
 
+/** So much of its end is looked at for why a script failed. */
+export const END_OF_LOG_BYTES = 65_536;
+
 /** The last bytes of a log as text. */
 export async function logTail(folder: string, bytes: number): Promise<string> {
   const from = Math.max(0, (await logSize(folder)) - bytes);
@@ -101,10 +104,10 @@ export async function logTail(folder: string, bytes: number): Promise<string> {
   return Buffer.concat(parts).toString('utf8');
 }
 
-/** The longest line that goes into a history, in characters; the whole is in the store. */
+/** The longest line that is shown or goes into a history, in characters; the whole is in the store. */
 const LONGEST_LINE = 300;
 
-/** Text as one line that a history may hold. */
+/** Text as one short line. */
 export const asLine = (text: string): string =>
   stripVTControlCharacters(text).replaceAll(/\s+/gu, ' ').trim().slice(0, LONGEST_LINE);
 

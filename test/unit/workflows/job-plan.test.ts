@@ -42,13 +42,6 @@ describe('who is to blame for an attempt that failed', () => {
     expect(verdict).toMatchObject({ kind: 'user', problem: { type: 'JobFailed' } });
   });
 
-  it('the script, with the end of what it said', () => {
-    const reason = "ModuleNotFoundError: No module named 'xgboost'";
-    expect(judged({ status: 'failed', exitCode: 1, reason })).toMatchObject({
-      problem: { message: `attempt 1 of job train failed with exit code 1: ${reason}` },
-    });
-  });
-
   it.each<[string, AttemptOutcome]>([
     ['its node died', { status: 'failed', errorType: 'JOB_SUPERVISOR_ACTOR_DIED' }],
     [
