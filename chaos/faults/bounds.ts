@@ -8,6 +8,7 @@ import type { Backend } from '../workload.js';
 const HEARTBEAT = 60; // A batch of an engine that is gone is given to another after this.
 const LOOK = 30; // A fleet or cluster that is well looks at itself this often.
 const CANARY = 60; // A healthy engine is asked for a token this often.
+const GRACE = 20; // A worker that is to end has this long.
 
 /** Time for an engine to be placed, loaded and asked for a token, on a busy machine. */
 const LOAD: Readonly<Record<Backend, number>> = { simulated: 45, vllm: 240 };
@@ -39,6 +40,8 @@ const both = (seconds: (load: number) => number): Bound => ({
 
 /** A process of the stack: half a second, and the retries of what it was doing. */
 export const PROCESS = both(() => 45);
+/** The same after the grace in which it finishes what it is at. */
+export const DRAINED = both(() => 45 + GRACE);
 /** The batch waits for its heartbeat, the fleet for its next look, then the engine loads. */
 export const ENGINE = both((load) => HEARTBEAT + LOOK + load);
 /** Two in a row. */

@@ -12,6 +12,7 @@ import {
 } from './engines.js';
 import type { Fault } from './fault.js';
 import {
+  drainNode,
   killAllNodes,
   killHead,
   killNode,
@@ -22,6 +23,8 @@ import {
 } from './nodes.js';
 import { cancel } from './run.js';
 import {
+  drainControlWorker,
+  drainPythonWorker,
   killChild,
   killCli,
   killControlWorker,
@@ -46,8 +49,11 @@ export const FAULTS: readonly Fault[] = [
   preempt120,
   preempt30,
   preempt0,
+  drainNode,
   killControlWorker,
   killPythonWorker,
+  drainControlWorker,
+  drainPythonWorker,
   killChild,
   killTemporal,
   killCli,

@@ -9,6 +9,8 @@ import { type Fault, type Target, need } from './fault.js';
 const MARKER = 'RANKFLOW_NODE';
 /** How long nobody brings capacity back after all nodes are lost. */
 const NO_CAPACITY_S = 20;
+/** After so long a node that drains aborts, Ray's default. */
+const RAY_DRAINS_S = 30;
 
 /** Every process of a node, whatever group it is in, as when a machine is switched off. */
 function processesOfNode(trial: Trial, node: string): number[] {
@@ -135,6 +137,26 @@ export const killAllNodes: Fault = {
       },
       holdSeconds: NO_CAPACITY_S,
       heal: () => void signal(control, 'SIGCONT'),
+    };
+  },
+};
+
+/** As a cloud or Kubernetes ends a node without asking Rankflow: Ray drains it for half a minute, then it aborts. */
+export const drainNode: Fault = {
+  name: 'drain-node',
+  title: 'SIGTERM of a worker node',
+  phases: ['generate', 'deploy'],
+  backends: ['simulated', 'vllm'],
+  scope: 'cluster',
+  bound: { simulated: NODE.simulated + RAY_DRAINS_S, vllm: NODE.vllm + RAY_DRAINS_S },
+  aim: async (target) => {
+    const { trial } = target;
+    const node = await aWorker(target);
+    const leader = need(trial.stack.nodeLeader(trial.cluster, node), 'the leader of the node');
+    return {
+      what: `${node} (pid ${leader})`,
+      engines: await enginesOn(trial, processesOfNode(trial, node)),
+      strike: () => void signal(leader, 'SIGTERM'),
     };
   },
 };

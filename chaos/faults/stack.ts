@@ -1,6 +1,6 @@
 import { signal } from '../lab/processes.js';
 import type { StackProcess } from '../lab/stack.js';
-import { PROCESS } from './bounds.js';
+import { DRAINED, PROCESS } from './bounds.js';
 import { type Fault, type Strike, type Target, need } from './fault.js';
 
 const EVERYWHERE = [
@@ -13,18 +13,29 @@ const EVERYWHERE = [
   'bring-up',
 ] as const;
 
-/** SIGKILL of a process that the supervisor starts again. */
-const killProcess = (name: string, which: StackProcess, title: string): Fault => ({
-  name,
-  title,
+/** A process that ends, and that the supervisor starts again. */
+const endOf = (
+  how: 'SIGKILL' | 'SIGTERM',
+  which: StackProcess,
+): Pick<Fault, 'phases' | 'backends' | 'scope' | 'aim'> => ({
   phases: EVERYWHERE,
   backends: ['simulated', 'vllm'],
   scope: 'stack',
-  bound: PROCESS,
   aim: async ({ trial }) => {
     const pid = need(trial.stack.process(which), which);
-    return { what: `${which} (pid ${pid})`, strike: () => void signal(pid, 'SIGKILL') };
+    return { what: `${which} (pid ${pid})`, strike: () => void signal(pid, how) };
   },
+});
+
+const killProcess = (name: string, which: StackProcess, title: string): Fault => ({
+  ...{ name, title, bound: PROCESS },
+  ...endOf('SIGKILL', which),
+});
+
+/** As an upgrade or a shutdown ends it: it finishes what it is at, or gives it back. */
+const drainProcess = (name: string, which: StackProcess, title: string): Fault => ({
+  ...{ name, title, bound: DRAINED },
+  ...endOf('SIGTERM', which),
 });
 
 export const killControlWorker = killProcess(
@@ -36,6 +47,16 @@ export const killPythonWorker = killProcess(
   'kill-python-worker',
   'python-worker',
   'SIGKILL of the Python control worker',
+);
+export const drainControlWorker = drainProcess(
+  'drain-control-worker',
+  'control-worker',
+  'SIGTERM of the TypeScript control worker: it drains, and another one is started',
+);
+export const drainPythonWorker = drainProcess(
+  'drain-python-worker',
+  'python-worker',
+  'SIGTERM of the Python control worker: it drains, and another one is started',
 );
 export const killTemporal = killProcess(
   'kill-temporal',

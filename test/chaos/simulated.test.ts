@@ -88,7 +88,8 @@ describe('whatever is killed, stopped, starved or full', () => {
   it.each([
     ...['zombie', 'hang', 'hang-silently', 'out-of-memory', 'second-loss', 'torn-write'],
     ...['kill-raylet', 'kill-all-nodes', 'preempt-120', 'preempt-30', 'preempt-0', 'kill-child'],
-    ...['kill-cli', 'kill-supervisor', 'store-full', 'poison'],
+    ...['kill-cli', 'kill-supervisor', 'drain-node', 'drain-control-worker', 'drain-python-worker'],
+    ...['store-full', 'poison'],
     ...['s3-409', 's3-412', 's3-503', 's3-lost-acknowledgement', 's3-slow', 's3-hang'],
   ])('%s was really tried', (fault) => {
     const tried = report.faults.filter((one) => one.fault === fault);
