@@ -7,6 +7,7 @@ import getPort, { clearLockedPorts } from 'get-port';
 
 import type { LocalNodeInput } from '../contracts/activities.js';
 import type { ClusterAddress, ClusterSpec } from '../contracts/cluster.js';
+import type { ErrorType } from '../contracts/errors.js';
 import { readIfExists } from '../setup/files.js';
 import { paths } from '../setup/paths.js';
 import { endGroup, identityOf, isAlive } from '../setup/processes.js';
@@ -52,7 +53,8 @@ export type Pause = (ms: number) => Promise<void>;
  * Ray knows it. A node that runs is left alone.
  *
  * @param database which Temporal database answers for it
- * @throws ApplicationFailure `ClusterStartFailed` with the end of the node's log; another try may help
+ * @throws ApplicationFailure `ClusterStartFailed` with the end of the node's log; another try may help.
+ *   `ClusterUnavailable` for a worker whose head ended meanwhile; only another head helps
  */
 export async function startLocalNode(
   { spec, node }: LocalNodeInput,
@@ -65,6 +67,10 @@ export async function startLocalNode(
   const deadline = record.startedAtMs + START_PATIENCE_S * 1000;
   while (!(await isJoined(spec.name, record))) {
     if (!isAlive(record.process)) throw startFailed(spec.name, node, 'ended');
+    if (node !== HEAD && !isHeadAlive(spec.name)) {
+      await endLocalNode({ spec, node });
+      throw headEnded(spec.name, node);
+    }
     if (Date.now() > deadline) {
       await endLocalNode({ spec, node });
       throw startFailed(spec.name, node, `did not join within ${START_PATIENCE_S} s`);
@@ -165,6 +171,17 @@ function headAddress(cluster: string): ClusterAddress {
   if (address === undefined) throw new Error(`cluster ${cluster} has no head to join`);
   return address;
 }
+
+function isHeadAlive(cluster: string): boolean {
+  const head = readNode(cluster, HEAD);
+  return head !== undefined && isAlive(head.process);
+}
+
+const headEnded = (cluster: string, node: string): ApplicationFailure =>
+  ApplicationFailure.nonRetryable(
+    `the head of cluster ${cluster} ended before node ${node} joined it`,
+    'ClusterUnavailable' satisfies ErrorType,
+  );
 
 /** Whether Ray lists this very start of the node: for some seconds it still lists the one before as alive. */
 async function isJoined(cluster: string, { node, startedAtMs }: NodeRecord): Promise<boolean> {

@@ -93,6 +93,9 @@ const starting = proxyActivities<Control<'startLocalNode'>>({
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 });
 
+/** A head that ends so often before its cluster was ever up does not end by chance. */
+const MOST_LOST_HEADS = 5;
+
 /** Seconds between two looks: soon while something is missing, rarely when all is well. */
 const LOOK_SOON = '5 seconds';
 const LOOK_RARELY = '30 seconds';
@@ -113,6 +116,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
+  /** Heads that ended under nodes that were joining them. */
+  let lostHeads = 0;
   let stopping = false;
   let wake = false;
   let failure: Problem | undefined;
@@ -270,6 +275,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       }
       problem = problemOf(result.reason);
       log.error('a node did not start', { ...problem });
+      // The head goes first: the next look sees that it has to be started again.
+      if (problem.type === 'ClusterUnavailable' && (lostHeads += 1) < MOST_LOST_HEADS) continue;
       // A cluster that has never been up will not come up by trying; one that was may.
       if (!everReady) failure = problem;
     }

@@ -129,6 +129,35 @@ describe('a cluster', () => {
     await handleOf('whole').result();
   });
 
+  it('starts its head again when that is lost while a worker joins, at first too', async () => {
+    const join = startNode;
+    startNode = async (input) => {
+      if (input.node === 'worker-1' && !calls.includes('lost head')) {
+        calls.push('lost head');
+        running.delete('head');
+        throw ApplicationFailure.nonRetryable('the head ended', 'ClusterUnavailable');
+      }
+      return join(input);
+    };
+    expect(await ensure(local('headless', 1), 'me')).toMatchObject({ startedHere: true });
+    expect(calls.slice(0, 2)).toEqual(['start head', 'lost head']);
+    expect(calls.slice(2)).toEqual(expect.arrayContaining(['start head', 'start worker-1']));
+    await stop('headless', { user: 'me' });
+  });
+
+  it('fails when its head is lost under its workers again and again', async () => {
+    const join = startNode;
+    startNode = async (input) => {
+      if (input.node === 'head') return join(input);
+      running.delete('head');
+      throw ApplicationFailure.nonRetryable('the head ended', 'ClusterUnavailable');
+    };
+    expect(await refusal(ensure(local('crashing', 1)))).toMatchObject({
+      message: expect.stringContaining('the head ended'),
+    });
+    expect(calls.filter((call) => call === 'start head')).toHaveLength(5);
+  });
+
   it('refuses other nodes under its name', async () => {
     await ensure(local('taken', 0));
     expect(await refusal(ensure(local('taken', 1)))).toMatchObject({
