@@ -146,14 +146,21 @@ try {
   const ready = fleet.readyAfter(disturbed);
   const back = backAt(finished, disturbed, how === 'scale' ? 2 * before : before);
   const since = (at) => (at === undefined ? undefined : at - disturbed);
-  const result = {
+  const shown = {
     ...{ how, model: values.model, engines, rows, tokens, whole, options },
-    ...{ before, after: ready && finished.rate(ready.at, ended), redone: end.redone },
+    ...{
+      before,
+      after: ready && finished.rate(ready.at, ended),
+      redone: end.cost?.redoneTokens ?? 0,
+    },
     ...{ readyAfter: since(ready?.at), loadSeconds: ready?.loadSeconds, fullAfter: since(back) },
-    ...{ seconds: ended - begun, disturbed, changes: fleet.changes, samples: finished.samples },
+    ...{ seconds: ended - begun, disturbed },
   };
-  writeFileSync(values.out, `${JSON.stringify(result)}\n`);
-  const { samples, changes, ...shown } = result;
+  const { changes } = fleet;
+  writeFileSync(
+    values.out,
+    `${JSON.stringify({ ...shown, changes, samples: finished.samples })}\n`,
+  );
   console.log(JSON.stringify(shown, null, 2));
   if (!whole) console.log('ROWS ARE MISSING OR TWICE');
   process.exitCode = whole ? 0 : 1;
