@@ -1,5 +1,5 @@
 /**
- * A run that is disturbed when a third of it is done, where the stack is up.
+ * A run that is disturbed when a fifth of it is done, where the stack is up.
  *
  *     node bench/disturb.js kill|scale --model MODEL --engines N --out RESULT.json -- OPTIONS OF `rankflow run`
  *
@@ -127,7 +127,7 @@ try {
     finished.look();
     const done = finished.samples.at(-1).tokens;
     if (done > 0) begun ??= now();
-    if (disturbed !== undefined || done < tokens / 3 || fleet.slots.length === 0) continue;
+    if (disturbed !== undefined || done < tokens / 5 || fleet.slots.length === 0) continue;
     disturbed = now();
     await disturb(fleet);
   }
