@@ -73,6 +73,8 @@ class EngineHost:
         """Set it to begin no more requests: this engine is about to leave."""
         self._loaded_at = 0.0
         self.load_seconds = 0.0
+        """Imports and the model, together."""
+        self.import_seconds = 0.0
         self.facts: ModelFacts | None = None
         self.load_error: BaseException | None = None
 
@@ -191,6 +193,7 @@ class EngineHost:
         started = time.monotonic()
         try:
             self._backend = self._factory()
+            self.import_seconds = time.monotonic() - started
             facts = await self._backend.load()
         except BaseException as error:
             log.exception("loading the model failed")

@@ -138,7 +138,10 @@ class EngineService:
                 raise
             await self._until_reported(canary)
             return
-        log.info("%s loaded its model in %.1f s", self.served.name, self._host.load_seconds)
+        log.info(
+            "%s loaded its model in %.1f s, %.1f s of it for imports",
+            *(self.served.name, self._host.load_seconds, self._host.import_seconds),
+        )
         LOAD_SECONDS.set(self._host.load_seconds)
         if self._draining is None:
             self._admission.want(rows_wanted(facts.max_num_seqs))
