@@ -14,6 +14,7 @@ import { connectionError } from '../temporal/problem.js';
 import { temporalSettings, type TemporalSettings } from '../temporal/settings.js';
 import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
+import { BEGUN_AGAIN } from './begun-again.js';
 import { ownBuild, type Build } from './build.js';
 import { becomeCurrent, isVersioned, versioning } from './deployment.js';
 import { workflowCode } from './workflow-code.js';
@@ -61,6 +62,7 @@ export async function createControlWorker(
       },
     }),
     shutdownGraceTime: GRACE,
+    workflowFailureErrorTypes: BEGUN_AGAIN,
     dataConverter,
     identity: workerIdentity(on),
     ...STEP,

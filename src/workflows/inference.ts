@@ -51,6 +51,7 @@ import {
 } from './hold.js';
 import { A_FEW_TRIES, DEADLINE, UNTIL_DONE } from './options.js';
 import { progressRows } from './run-progress.js';
+import { begunAgain } from './restart.js';
 import { cancelRunSignal, runNumbersSignal, runWorkflow } from './run.js';
 import { StoreRoom } from './store-room.js';
 
@@ -264,33 +265,35 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     attributes.set({ rows: plan.rows });
     enter({ phase: 'running', plan });
     generatingSince = Date.now();
-    const told = { hold: held.hold, ...sizeOf(runFleet) };
-    child = await startChild(runWorkflow, {
-      workflowId: runWorkflowId(run.runId),
-      args: [
-        {
-          spec: run,
-          specHash,
-          fleet: runFleet,
-          affinity: input.affinity,
-          ...(input.deadline !== undefined && { deadline: input.deadline }),
-          ...(held.hold !== 'none' && { hold: held.hold }),
-        },
-      ],
-      // A cancelled run still assembles what is done, and needs its engines until its batches have ended.
-      cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
-      // Whatever ends this workflow, the output of the run is to be assembled.
-      parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
-      staticSummary: `${counted(plan.rows, 'row')} on ${counted(fleet.engines, 'engine')} of ${shortName(run.model.model)}`,
-      staticDetails: `Fleet \`${fleet.name}\` on cluster \`${cluster.name}\``,
+    return begunAgain('the run', async () => {
+      const told = { hold: held.hold, ...sizeOf(runFleet) };
+      child = await startChild(runWorkflow, {
+        workflowId: runWorkflowId(run.runId),
+        args: [
+          {
+            spec: run,
+            specHash,
+            fleet: runFleet,
+            affinity: input.affinity,
+            ...(input.deadline !== undefined && { deadline: input.deadline }),
+            ...(held.hold !== 'none' && { hold: held.hold }),
+          },
+        ],
+        // A cancelled run still assembles what is done, and needs its engines until its batches have ended.
+        cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+        // Whatever ends this workflow, the output of the run is to be assembled.
+        parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+        staticSummary: `${counted(plan.rows, 'row')} on ${counted(fleet.engines, 'engine')} of ${shortName(run.model.model)}`,
+        staticDetails: `Fleet \`${fleet.name}\` on cluster \`${cluster.name}\``,
+      });
+      // What was asked while it started did not reach it.
+      if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
+      const size = sizeOf(runFleet);
+      if (told.engines !== size.engines || told.maxEngines !== size.maxEngines) {
+        await child.signal(fleetSizeSignal, size);
+      }
+      return child.result();
     });
-    // What was asked while it started did not reach it.
-    if (told.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
-    const size = sizeOf(runFleet);
-    if (told.engines !== size.engines || told.maxEngines !== size.maxEngines) {
-      await child.signal(fleetSizeSignal, size);
-    }
-    return child.result();
   };
 
   const giveBack = async (): Promise<void> => {

@@ -33,7 +33,7 @@ import { generateAlone, isSuspect } from './quarantine.js';
 import { addRedone } from './redone.js';
 import { rankDetails, tokensPerSecond } from './run-progress.js';
 import { StoreRoom } from './store-room.js';
-import { Teller } from './teller.js';
+import { ProgressTeller, Teller } from './teller.js';
 import {
   MOST_EVENTS,
   NOTHING_DONE,
@@ -112,11 +112,18 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
     const rate = tokensPerSecond(done.completionTokens, since, Date.now());
     await runOf()?.signal(rankNumbersSignal, { rank, done, tokensPerSecond: rate });
   };
-  const numbers = new Teller(tellNumbers, began, input.ranks, input.carried?.toldAt);
+  // Histories before this patch tell by the clock.
+  const byClock = patched('tell-by-steps')
+    ? undefined
+    : new Teller(tellNumbers, began, input.ranks, input.carried?.toldAt);
+  const toldSteps = input.carried === undefined ? 0 : done.batches;
+  const numbers = new ProgressTeller(tellNumbers, input.ranks, toldSteps);
   const progressed = (): void => {
     show();
     // The result tells the last ones.
-    if (done.batches > 0 && done.batches < input.batches) numbers.changed();
+    if (done.batches === 0 || done.batches >= input.batches) return;
+    if (byClock === undefined) numbers.reached(done.batches);
+    else byClock.changed();
   };
   if (input.carried === undefined) progressed();
 
@@ -194,7 +201,7 @@ export async function rankWorkflow(input: RankWorkflowInput): Promise<RankResult
       ...(redone && { redone }),
       ...(held.hold !== 'none' && { hold: held.hold }),
       began,
-      ...(numbers.last !== undefined && { toldAt: numbers.last }),
+      ...(byClock?.last !== undefined && { toldAt: byClock.last }),
     };
     await continueAsNew<typeof rankWorkflow>({ ...input, fleet, carried });
   }

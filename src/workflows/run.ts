@@ -6,6 +6,7 @@ import {
   defineSignal,
   getExternalWorkflowHandle,
   log,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -57,8 +58,9 @@ import {
   type ToldNumbers,
 } from './run-progress.js';
 import { addRedone } from './redone.js';
+import { begunAgain } from './restart.js';
 import { StoreRoom } from './store-room.js';
-import { Teller } from './teller.js';
+import { ProgressTeller, Teller } from './teller.js';
 
 export const runProgressQuery = defineQuery<RunProgress>(QUERY.progress);
 export const cancelRunSignal = defineSignal(SIGNAL.cancelRun);
@@ -108,7 +110,7 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   /** Why it pauses, unless somebody asked it to. */
   const pausedFor = (): Problem | undefined => ownPause ?? pauseOf(state, ranks);
   let pauseTold: Problem | undefined;
-  const inference = new Teller(async () => {
+  const tellInference = async (): Promise<void> => {
     const pause = pausedFor();
     pauseTold = pause;
     const { parent } = workflowInfo();
@@ -116,10 +118,14 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     const numbers = { ...numbersOf(ranks, told), ...(pause && { problem: pause }) };
     const handle = getExternalWorkflowHandle(parent.workflowId, parent.runId);
     await handle.signal(runNumbersSignal, numbers);
-  }, Date.now());
+  };
+  // Histories before this patch tell by the clock.
+  const byClock = patched('tell-by-steps') ? undefined : new Teller(tellInference, Date.now());
+  const inference = new ProgressTeller(tellInference);
+  let heard = 0;
   const show = (): void => {
     setCurrentDetails(runDetails(progress(), numbersOf(ranks, told)));
-    if (pausedFor() !== pauseTold) inference.now();
+    if (pausedFor() !== pauseTold) (byClock ?? inference).now();
   };
   const enter = (next: RunState): void => {
     state = next;
@@ -168,7 +174,9 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   setHandler(rankNumbersSignal, ({ rank, ...numbers }) => {
     told.set(rank, { ...numbers, at: new Date(Date.now()).toISOString() });
     show();
-    inference.changed();
+    heard += 1;
+    if (byClock === undefined) inference.reached(heard);
+    else byClock.changed();
   });
   enter('validating');
 
@@ -184,35 +192,38 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     const { rank, rows, batches, workflowId } = summary;
     setRank({ ...summary, state: 'running' });
     try {
-      const begunWith = { fleet, hold: held.hold };
-      const child = await startChild(rankWorkflow, {
-        workflowId,
-        args: [
-          {
-            runId,
-            store,
-            rank,
-            rows,
-            batches,
-            ranks: ranks.length,
-            specHash: input.specHash,
-            fleet,
-            affinity: input.affinity,
-            ...(held.hold !== 'none' && { hold: held.hold }),
-          },
-        ],
-        // Batches record what they finished before they end, and the output must count that.
-        cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
-        // A rank holds nothing that the store does not: a run that is gone leaves no work behind.
-        parentClosePolicy: ParentClosePolicy.TERMINATE,
-        staticSummary: `Rank ${rank} of ${ranks.length}: ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}`,
-        staticDetails: `Run \`${runId}\`, fleet \`${input.fleet.name}\``,
+      const result = await begunAgain(`rank ${rank}`, async () => {
+        const begunWith = { fleet, hold: held.hold };
+        const child = await startChild(rankWorkflow, {
+          workflowId,
+          args: [
+            {
+              runId,
+              store,
+              rank,
+              rows,
+              batches,
+              ranks: ranks.length,
+              specHash: input.specHash,
+              fleet,
+              affinity: input.affinity,
+              ...(held.hold !== 'none' && { hold: held.hold }),
+            },
+          ],
+          // Batches record what they finished before they end, and the output must count that.
+          cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+          // A rank holds nothing that the store does not: a run that is gone leaves no work behind.
+          parentClosePolicy: ParentClosePolicy.TERMINATE,
+          staticSummary: `Rank ${rank} of ${ranks.length}: ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}`,
+          staticDetails: `Run \`${runId}\`, fleet \`${input.fleet.name}\``,
+        });
+        atWork.set(rank, child);
+        // What was asked while it started did not reach it.
+        if (begunWith.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
+        if (begunWith.fleet !== fleet) await child.signal(fleetSizeSignal, sizeOf(fleet));
+        return child.result();
       });
-      atWork.set(rank, child);
-      // What was asked while it started did not reach it.
-      if (begunWith.hold !== held.hold) await child.signal(holdSignal, { hold: held.hold });
-      if (begunWith.fleet !== fleet) await child.signal(fleetSizeSignal, sizeOf(fleet));
-      setRank(completedRank(summary, await child.result()));
+      setRank(completedRank(summary, result));
     } catch (error) {
       setRank({ ...summary, state: work.consideredCancelled ? 'cancelled' : 'failed' });
       throw error;

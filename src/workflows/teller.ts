@@ -18,7 +18,51 @@ export function tellEveryMs(elapsedMs: number, tellers: number): number {
   return Math.max(SOONEST_MS, elapsedMs / PART_OF_TIME) * Math.max(1, tellers / FREE_TELLERS);
 }
 
-/** Tells another workflow how far work is, at most so often, and nothing of importance: it may get lost. */
+/** Steps from one telling to the next are this part of all steps so far; the first ones are told each. */
+const PART_OF_STEPS = 15;
+
+/** How many steps are done when it is time to tell again. Tellings grow with the logarithm of the steps. */
+export function nextTelling(steps: number, tellers: number): number {
+  const part = Math.max(1, tellers / FREE_TELLERS) / PART_OF_STEPS;
+  return steps + Math.max(1, Math.ceil(steps * part));
+}
+
+/**
+ * Tells another workflow how far work is, after so many steps of it, and nothing of importance: it may get lost.
+ *
+ * Neither clock nor timer has a say in when. A rank whose worker had just been replaced was seen to send what the ends
+ * of its activities led to ahead of what a timer did, and at replay the other way round: the SDK had handed it the events
+ * of one task in two steps (it was asked in between, which is the likely cause). It was stuck for good.
+ */
+export class ProgressTeller {
+  #next: number;
+
+  /**
+   * @param steps that were told before
+   */
+  constructor(
+    private readonly tell: () => Promise<void>,
+    private readonly tellers = 1,
+    steps = 0,
+  ) {
+    this.#next = steps === 0 ? 1 : nextTelling(steps, tellers);
+  }
+
+  /** So many steps are done: tells it if it is time. */
+  reached(steps: number): void {
+    if (steps < this.#next) return;
+    this.#next = nextTelling(steps, this.tellers);
+    this.now();
+  }
+
+  /** Tells at once, as it matters. */
+  now(): void {
+    // Whom it concerns may have ended, or the work is cancelled.
+    void this.tell().catch(() => undefined);
+  }
+}
+
+/** Tells another workflow how it is, at most so often, and nothing of importance: it may get lost. */
 export class Teller {
   #waits = false;
 

@@ -8,6 +8,7 @@ import { inject } from 'vitest';
 import { paths } from '../../src/setup/paths.js';
 import type { Tracing } from '../../src/tracing/index.js';
 import { CONTROL_QUEUE, DEPLOYMENT } from '../../src/contracts/names.js';
+import { BEGUN_AGAIN } from '../../src/workers/begun-again.js';
 import type { NAMESPACES } from './temporal-server.js';
 
 type Activities = object;
@@ -51,6 +52,7 @@ export class Harness {
     activities: Activities,
     concurrency = 20,
     build?: ServedBuild,
+    codePath = build?.codePath ?? inject('workflowBundle'),
   ): Promise<Worker> {
     const worker = await Worker.create({
       connection: this.native,
@@ -58,6 +60,7 @@ export class Harness {
       taskQueue,
       activities,
       maxConcurrentActivityTaskExecutions: concurrency,
+      workflowFailureErrorTypes: BEGUN_AGAIN,
       // Cancellations arrive with the answer to a heartbeat.
       maxHeartbeatThrottleInterval: 200,
       defaultHeartbeatThrottleInterval: 200,
@@ -65,9 +68,7 @@ export class Harness {
       shutdownForceTime: '2 seconds',
       ...this.traced?.worker,
       ...(taskQueue === CONTROL_QUEUE &&
-        (this.traced
-          ? { workflowsPath: WORKFLOWS }
-          : { workflowBundle: { codePath: build?.codePath ?? inject('workflowBundle') } })),
+        (this.traced ? { workflowsPath: WORKFLOWS } : { workflowBundle: { codePath } })),
       ...(build && {
         workerDeploymentOptions: {
           version: { deploymentName: DEPLOYMENT, buildId: build.id },

@@ -23,6 +23,7 @@ declare module 'vitest' {
 /** One for each test file that runs workflows: queues have fixed names. */
 export const NAMESPACES = [
   'rank',
+  'begun-again',
   'run',
   'fleet',
   'cluster',

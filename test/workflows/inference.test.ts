@@ -213,11 +213,11 @@ describe('inference', () => {
   it('keeps more batches ready where they are so small that an engine admits more of them', async () => {
     world.run = new FakeRun([20]);
     const open = world.run.holdBatches();
-    const rows = { rowsPerEngine: 8 * ROWS_PER_BATCH };
+    const rows = { rowsPerEngine: 3 * ROWS_PER_BATCH };
     const fleet = { name: 'models', engines: 1, maxConcurrentBatches: 2, ...rows };
     const handle = await world.infer('small-batches', false, { fleet });
-    // Half as many again as the engine admits.
-    await eventually(() => world.run.inFlight === 12, 40);
+    // Nine batches that have thinned out to a third, and half as many again that wait.
+    await eventually(() => world.run.inFlight === 14, 40);
     open();
     expect(await handle.result()).toMatchObject({ state: 'completed' });
   });

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { RankProgressView, RankSummary } from '../../../src/contracts/workflows.js';
 import { numbersOf, progressRows, rankDetails } from '../../../src/workflows/run-progress.js';
-import { tellEveryMs } from '../../../src/workflows/teller.js';
+import { nextTelling, tellEveryMs } from '../../../src/workflows/teller.js';
 import { NOTHING_DONE } from '../../../src/workflows/window.js';
 
 const view: RankProgressView = {
@@ -74,6 +74,28 @@ describe('how far a run is', () => {
     expect(progressRows(400, numbers, undefined, false).flat()).not.toContain('Time left');
     expect(progressRows(400, undefined, undefined, true)).toEqual([['Rows', 400]]);
   });
+});
+
+describe('after how many steps it is told', () => {
+  const tellings = (steps: number, tellers: number): number => {
+    let count = 0;
+    for (let at = 0; at < steps; at = nextTelling(at, tellers)) count += 1;
+    return count;
+  };
+
+  it('is each step at first, and later when there are a fifteenth more', () => {
+    expect([0, 1, 14].map((steps) => nextTelling(steps, 1))).toEqual([1, 2, 15]);
+    expect(nextTelling(1500, 1)).toBe(1600);
+  });
+
+  it.each([1, 2, 8, 64, 512])(
+    'leaves the history of a run of %i ranks far from its limit',
+    (ranks) => {
+      // Of a rank: a signal, and the three events of a workflow task. Of the run: two for its own signal.
+      const heard = ranks * tellings(10_000, ranks);
+      expect(heard * 4 + tellings(heard, 1) * 2).toBeLessThan(12_000);
+    },
+  );
 });
 
 describe('how often it is told', () => {
