@@ -452,6 +452,8 @@ export interface RunNumbers extends LiveNumbers {
   readonly at?: string;
   /** Why the run pauses; absent while it does not. */
   readonly problem?: Problem;
+  /** Grows with each telling: signals that are sent together may arrive in any order. */
+  readonly order?: number;
 }
 
 /** Result of the query `progress` of a run: exact for ranks that are completed; ask the others themselves. */

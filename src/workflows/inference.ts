@@ -167,6 +167,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     await child?.signal(fleetSizeSignal, size).catch(() => undefined);
   });
   setHandler(runNumbersSignal, (numbers) => {
+    if ((numbers.order ?? 0) < (live?.order ?? 0)) return;
     live = numbers;
     show();
   });
@@ -266,6 +267,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     enter({ phase: 'running', plan });
     generatingSince = Date.now();
     return begunAgain('the run', async () => {
+      live = undefined;
       const told = { hold: held.hold, ...sizeOf(runFleet) };
       child = await startChild(runWorkflow, {
         workflowId: runWorkflowId(run.runId),

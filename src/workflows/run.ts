@@ -110,12 +110,18 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
   /** Why it pauses, unless somebody asked it to. */
   const pausedFor = (): Problem | undefined => ownPause ?? pauseOf(state, ranks);
   let pauseTold: Problem | undefined;
+  let tellings = 0;
   const tellInference = async (): Promise<void> => {
     const pause = pausedFor();
     pauseTold = pause;
     const { parent } = workflowInfo();
     if (parent === undefined) return;
-    const numbers = { ...numbersOf(ranks, told), ...(pause && { problem: pause }) };
+    tellings += 1;
+    const numbers = {
+      ...numbersOf(ranks, told),
+      ...(pause && { problem: pause }),
+      order: tellings,
+    };
     const handle = getExternalWorkflowHandle(parent.workflowId, parent.runId);
     await handle.signal(runNumbersSignal, numbers);
   };
@@ -172,6 +178,9 @@ export async function runWorkflow(input: RunWorkflowInput): Promise<RunResult> {
     if (summary?.state === 'running') setRank(withPause(summary, paused));
   });
   setHandler(rankNumbersSignal, ({ rank, ...numbers }) => {
+    // What was sent together may arrive in any order.
+    const known = told.get(rank);
+    if (byClock === undefined && known && numbers.done.batches < known.done.batches) return;
     told.set(rank, { ...numbers, at: new Date(Date.now()).toISOString() });
     show();
     heard += 1;
