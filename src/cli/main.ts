@@ -48,6 +48,8 @@ async function buildProgram(name: string | undefined): Promise<Command> {
   const program = new Command('rankflow')
     .description('Durable offline LLM generation: Temporal workflows that run vLLM engines on Ray.')
     .version(version())
+    // Or a command would take the options of its own commands that have the same name.
+    .enablePositionalOptions()
     .exitOverride()
     .showHelpAfterError('(add --help for the options)');
   const one = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -103,6 +103,7 @@ test('keys are made, listed without their secrets, and revoked', async () => {
     namespace: key?.id,
     createdAt: expect.any(String),
   });
+  expect(existsSync(path.join(store, 'api/keys', `${key?.id}.json`))).toBe(true);
   const revoked = await rankflow('keys', 'revoke', key?.id ?? '', '--store', store);
   expect([revoked.exitCode, revoked.stdout]).toEqual([0, key?.id]);
   expect((await rankflow('keys', 'list', '--store', store)).stdout).toMatch(/nightly.*revoked/u);
