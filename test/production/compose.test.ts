@@ -22,12 +22,14 @@ import { findTemporal } from '../../src/setup/temporal.js';
 import { parseLines, readLines } from '../e2e/rankflow.js';
 import { documentedCommands } from '../support/compose.js';
 import { whyNoNamespaces } from '../support/namespace-host.js';
+import { attached } from './attach.js';
 import { Containers } from './compose/containers.js';
 import { postgresImage, rankflowImage, temporalImage } from './compose/images.js';
 import { loadProject } from './compose/project.js';
+import { SIMULATED } from './engines.js';
 import { VERSION, build, built, missing, postgresFolder } from './server.js';
 
-const TIMEOUT_MS = 900_000;
+const TIMEOUT_MS = 1_800_000;
 const MODEL = 'SmolLM2-135M-Instruct';
 const lacks = [...(await missing()), ...(whyNoNamespaces() === undefined ? [] : ['namespaces'])];
 const { failed: noNetcat } = await execa('which', ['nc'], { reject: false });
@@ -54,7 +56,8 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
     const line = documentedCommands().find((one) => one.includes(part)) ?? '';
     const found = /^docker compose exec (?<service>\S+) (?<command>.*)$/u.exec(line)?.groups;
     const words = (found?.['command'] ?? '').replaceAll('models/NAME', `models/${MODEL}`);
-    return { service: found?.['service'] ?? '', words: words.split(/\s+/u) };
+    const engines = part.endsWith(' run') ? SIMULATED : [];
+    return { service: found?.['service'] ?? '', words: [...words.split(/\s+/u), ...engines] };
   };
 
   beforeAll(async () => {
@@ -71,6 +74,8 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
       recursive: true,
     });
     await execa('sh', ['deploy/init.sh', 'cpu', `/data/models/${MODEL}`], { cwd: folder });
+    const settings = path.join(folder, '.env');
+    writeFileSync(settings, [readFileSync(settings, 'utf8').trim(), ...SIMULATED, ''].join(' '));
     const project = await loadProject(path.join(folder, 'docker-compose.yml'), 'cpu');
     const temporals = await temporalImage(folder, built, VERSION, temporal.command);
     containers = Containers.create(project, folder, {
@@ -96,7 +101,7 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
     expect(all().names).toHaveLength(10);
     for (const name of ['temporal-schema', 'temporal-namespace']) {
       all().start(name);
-      expect(await all().ended(name, 120_000), all().log(name)).toBe(0);
+      expect(await all().ended(name, 300_000), all().log(name)).toBe(0);
     }
     for (const name of all().names) await all().healthy(name);
     const user = await all().exec('control-worker', ['id', '-u']);
@@ -106,7 +111,8 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
   it('answers every request of the documented run once, in input order', async () => {
     copyFileSync(path.join(paths.packageRoot, 'examples/requests.jsonl'), data('requests.jsonl'));
     const { service, words } = documented('main.js run');
-    const { exitCode, stderr } = await all().exec(service, words);
+    const run = () => all().exec(service, words);
+    const { exitCode, stderr } = await attached(await run(), run);
     expect(exitCode, `${stderr}\n${all().log('python-worker')}`).toBe(0);
     expect(idsOf(data('answers.jsonl'))).toEqual(idsOf(data('requests.jsonl')));
   });
@@ -136,7 +142,8 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
       ({ targets }) => targets,
     );
     expect(engines).toHaveLength(2);
-    for (const engine of engines) expect(await get(`http://${engine}/metrics`)).toMatch(/^vllm:/mu);
+    const own = SIMULATED.length > 0 ? /^temporal_/mu : /^vllm:/mu;
+    for (const engine of engines) expect(await get(`http://${engine}/metrics`)).toMatch(own);
   });
 
   it('serves a batch to a client of OpenAI', async () => {
@@ -176,14 +183,9 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
     const changed = words.map((word) =>
       word.replace('/data/requests', '/data/twice').replace('/data/answers', '/data/twice.out'),
     );
-    const running = all().exec(service, [
-      ...changed,
-      '--json',
-      '--max-tokens',
-      '32',
-      '--batch-rows',
-      '10',
-    ]);
+    const start = () =>
+      all().exec(service, [...changed, '--json', '--max-tokens', '32', '--batch-rows', '10']);
+    const running = start();
     let doneWhenKilled: number | undefined;
     for await (const line of running) {
       const event = JSON.parse(line) as { event: string } & RunSnapshot;
@@ -195,19 +197,20 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
       await sleep(AWAY_MS);
       all().start('postgresql');
     }
-    const { exitCode, stderr } = await running;
+    const { exitCode, stderr } = await attached(await running, start);
     expect(exitCode, `${stderr}\n${all().log('temporal')}`).toBe(0);
     expect(doneWhenKilled).toBeLessThan(idsOf(data('twice.jsonl')).length);
     expect(idsOf(data('twice.out.jsonl'))).toEqual(idsOf(data('twice.jsonl')));
     for (const name of all().names) if (!name.endsWith('-schema')) await all().healthy(name);
   });
 
-  it("ends the Python worker's container with its Ray node, and starts it again", async () => {
+  it("ends the Python worker's container with its Ray node, and it starts again", async () => {
     const name = 'python-worker';
     const { stdout } = await all().exec(name, ['pgrep', '-x', 'raylet']);
+    const ended = all().ended(name, 300_000);
     await all().exec(name, ['kill', '-KILL', stdout.trim()]);
-    expect(await all().ended(name, 90_000), all().log(name)).toBe(1);
-    all().start(name);
+    expect(await ended, all().log(name)).toBe(1);
+    await all().startedAgain(name);
     await all().healthy(name);
   });
 });

@@ -7,9 +7,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import { paths } from '../../src/setup/paths.js';
 import { DataFolder, readLines } from '../e2e/rankflow.js';
+import { attached } from './attach.js';
+import { SIMULATED } from './engines.js';
 import { ProductionServer, missing } from './server.js';
 
-const TIMEOUT_MS = 1_500_000;
+const TIMEOUT_MS = 2_400_000;
 const FLEET = 'production';
 const REQUESTS = path.join(paths.packageRoot, 'examples/requests.jsonl');
 const lacks = await missing();
@@ -40,7 +42,7 @@ describe.skipIf(lacks.length > 0)('on a server as in production', { timeout: TIM
       [
         ...['run', input, '--model', 'SmolLM2-135M-Instruct', '--dtype', 'bfloat16', '--keep'],
         ...['--max-model-len', '1024', '--engines', '2', '--nodes', '2', '--fleet', FLEET],
-        ...['--ranks', '4', '--batch-rows', '10', '--out', out, '--json', ...more],
+        ...['--ranks', '4', '--batch-rows', '10', '--out', out, '--json', ...more, ...SIMULATED],
       ],
       TIMEOUT_MS,
     );
@@ -49,7 +51,8 @@ describe.skipIf(lacks.length > 0)('on a server as in production', { timeout: TIM
 
   it('every request is answered once, in input order', async () => {
     const out = folder.file('out.jsonl');
-    const { exitCode, stderr } = await run(REQUESTS, out);
+    const start = () => run(REQUESTS, out);
+    const { exitCode, stderr } = await attached(await start(), start);
     expect(exitCode, `${stderr}\n${server?.log()}`).toBe(0);
     expect(idsOf(out)).toEqual(idsOf(REQUESTS));
   });
@@ -59,7 +62,8 @@ describe.skipIf(lacks.length > 0)('on a server as in production', { timeout: TIM
     const lines = readFileSync(REQUESTS, 'utf8');
     writeFileSync(input, lines + lines.replaceAll('"custom_id": "', '"custom_id": "again-'));
     const out = folder.file('twice.out.jsonl');
-    const running = run(input, out, '--max-tokens', '32');
+    const start = () => run(input, out, '--max-tokens', '32');
+    const running = start();
     let doneWhenKilled: number | undefined;
     for await (const line of running) {
       const event = JSON.parse(line) as { event: string } & RunSnapshot;
@@ -71,7 +75,7 @@ describe.skipIf(lacks.length > 0)('on a server as in production', { timeout: TIM
       await sleep(AWAY_MS);
       await server?.startDatabase();
     }
-    const { exitCode, stderr } = await running;
+    const { exitCode, stderr } = await attached(await running, start);
     expect(exitCode, `${stderr}\n${server?.log()}`).toBe(0);
     expect(doneWhenKilled).toBeLessThan(idsOf(input).length / 2);
     expect(idsOf(out)).toEqual(idsOf(input));

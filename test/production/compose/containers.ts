@@ -18,8 +18,11 @@ import { type Host, Network } from '../../../chaos/network/network.js';
 import type { Image } from './images.js';
 import type { Project, Service } from './project.js';
 
-const STARTS_MS = 180_000;
+/** A machine that is busy with something else takes minutes for a Ray node. */
+const STARTS_MS = 600_000;
 const ENDS_MS = 30_000;
+/** Between the end of a container and its next start. */
+const RESTART_MS = 1000;
 const SHM_BYTES = 64 * 2 ** 20;
 const script = fileURLToPath(new URL('container.sh', import.meta.url));
 
@@ -32,11 +35,15 @@ interface Container {
   readonly args: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
   process?: ChildProcess;
+  /** How often it was started again by itself. */
+  restarts: number;
+  /** Ended by whoever runs it, so it stays down. */
+  stopped: boolean;
 }
 
 /**
  * Services of a Compose project as processes of this machine, each in namespaces of its own, with the commands,
- * environments, files, users, addresses and health checks of the file. What images hold is given as `images`.
+ * environments, files, users, addresses, health checks and restarts of the file. What images hold is given as `images`.
  */
 export class Containers {
   readonly #containers = new Map<string, Container>();
@@ -113,7 +120,9 @@ export class Containers {
         ...image.environment,
         ...(Object.fromEntries(own) as Record<string, string>),
       };
-      this.#containers.set(name, { service, image, host, args, environment });
+      this.#containers.set(name, {
+        ...{ service, image, host, args, environment, restarts: 0, stopped: false },
+      });
       execFileSync('ip', ['-n', host.namespace, 'route', 'add', 'default', 'via', gateway]);
     }
   }
@@ -164,9 +173,15 @@ export class Containers {
     this.start(name);
   }
 
-  /** Starts one, or starts it again. */
+  /** Starts one, or starts it again; it then starts again by itself as the file says. */
   start(name: string): void {
-    const { host, args, environment, ...container } = this.#get(name);
+    const container = this.#get(name);
+    Object.assign(container, { restarts: 0, stopped: false });
+    this.#launch(name, container);
+  }
+
+  #launch(name: string, container: Container): void {
+    const { host, args, environment } = container;
     const log = openSync(this.#logOf(name), 'a');
     const child = spawn('ip', ['netns', 'exec', host.namespace, script, ...args], {
       detached: true,
@@ -174,7 +189,14 @@ export class Containers {
       env: environment,
     });
     closeSync(log);
-    this.#containers.set(name, { ...container, host, args, environment, process: child });
+    container.process = child;
+    child.once('exit', () => {
+      setTimeout(() => {
+        if (container.process !== child || isOver(container)) return;
+        container.restarts += 1;
+        this.#launch(name, container);
+      }, RESTART_MS);
+    });
   }
 
   /** Waits until the health check of the file says that it is well; at once when it has none. */
@@ -187,32 +209,42 @@ export class Containers {
     for (;;) {
       const { failed, stderr } = await this.exec(name, command, 20_000);
       if (!failed) return;
-      const { exitCode } = this.#get(name).process ?? {};
-      if (Date.now() > deadline || (exitCode !== undefined && exitCode !== null)) {
+      if (Date.now() > deadline || isOver(this.#get(name))) {
         throw new Error(`${name} is not healthy: ${stderr}\n${this.log(name)}`);
       }
-      await sleep(1000);
+      await sleep(2000);
     }
   }
 
   async #completed(name: string): Promise<void> {
     const code = await this.ended(name, STARTS_MS);
-    if (code !== 0) throw new Error(`${name} ended with ${code}:\n${this.log(name)}`);
+    if (code === 0) return;
+    await this.startedAgain(name);
+    await this.#completed(name);
   }
 
-  /** Waits until it has ended, and returns its exit code. */
+  /** Waits until one that has ended is started again by itself. */
+  async startedAgain(name: string): Promise<void> {
+    const container = this.#get(name);
+    while (hasEnded(container.process)) {
+      if (isOver(container)) throw new Error(`${name} has ended:\n${this.log(name)}`);
+      await sleep(200);
+    }
+  }
+
+  /** Waits until it has ended, and returns its exit code; of one that starts again, until this start of it has. */
   async ended(name: string, withinMs: number): Promise<number | null> {
+    const child = this.#get(name).process;
     const deadline = Date.now() + withinMs;
     for (;;) {
-      const { exitCode = null, signalCode = null } = this.#get(name).process ?? {};
-      if (exitCode !== null || signalCode !== null) return exitCode;
+      if (hasEnded(child)) return child?.exitCode ?? null;
       if (Date.now() > deadline) throw new Error(`${name} has not ended:\n${this.log(name)}`);
       await sleep(200);
     }
   }
 
   /** A command in a container that runs, as `docker compose exec`: as its user, in its folder. Never throws. */
-  exec(name: string, command: readonly string[], timeout = 600_000) {
+  exec(name: string, command: readonly string[], timeout = 1_500_000) {
     const { environment, image } = this.#get(name);
     const [uid, gid] = image.user;
     return execa(
@@ -222,7 +254,7 @@ export class Containers {
         ...['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups', '--'],
         ...['sh', '-c', `cd '${image.folder}' && exec "$@"`, 'sh', ...command],
       ],
-      { reject: false, timeout, env: environment, extendEnv: false },
+      { reject: false, timeout, cwd: '/', env: environment, extendEnv: false },
     );
   }
 
@@ -237,12 +269,13 @@ export class Containers {
     }
   }
 
-  /** Ends one with everything in it, without a word. */
+  /** Ends one with everything in it, without a word; it stays down. */
   kill(name: string): void {
-    this.#signal(name, 'SIGKILL');
+    this.#stop(name, 'SIGKILL');
   }
 
-  #signal(name: string, signal: NodeJS.Signals): void {
+  #stop(name: string, signal: NodeJS.Signals): void {
+    this.#get(name).stopped = true;
     const pid = this.#firstProcess(name);
     if (pid > 1) process.kill(pid, signal);
   }
@@ -250,7 +283,7 @@ export class Containers {
   /** Ends all as `docker compose down`: with time for those that want it. */
   async down(): Promise<void> {
     try {
-      for (const name of this.names) this.#signal(name, 'SIGTERM');
+      for (const name of this.names) this.#stop(name, 'SIGTERM');
       const ends = this.names.map(async (name) =>
         this.ended(name, ENDS_MS).catch(() => this.kill(name)),
       );
@@ -276,4 +309,18 @@ export class Containers {
     if (found === undefined) throw new Error(`there is no container ${name}`);
     return found;
   }
+}
+
+function hasEnded(process: ChildProcess | undefined): boolean {
+  const { exitCode = null, signalCode = null } = process ?? {};
+  return exitCode !== null || signalCode !== null;
+}
+
+/** Whether it has ended for good: whatever the file says of restarts, or whoever runs it. */
+function isOver({ process, service, restarts, stopped }: Container): boolean {
+  if (!hasEnded(process)) return false;
+  const [policy, most = Number.POSITIVE_INFINITY] = service.restart.split(':');
+  const again =
+    policy === 'on-failure' ? process?.exitCode !== 0 && restarts < Number(most) : policy !== 'no';
+  return stopped || !again;
 }

@@ -10,6 +10,7 @@ const Mounted = z.object({ source: z.string(), target: z.string() });
 const Service = z.object({
   image: z.string(),
   user: z.string().optional(),
+  restart: z.string().default('no'),
   entrypoint: z.array(z.string()).nullish(),
   command: z.array(z.string()).nullish(),
   environment: z.record(z.string(), z.string().nullable()).default({}),
