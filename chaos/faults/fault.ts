@@ -17,8 +17,8 @@ export interface Target {
 export interface Strike {
   /** For the report, e.g. `engine 1 (pid 4711)`. Never a prompt. */
   readonly what: string;
-  /** Engines whose unfinished rows it costs. */
-  readonly engines?: readonly Engine[];
+  /** Engines whose unfinished rows it costs, of whichever run they are. */
+  readonly engines?: readonly Pick<Engine, 'pid'>[];
   /** Engines that have to be replaced before all is well again, though they may seem alive. */
   readonly replaced?: readonly Engine[];
   strike(): void | Promise<void>;

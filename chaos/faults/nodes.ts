@@ -1,10 +1,10 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
-import { type Engine, enginesOf, openAttempts } from '../lab/engines.js';
+import { enginesOf, openAttempts } from '../lab/engines.js';
 import { hasVariable, processTable, signal } from '../lab/processes.js';
 import type { Trial } from '../lab/trial.js';
 import { CLUSTER, NODE } from './bounds.js';
-import { type Fault, type Target, need } from './fault.js';
+import { type Fault, type Strike, type Target, need } from './fault.js';
 
 const MARKER = 'RANKFLOW_NODE';
 /** How long nobody brings capacity back after all nodes are lost. */
@@ -46,10 +46,9 @@ async function aWorker({ trial, random }: Target): Promise<string> {
   return need(choice.length === 0 ? undefined : random.pick(choice), 'a worker node');
 }
 
-async function enginesOn(trial: Trial, pids: readonly number[]): Promise<Engine[]> {
-  const engines = enginesOf(await trial.stack.fleetStatus(trial.fleet));
-  return engines.filter(({ pid }) => pids.includes(pid));
-}
+/** A node takes the engines of every fleet with it; its other processes have no attempt open. */
+const enginesAmong = (pids: readonly number[]): NonNullable<Strike['engines']> =>
+  pids.map((pid) => ({ pid }));
 
 const kill = (pids: readonly number[]): void => {
   for (const pid of pids) signal(pid, 'SIGKILL');
@@ -67,7 +66,7 @@ export const killNode: Fault = {
     const pids = processesOfNode(target.trial, node);
     return {
       what: `${node} (${pids.length} processes)`,
-      engines: await enginesOn(target.trial, pids),
+      engines: enginesAmong(pids),
       strike: () => kill(pids),
     };
   },
@@ -91,7 +90,7 @@ export const killRaylet: Fault = {
     );
     return {
       what: `raylet of ${node} (pid ${raylet.pid})`,
-      engines: await enginesOn(target.trial, pids),
+      engines: enginesAmong(pids),
       strike: () => void signal(raylet.pid, 'SIGKILL'),
     };
   },
@@ -107,10 +106,11 @@ export const killHead: Fault = {
   aim: async ({ trial }) => {
     need(trial.stack.nodeLeader(trial.cluster, 'head'), 'the head');
     const pids = processesOfNode(trial, 'head');
+    const nodes = trial.stack.nodes(trial.cluster);
     return {
       what: `head (${pids.length} processes)`,
       // Raylets that lose their head end, and their engines with them.
-      engines: enginesOf(await trial.stack.fleetStatus(trial.fleet)),
+      engines: enginesAmong(nodes.flatMap((node) => processesOfNode(trial, node))),
       strike: () => kill(pids),
     };
   },
@@ -129,7 +129,7 @@ export const killAllNodes: Fault = {
     const control = need(trial.stack.process('control-worker'), 'the control worker');
     return {
       what: workers.join(', '),
-      engines: enginesOf(await trial.stack.fleetStatus(trial.fleet)),
+      engines: enginesAmong(pids),
       // Nodes are started by the control worker: while it is held, nobody brings them back.
       strike: () => {
         signal(control, 'SIGSTOP');
@@ -155,7 +155,7 @@ export const drainNode: Fault = {
     const leader = need(trial.stack.nodeLeader(trial.cluster, node), 'the leader of the node');
     return {
       what: `${node} (pid ${leader})`,
-      engines: await enginesOn(trial, processesOfNode(trial, node)),
+      engines: enginesAmong(processesOfNode(trial, node)),
       strike: () => void signal(leader, 'SIGTERM'),
     };
   },
@@ -178,7 +178,7 @@ const preempt = (seconds: number): Fault => ({
     const pids = processesOfNode(trial, node);
     return {
       what: `${node}, ${seconds} s ahead`,
-      engines: await enginesOn(trial, pids),
+      engines: enginesAmong(pids),
       strike: () => {
         const file = trial.stack.home.file('clusters', trial.cluster, `${node}.preempted`);
         writeFileSync(file, JSON.stringify({ deadline: seconds }));

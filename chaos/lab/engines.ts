@@ -34,9 +34,9 @@ export const coreOf = (engine: Engine): ProcessInfo | undefined =>
   groupOf(engine).find(({ command }) => /EngineCore/u.test(command));
 
 /** Attempts that an engine writes now, as `<batch>/<token>`: seen by the files that it has open. */
-export function openAttempts(engine: Engine, view: RunView): string[] {
+export function openAttempts({ pid }: Pick<Engine, 'pid'>, view: RunView): string[] {
   const marker = `/runs/${view.runId}/attempts/`;
-  return openFiles(engine.pid)
+  return openFiles(pid)
     .filter((file) => file.includes(marker) && file.endsWith('.jsonl'))
     .map((file) => path.join(path.basename(path.dirname(file)), path.basename(file, '.jsonl')));
 }
