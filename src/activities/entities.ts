@@ -158,13 +158,20 @@ async function waitFor<R>(call: (client: Client, updateId: string) => Promise<R>
   }
 }
 
-/** What the entity said, without the wrapper, so that its type decides whether to try again. */
-function refusal(error: WorkflowUpdateFailedError): Error {
+/** Temporal's type for an update whose workflow has ended or was reset meanwhile. */
+const LEFT_UNANSWERED = 'AcceptedUpdateCompletedWorkflow';
+
+/**
+ * What the entity said, without the wrapper, so that its type decides whether to try again. One that said nothing is
+ * asked again: it was ended by hand or reset, and there is another one now, or will be.
+ */
+export function refusal(error: WorkflowUpdateFailedError): Error {
   const { cause } = error;
   if (!(cause instanceof ApplicationFailure)) return error;
+  const unanswered = cause.type === LEFT_UNANSWERED;
   return ApplicationFailure.create({
     message: cause.message,
-    nonRetryable: cause.nonRetryable ?? false,
+    nonRetryable: !unanswered && (cause.nonRetryable ?? false),
     ...(typeof cause.type === 'string' && { type: cause.type }),
   });
 }

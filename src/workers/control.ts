@@ -17,6 +17,7 @@ import { installRuntimeWithMetrics } from '../metrics/runtime.js';
 import { BEGUN_AGAIN } from './begun-again.js';
 import { ownBuild, type Build } from './build.js';
 import { becomeCurrent, isVersioned, versioning } from './deployment.js';
+import { mendMisfits } from './misfits.js';
 import { workflowCode } from './workflow-code.js';
 
 /** Of Temporal's own defaults. */
@@ -92,6 +93,9 @@ async function main(): Promise<void> {
     const running = worker.run();
     const ended = new AbortController();
     if (build !== undefined) void takeOver(client, build, logger, ended.signal);
+    const plain = dataConverter.failureConverterPath === undefined;
+    const code = { ...workflowCode(build !== undefined, plain), dataConverter };
+    void mendMisfits({ client, code, build, logger }, ended.signal);
     try {
       await running;
     } finally {

@@ -24,6 +24,7 @@ declare module 'vitest' {
 export const NAMESPACES = [
   'rank',
   'begun-again',
+  'misfits',
   'run',
   'fleet',
   'cluster',
