@@ -144,6 +144,7 @@ export const killAllNodes: Fault = {
 /** As a cloud or Kubernetes ends a node without asking Rankflow: Ray drains it for half a minute, then it aborts. */
 export const drainNode: Fault = {
   name: 'drain-node',
+  lasts: true,
   title: 'SIGTERM of a worker node',
   phases: ['generate', 'deploy'],
   backends: ['simulated', 'vllm'],

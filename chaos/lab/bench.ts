@@ -13,10 +13,13 @@ import { type Backend, makeWorkload } from '../workload.js';
 import { Canaries } from './canaries.js';
 import { Health } from './health.js';
 import { Home } from './home.js';
-import { Lab } from './lab.js';
+import { Lab, type Struck } from './lab.js';
 import { processesOf, signal } from './processes.js';
 import { Stack } from './stack.js';
 import { Trial } from './trial.js';
+
+/** So long after it ended a fault may still cost rows: Ray drains a node for half a minute. */
+const AFTER_MS = 60_000;
 
 export interface BenchOptions {
   readonly backend: Backend;
@@ -182,9 +185,7 @@ export class Bench {
     const { violations: rows, counts } = await checkRows(trial);
     const beyond = this.#beyond(trial, counts.tokens);
     // What a fault costs that lasts was not all in work when it struck.
-    const momentary = this.lab.struck
-      .filter((one) => one.trial === trial)
-      .every(({ fault, strike }) => fault.lasts !== true && strike.heal === undefined);
+    const momentary = !this.lab.struck.some((one) => lasts(one) && reaches(one, trial));
     const known = momentary && !trial.cancelled ? beyond : undefined;
     const { violations: tokens, redone } = checkTokens(trial, known);
     violations.push(...trial.violations(), ...rows, ...tokens);
@@ -291,4 +292,17 @@ export class Bench {
   onClose(closer: () => void | Promise<void>): void {
     this.#closers.push(closer);
   }
+}
+
+const lasts = ({ fault, strike }: Struck): boolean =>
+  fault.lasts === true || strike.heal !== undefined;
+
+/** Whether a fault may have hit engines of a run while it went on, though it may be aimed at another run. */
+function reaches({ fault, trial: aimedAt, endedAt }: Struck, trial: Trial): boolean {
+  if (aimedAt === trial) return true;
+  const shared =
+    fault.scope === 'stack' ||
+    fault.scope === 'cluster' ||
+    (fault.scope === 'fleet' && aimedAt.fleet === trial.fleet);
+  return shared && endedAt + AFTER_MS > trial.startedAt;
 }
