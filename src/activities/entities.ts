@@ -9,6 +9,7 @@ import { ApplicationFailure } from '@temporalio/common';
 
 import { startAttributes } from '../client/attributes.js';
 import { clusterStartDetails } from '../client/clusters.js';
+import { queryWorkflow } from '../client/entities.js';
 import type { ReleaseInput } from '../contracts/activities.js';
 import {
   CONTROL_QUEUE,
@@ -80,17 +81,11 @@ export async function ensureFleet(request: EnsureFleetRequest): Promise<EnsuredF
   });
 }
 
-/** Longer than a worker that works needs for an answer, and no reason to wait for one that is away. */
-const QUERY_MS = 5_000;
-
 /** What the workflow of a cluster says; undefined when there is none or it does not answer. */
 export async function clusterStatus(name: string): Promise<ClusterStatus | undefined> {
   const { client } = Context.current();
   try {
-    const handle = client.workflow.getHandle(clusterWorkflowId(name));
-    return await client.withDeadline(Date.now() + QUERY_MS, async () =>
-      handle.query<ClusterStatus>(QUERY.status),
-    );
+    return await queryWorkflow<ClusterStatus>(client, clusterWorkflowId(name), QUERY.status, 1);
   } catch {
     return undefined;
   }

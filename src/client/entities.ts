@@ -2,24 +2,37 @@ import {
   type Client,
   type WorkflowExecutionDescription,
   WorkflowNotFoundError,
+  isGrpcDeadlineError,
 } from '@temporalio/client';
 
 import { QUERY } from '../contracts/names.js';
+import { QUERY_MS } from '../temporal/sticky.js';
 import { refuseUnreadable } from './encryption.js';
+
+/** With so many tries a query is answered though a worker was killed: then another one is asked at last. */
+const TRIES = 5;
 
 /**
  * Asks a workflow. Undefined when there is no such workflow; a workflow that was closed answers what it knew last.
  *
+ * @param tries of 4 s each
  * @throws ClientError `KeyMismatch` when its worker cannot read it
+ * @throws ServiceError when nobody answers
  */
 export async function queryWorkflow<T>(
   client: Client,
   workflowId: string,
   query: string = QUERY.status,
+  tries = TRIES,
 ): Promise<T | undefined> {
+  const handle = client.workflow.getHandle(workflowId);
+  const ask = async () => handle.query<T>(query);
   try {
-    return (await client.workflow.getHandle(workflowId).query(query)) as T;
+    return await client.withDeadline(Date.now() + QUERY_MS, ask);
   } catch (error) {
+    if (isGrpcDeadlineError(error) && tries > 1) {
+      return queryWorkflow(client, workflowId, query, tries - 1);
+    }
     if (error instanceof WorkflowNotFoundError) return undefined;
     await refuseUnreadable(client, workflowId);
     throw error;

@@ -1,7 +1,7 @@
 import type { Client } from '@temporalio/client';
 import proto from '@temporalio/proto';
 
-import { fleetWorkflowId, UPDATE, WORKFLOW } from '../contracts/names.js';
+import { fleetWorkflowId, QUERY, UPDATE, WORKFLOW } from '../contracts/names.js';
 import type {
   DrainRequest,
   FleetStatus,
@@ -14,8 +14,12 @@ import { ClientError } from './errors.js';
 import { isRunning, queryWorkflow, runningNames } from './entities.js';
 
 /** What a fleet and its engines are like; undefined when there was none of this name. */
-export const fleetStatus = (client: Client, name: string): Promise<FleetStatus | undefined> =>
-  queryWorkflow<FleetStatus>(client, fleetWorkflowId(name));
+export const fleetStatus = (
+  client: Client,
+  name: string,
+  tries?: number,
+): Promise<FleetStatus | undefined> =>
+  queryWorkflow<FleetStatus>(client, fleetWorkflowId(name), QUERY.status, tries);
 
 /** Names of the fleets that are up or coming up. */
 export const listFleets = (client: Client): Promise<string[]> =>

@@ -38,7 +38,7 @@ const RANKS_AT_ONCE = 16;
 /** Milliseconds between two looks; more ranks are looked at less often. */
 const INTERVAL_MS = 1_000;
 const INTERVAL_PER_RANK_MS = 20;
-/** A query of a workflow whose worker is away does not return by itself. */
+/** For what is no query. */
 const LOOK_TIMEOUT_MS = 15_000;
 /** How long Temporal or its workers may be away before watching gives up: a restart takes seconds. */
 const PATIENCE_MS = 120_000;

@@ -37,7 +37,7 @@ export class FleetWatch {
       const samples = await Promise.all(
         names.map(async (name) => {
           // One that ended meanwhile, or whose workflow does not answer, hides no other.
-          const status = await fleetStatus(client, name).catch(() => undefined);
+          const status = await fleetStatus(client, name, 1).catch(() => undefined);
           if (status === undefined) return [];
           return [{ status, waiting: await waitingBatches(client, status.queue) }];
         }),

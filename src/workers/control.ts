@@ -11,6 +11,7 @@ import { workerLogger } from '../logs/worker-logger.js';
 import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
 import { serveControlMetrics } from '../metrics/index.js';
 import { connectionError } from '../temporal/problem.js';
+import { STICKY_MS } from '../temporal/sticky.js';
 import { temporalSettings, type TemporalSettings } from '../temporal/settings.js';
 import { tracing, type Tracing } from '../tracing/index.js';
 import { installRuntimeWithMetrics } from '../metrics/runtime.js';
@@ -63,6 +64,7 @@ export async function createControlWorker(
       },
     }),
     shutdownGraceTime: GRACE,
+    stickyQueueScheduleToStartTimeout: STICKY_MS,
     workflowFailureErrorTypes: BEGUN_AGAIN,
     dataConverter,
     identity: workerIdentity(on),
