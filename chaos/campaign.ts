@@ -12,6 +12,7 @@ import { Random } from './random.js';
 import { mergeReports } from './report/merge.js';
 import type { Report } from './report/record.js';
 import { S3Server } from './s3/server.js';
+import { type Complaints, controlsStage } from './stages/controls.js';
 import { Goal } from './stages/goal.js';
 import { HOSTS, SharedServer, networkStage, serverOf } from './stages/network.js';
 import { simulatedStage } from './stages/simulated.js';
@@ -47,14 +48,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
 const isPartition = ({ selection }: CampaignOptions): boolean =>
   selection.only?.startsWith('partition') ?? false;
 
-/** Something beside the campaign: it begins before the first fault and returns what goes on during all of them. */
-export type Beside = (bench: Bench, random: Random) => Promise<() => Promise<void>>;
-
-/** @param beside what else is done on the same stack and cluster */
-export async function simulatedCampaign(
-  options: CampaignOptions,
-  beside?: Beside,
-): Promise<Report> {
+export async function simulatedCampaign(options: CampaignOptions): Promise<Report> {
   const { log, selection, short } = options;
   const random = new Random(options.seed).fork('simulated');
   const s3 = await S3Server.start(paths.python, random.fork('s3'));
@@ -69,13 +63,28 @@ export async function simulatedCampaign(
     return await onBench(benchOptions, options, async (bench, goal) => {
       bench.onClose(async () => s3.close());
       await bench.stack.up();
-      await simulatedStage({ bench, random, goal, selection, log, short }, async () =>
-        beside?.(bench, random.fork('beside')),
-      );
+      await simulatedStage({ bench, random, goal, selection, log, short });
     });
   } finally {
     await s3.close();
   }
+}
+
+/** The same faults and the same checker, with what guards rows switched off: it has to complain. */
+export async function negativeControls({
+  seed,
+  minutes,
+  log,
+}: Pick<CampaignOptions, 'seed' | 'minutes' | 'log'>): Promise<Complaints> {
+  let complaints: Complaints | undefined;
+  const goal = { seed, faults: 0, minutes };
+  const { violations } = await onBench({ backend: 'simulated', log }, goal, async (bench) => {
+    await bench.stack.up();
+    complaints = await controlsStage(bench, new Random(seed).fork('controls'));
+  });
+  if (complaints === undefined)
+    throw new Error(violations.map(({ message }) => message).join('\n'));
+  return complaints;
 }
 
 export async function vllmCampaign(options: CampaignOptions): Promise<Report> {
@@ -125,7 +134,7 @@ export async function partitionCampaign(options: CampaignOptions): Promise<Repor
 /** Runs one stage on a stack of its own, and takes everything down whatever happens. */
 async function onBench(
   benchOptions: BenchOptions,
-  { seed, faults, minutes }: CampaignOptions,
+  { seed, faults, minutes }: Pick<CampaignOptions, 'seed' | 'faults' | 'minutes'>,
   stage: (bench: Bench, goal: Goal) => Promise<void>,
 ): Promise<Report> {
   const startedAt = new Date();

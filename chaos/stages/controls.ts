@@ -15,8 +15,7 @@ const MOST_ZOMBIES = 3;
 /** So long after it woke up a zombie has made its commit, if it makes one. */
 const WAKES_MS = 3000;
 
-/** Of their own: a zombie must live to wake up, whatever nodes the campaign kills. */
-const CLUSTER = 'controls';
+const CLUSTER = 'local';
 const NODES = 1;
 
 async function hasReplacedCommit({ view }: Trial): Promise<boolean> {
@@ -27,8 +26,25 @@ async function hasReplacedCommit({ view }: Trial): Promise<boolean> {
   return false;
 }
 
+/** What the checker says of a run without a guard, which was hit where the guard matters. */
+export interface Complaints {
+  readonly fence: readonly Violation[];
+  readonly salvage: readonly Violation[];
+}
+
+export async function controlsStage(bench: Bench, random: Random): Promise<Complaints> {
+  await bench.clusterUp(CLUSTER, NODES);
+  const unguarded = new Unguarded(bench, random);
+  const runs = { fence: await unguarded.start('fence'), salvage: await unguarded.start('salvage') };
+  const [fence, salvage] = await Promise.all([
+    unguarded.zombieCommits(runs.fence),
+    unguarded.engineIsKilled(runs.salvage),
+  ]);
+  return { fence, salvage };
+}
+
 /** Runs without a guard, on fleets whose engines were started without it. The stack is restarted around each. */
-export class Unguarded {
+class Unguarded {
   constructor(
     private readonly bench: Bench,
     private readonly random: Random,
@@ -40,7 +56,6 @@ export class Unguarded {
    */
   async start(guard: 'fence' | 'salvage'): Promise<Trial> {
     const { stack } = this.bench;
-    if (!this.bench.clusters.has(CLUSTER)) await this.bench.clusterUp(CLUSTER, NODES);
     await stack.down(true);
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {

@@ -55,18 +55,11 @@ const ALONE: readonly Fault[] = [zombie, hang, preempt120, preempt30, cancel];
  * Simulated engines, for volume. Three lanes go on side by side on one cluster: a long run on a warm fleet that is
  * hit again and again; short runs with fleets of their own that are hit in the phases around generation; and runs
  * on the warm fleet for what takes minutes (zombies, hangs) or needs a store of its own.
- *
- * @param beside begins something else on the cluster before the lanes, and returns what goes on beside them
  */
-export async function simulatedStage(
-  options: StageOptions,
-  beside: () => Promise<(() => Promise<void>) | undefined>,
-): Promise<void> {
+export async function simulatedStage(options: StageOptions): Promise<void> {
   const { bench, random } = options;
   await bench.clusterUp(CLUSTER, NODES);
-  const fourth = await beside();
   await Promise.all([
-    fourth?.(),
     mainLane({ ...options, random: random.fork('main') }),
     phasesLane({ ...options, random: random.fork('phases') }),
     slowLane({ ...options, random: random.fork('slow') }),
