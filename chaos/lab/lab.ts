@@ -4,6 +4,7 @@ import { type Fault, NotPossible, type Strike } from '../faults/fault.js';
 import { type Phase, reach } from '../phases.js';
 import type { Random } from '../random.js';
 import type { FaultRecord, Skipped } from '../report/record.js';
+import { FolderReader } from '../store/reader.js';
 import type { Snapshot } from '../store/view.js';
 import type { Backend } from '../workload.js';
 import { openAttempts } from './engines.js';
@@ -131,8 +132,11 @@ export class Lab {
     snapshot.lost = snapshot.decoding.filter((row) =>
       ranges.some(({ firstRow, rows }) => row >= firstRow && row < firstRow + rows),
     );
-    if (scope === 'stack' || (strike.engines !== undefined && batches.size === 0))
-      snapshot.atRisk = [];
+    // In a bucket nothing is open: whatever is in work there may be what was hit.
+    const seen = trial.view.reader instanceof FolderReader;
+    const spared =
+      strike.engines !== undefined && (seen ? batches.size === 0 : strike.engines.length === 0);
+    if (scope === 'stack' || spared) snapshot.atRisk = [];
   }
 }
 
