@@ -47,6 +47,7 @@ const ON_VLLM = ['test/e2e/run.test.ts', 'test/docs/guide.test.ts', 'test/bench'
 const CAMPAIGN = {
   /** Waits for something to recover most of the time, within limits that a busy machine exceeds. */
   partitions: 'test/chaos/partitions.test.ts',
+  controls: 'test/chaos/controls.test.ts',
   vllm: 'test/chaos/vllm.test.ts',
 };
 /** What is not for every change: `npm run test:campaign`, `test:examples`, `test:production` and `test:upgrade`. */
@@ -74,6 +75,7 @@ const ROWS = [
     [
       { runner: pytest, args: ['-m', 'not vllm'], options: ASIDE },
       { runner: pytest, args: ['-m', 'vllm'], options: ASIDE },
+      { runner: vitest, args: [CAMPAIGN.controls] },
     ],
   ],
   [[{ runner: vitest, args: [CAMPAIGN.vllm] }]],
