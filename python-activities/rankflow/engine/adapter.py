@@ -15,7 +15,7 @@ import signal
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import vllm
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -57,7 +57,13 @@ _PARSERS: dict[str, TypeAdapter[Any]] = {
 _Handler = Callable[[Any], Awaitable[Any]]
 
 
-class _Pulse:
+class Core(Protocol):
+    """What vLLM's front end pulls the outputs of each step from."""
+
+    get_output_async: Callable[[], Awaitable[Any]]
+
+
+class Pulse:
     """Counts engine steps in which requests ran, the only sight of decoding in FINAL_ONLY mode."""
 
     def __init__(self) -> None:
@@ -87,13 +93,25 @@ class _Pulse:
 
         return PulseLogger(vllm_config, engine_index)
 
+    def watch(self, core: Core) -> None:
+        """Count what EngineCore sends instead: steps that only read a long prompt send nothing."""
+        pull = core.get_output_async
+
+        async def get_output_async() -> Any:
+            outputs = await pull()
+            if outputs.outputs:
+                self.steps += 1
+            return outputs
+
+        core.get_output_async = get_output_async
+
 
 class VllmBackend:
     """Implements :class:`rankflow.engine.backend.Backend`."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._pulse = _Pulse()
+        self._pulse = Pulse()
         self._llm: AsyncLLM | None = None
         self._handlers: dict[str, _Handler | None] = {}
 
@@ -111,17 +129,20 @@ class VllmBackend:
         """Start EngineCore and the serving classes on the running loop; takes a minute or more."""
         arguments = engine_arguments(self._spec)
         engine = arguments.engine
-        engine.disable_log_stats = True  # the pulse is the only statistics logger
+        with_statistics = not engine.disable_log_stats
+        engine.disable_log_stats = True  # the pulse is the only logger that is added
         with sharing.turn_on_device(self._spec):
             sharing.limit_memory(self._spec, engine)
             config = engine.create_engine_config(OFFLINE)
             llm = AsyncLLM.from_vllm_config(
                 config,
                 usage_context=OFFLINE,
-                stat_loggers=[self._pulse.logger],
+                stat_loggers=[self._pulse.logger] if with_statistics else None,
                 disable_log_stats=True,
                 enable_log_requests=False,
             )
+        if not with_statistics:
+            self._pulse.watch(cast(Core, llm.engine_core))
         self._llm = llm
         if not render_on_loop(llm.renderer):
             log.info("prompts are rendered in a thread")

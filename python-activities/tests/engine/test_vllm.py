@@ -92,6 +92,22 @@ async def test_prompts_are_rendered_without_a_thread(host: EngineHost) -> None:
     assert not getattr(executor, "_inner", executor)._threads
 
 
+async def test_steps_can_be_counted_without_statistics(host: EngineHost) -> None:
+    from rankflow.engine.adapter import Pulse
+
+    backend: Any = vars(host)["_backend"]
+    pulse = Pulse()
+    pulse.watch(backend._llm.engine_core)
+    # The pull that waits now is not counted.
+    await host.answer(CHAT, question("Say a word."), "pulled")
+    before = (pulse.steps, backend.progress)
+    answer = await host.answer(CHAT, question("Count.", ignore_eos=True), "counted")
+    await asyncio.sleep(1.0)
+    # A token of each step; the statistics count another one, which ends the request.
+    assert pulse.steps - before[0] == answer.completion_tokens == 12
+    assert backend.progress - before[1] >= 12
+
+
 async def test_completions_and_their_options_work(host: EngineHost) -> None:
     body = {"prompt": "One two three", "max_tokens": 3, "logprobs": 2, "n": 2, "temperature": 1}
     answer = await host.answer(COMPLETIONS, body, "b")
