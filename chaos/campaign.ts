@@ -160,7 +160,8 @@ async function onBench(
     // A control, which is to fail, is no part of it.
     faults: bench.lab.struck
       .filter(({ trial }) => bench.runs.some(({ run }) => run === trial.runId))
-      .map(({ record }) => record),
+      .map(({ record }) => record)
+      .filter(({ missed }) => missed === undefined),
     runs: bench.runs,
     skipped: bench.lab.skipped,
     histories: bench.histories,

@@ -64,6 +64,18 @@ async function comeTo(phase: Exclude<Phase, 'commit'>, trial: Trial): Promise<vo
     throw new PhaseMissed(`run ${trial.runId} did not come to its phase ${phase}`);
 }
 
+/**
+ * That a run has not left a phase meanwhile. An engine that is held in a commit is there as long as it is held.
+ *
+ * @throws PhaseMissed
+ */
+export async function stillIn(phase: Phase, trial: Trial): Promise<void> {
+  if (phase === 'commit' || (await RECOGNISED[phase](trial))) return;
+  throw new PhaseMissed(
+    `run ${trial.runId} left its phase ${phase} before there was something to hit`,
+  );
+}
+
 /** A phase is recognised by the processes that only it has, by the store, and by the queries of the workflows. */
 const RECOGNISED: Readonly<
   Record<Exclude<Phase, 'commit'>, (trial: Trial) => boolean | Promise<boolean>>

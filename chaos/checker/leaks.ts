@@ -31,16 +31,15 @@ export function findLeaks(
   return violations;
 }
 
-/** I7: none of the texts is in a file, or in any file below a folder. */
+/** I7: none of the texts is in a file, or in any file below a folder. Returns how many files there were, too. */
 export async function findLeaksInFiles(
   root: string,
   secrets: readonly Secret[],
-): Promise<Violation[]> {
+): Promise<{ readonly files: number; readonly violations: readonly Violation[] }> {
   const violations: Violation[] = [];
-  for (const file of filesBelow(root)) {
-    violations.push(...(await findLeaksInFile(file, secrets)));
-  }
-  return violations;
+  const files = filesBelow(root);
+  for (const file of files) violations.push(...(await findLeaksInFile(file, secrets)));
+  return { files: files.length, violations };
 }
 
 /** Read in pieces that overlap: Temporal's database may be large. */

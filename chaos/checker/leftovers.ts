@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
+import type { Engine } from '../lab/engines.js';
 import type { Home } from '../lab/home.js';
 import type { Stack } from '../lab/stack.js';
 import { poll, processesOf, sharedMemoryOf, sleep } from '../lab/processes.js';
@@ -33,6 +34,12 @@ export class SharedMemory {
     }
   }
 
+  /** The files that are still there though nothing of the data folder uses them. */
+  unused(home: Home): string[] {
+    const used = new Set(processesOf(home.folder).flatMap(({ pid }) => sharedMemoryOf(pid)));
+    return [...this.#seen].filter((file) => existsSync(file) && !used.has(file));
+  }
+
   /** The files that are still there. */
   async left(): Promise<string[]> {
     this.#stopped = true;
@@ -40,6 +47,45 @@ export class SharedMemory {
     return [...this.#seen].filter((file) => existsSync(file));
   }
 }
+
+/** Actors and the processes of vLLM, by the titles that they give themselves. */
+const OF_AN_ENGINE = /^(?:ray::EngineActor|VLLM::)/u;
+
+/**
+ * I4 while clusters and fleets are still up, where what takes them down has not hidden it: of engines that were replaced
+ * no process and no shared memory is left.
+ *
+ * @param engines those that are in use
+ * @param graceSeconds for those that were told to end just now
+ */
+export async function checkOrphans(
+  home: Home,
+  memory: SharedMemory,
+  engines: () => Promise<readonly Engine[]>,
+  graceSeconds = GRACE_S,
+): Promise<Violation[]> {
+  const look = async (): Promise<Violation[]> => {
+    const groups = new Set((await engines()).map(({ pid }) => pid));
+    const orphans = processesOf(home.folder).filter(
+      ({ command, group }) => OF_AN_ENGINE.test(command) && !groups.has(group),
+    );
+    return [
+      ...orphans.map(({ pid, command }) => orphan('orphan', `pid ${pid} (${command})`)),
+      ...memory.unused(home).map((file) => orphan('orphaned-shared-memory', file)),
+    ];
+  };
+  // Whoever has just been told to end has its time.
+  const none = await poll(
+    async () => ((await look()).length === 0 ? true : undefined),
+    graceSeconds,
+    1000,
+  );
+  return none === true ? [] : look();
+}
+
+const orphan = (code: string, what: string): Violation => {
+  return { invariant: 'I4', code, message: `${what} is of no engine in use` };
+};
 
 /** I4: after everything was taken down nothing of it is left but logs and the store. */
 export async function checkLeftovers(

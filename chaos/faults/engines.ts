@@ -92,11 +92,16 @@ export const zombie: Fault = {
     if (held === undefined) {
       return { ...asleep, holdSeconds: BEYOND_HEARTBEAT_S, heal: () => wake(engine) };
     }
+    let missed: string | undefined;
     return {
       ...asleep,
+      get missed() {
+        return missed;
+      },
       heal: async () => {
         const committed = (): true | undefined => trial.view.commits.has(held.batch) || undefined;
-        await poll(committed, 2 * BEYOND_HEARTBEAT_S);
+        const other = await poll(committed, 3 * BEYOND_HEARTBEAT_S);
+        if (other === undefined) missed = 'nobody else made its commit while it was asleep';
         wake(engine);
       },
     };
@@ -160,9 +165,9 @@ export const outOfMemory: Fault = {
     const limit = KernelMemoryLimit.create();
     let byKernel = true;
     return {
-      get what() {
-        const how = byKernel ? '' : ', by SIGKILL: it asked for no memory';
-        return `pid ${victim} of ${describe(engine)}${how}`;
+      what: `pid ${victim} of ${describe(engine)}`,
+      get missed() {
+        return byKernel ? undefined : 'it asked for no memory, and was ended by SIGKILL';
       },
       engines: [engine],
       replaced: [engine],

@@ -22,6 +22,8 @@ export interface Strike {
   /** Engines that have to be replaced before all is well again, though they may seem alive. */
   readonly replaced?: readonly Engine[];
   strike(): void | Promise<void>;
+  /** Why it was not what it is meant to be, known when it is healed: it does not count as tried then. */
+  readonly missed?: string | undefined;
   /** Ends the fault `holdSeconds` later: wakes, frees, reconnects. Absent where the product has to heal alone. */
   heal?(): void | Promise<void>;
   readonly holdSeconds?: number;

@@ -1,7 +1,7 @@
 import { decodedTokens } from '../checker/ledger.js';
 import { checkReplay, downloadHistories } from '../checker/histories.js';
 import type { Secret } from '../checker/leaks.js';
-import { SharedMemory, checkLeftovers, litterOf } from '../checker/leftovers.js';
+import { SharedMemory, checkLeftovers, checkOrphans, litterOf } from '../checker/leftovers.js';
 import { checkRecovery } from '../checker/recovery.js';
 import { type RowCounts, checkRows } from '../checker/rows.js';
 import { type Redone, checkTokens } from '../checker/tokens.js';
@@ -79,7 +79,8 @@ export class Bench {
     this.stack = new Stack(this.home, options.server);
     this.health = new Health(this.stack);
     this.#memory = new SharedMemory(this.home);
-    this.lab = new Lab(this.stack, this.health, options.backend, options.log);
+    const search = async (cluster: string) => this.canaries.searchNodes(this.stack, cluster);
+    this.lab = new Lab(this.stack, this.health, options.backend, options.log, search);
     this.stores.set(this.home.file('store'), new FolderReader(this.home.file('store')));
   }
 
@@ -216,6 +217,8 @@ export class Bench {
     await Promise.all(this.lab.struck.map(({ healing }) => healing));
     await this.#allWell();
     this.violations.push(...this.lab.violations, ...checkRecovery(this.lab.struck, this.health));
+    const engines = async () => this.stack.engines();
+    this.violations.push(...(await checkOrphans(this.home, this.#memory, engines)));
     await this.canaries.searchLogs(this.stack, this.clusters);
     log('replaying the histories');
     const histories = await downloadHistories(await this.stack.client());

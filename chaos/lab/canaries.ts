@@ -18,6 +18,7 @@ export class Canaries {
   readonly logFolders = new Set<string>();
   readonly #hubToken = `hf_${randomBytes(12).toString('hex')}`;
   readonly #clusterTokens = new Set<string>();
+  #searched = 0;
 
   /** @param more other texts */
   constructor(private readonly more: readonly Secret[] = []) {}
@@ -41,12 +42,25 @@ export class Canaries {
       ...names.flatMap((cluster) =>
         stack.nodes(cluster).map((node) => stack.home.file('clusters', cluster, `${node}.log`)),
       ),
-      ...names.map((cluster) => stack.sessionFolder(cluster)),
       ...this.logFolders,
     ];
-    for (const place of places) {
-      for (const leak of await findLeaksInFiles(place, this.#texts())) this.#add(leak);
+    for (const place of places) await this.#searchFiles(place);
+    for (const cluster of names) await this.searchNodes(stack, cluster);
+    if (this.#searched === 0) {
+      this.#add({ invariant: 'I7', code: 'nothing-searched', message: 'no log was there' });
     }
+  }
+
+  /** Searches what Ray's nodes and engines have logged so far: the logs of a lost node go with its folder. */
+  async searchNodes(stack: Stack, cluster: string): Promise<void> {
+    this.#learnTokens(stack.home, [cluster]);
+    await this.#searchFiles(stack.sessionFolder(cluster));
+  }
+
+  async #searchFiles(place: string): Promise<void> {
+    const { files, violations } = await findLeaksInFiles(place, this.#texts());
+    this.#searched += files;
+    for (const leak of violations) this.#add(leak);
   }
 
   /** Searches bytes that are in memory. */

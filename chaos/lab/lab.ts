@@ -1,7 +1,7 @@
 import type { Violation } from '../checker/violation.js';
 import { boundOf } from '../faults/bounds.js';
 import { type Fault, NotPossible, type Strike } from '../faults/fault.js';
-import { type Phase, reach } from '../phases.js';
+import { type Phase, reach, stillIn } from '../phases.js';
 import type { Random } from '../random.js';
 import type { FaultRecord, Skipped } from '../report/record.js';
 import { FolderReader } from '../store/reader.js';
@@ -27,6 +27,9 @@ export interface Struck {
   readonly healing: Promise<void>;
 }
 
+/** A fault that finds its target within this is in the phase that was reached (milliseconds). */
+const PHASE_HOLDS_MS = 2_000;
+
 /** Where faults are injected: one stack, its health, and the runs that go on. */
 export class Lab {
   readonly struck: Struck[] = [];
@@ -40,6 +43,8 @@ export class Lab {
     readonly health: Health,
     readonly backend: Backend,
     readonly log: (line: string) => void,
+    /** Is called when nodes of a cluster were hit, before they are replaced. */
+    private readonly onNodes: (cluster: string) => Promise<void> = async () => {},
   ) {}
 
   /**
@@ -56,16 +61,17 @@ export class Lab {
     delayMs = 0,
   ): Promise<Struck | undefined> {
     const aim = await reach(phase, trial);
+    const reachedAt = Date.now();
     await sleep(delayMs);
     let strike: Strike;
     try {
       const { held } = aim;
       strike = await fault.aim({ trial, random, ...(held && { held }) });
+      if (Date.now() - reachedAt > PHASE_HOLDS_MS) await stillIn(phase, trial);
     } catch (error) {
       aim.release();
       if (!(error instanceof NotPossible)) throw error;
-      this.skipped.push({ fault: fault.name, phase, reason: error.message });
-      this.log(`${fault.name} in ${phase}: ${error.message}`);
+      this.#skip(fault, phase, error.message);
       return undefined;
     }
     const number = (this.#numbers += 1);
@@ -106,12 +112,28 @@ export class Lab {
       endedAt: Date.now(),
       healing: heal(strike).catch((error: unknown) => this.#complain(fault, trial, error)),
     };
+    const nodesWereHit = (): void => {
+      if (fault.scope !== 'cluster') return;
+      void this.onNodes(trial.cluster).catch((error: unknown) => {
+        this.#complain(fault, trial, error);
+      });
+    };
+    nodesWereHit();
     void struck.healing.then(() => {
       struck.endedAt = Date.now();
+      if (strike.heal !== undefined) nodesWereHit();
+      if (strike.missed === undefined) return;
+      record.missed = strike.missed;
+      this.#skip(fault, phase, strike.missed);
     });
     this.struck.push(struck);
     this.log(`#${number} ${fault.name} in ${phase} of ${trial.runId}: ${strike.what}`);
     return struck;
+  }
+
+  #skip({ name: fault }: Fault, phase: Phase, reason: string): void {
+    this.skipped.push({ fault, phase, reason });
+    this.log(`${fault} in ${phase}: ${reason}`);
   }
 
   /** What a user does in such a case, or after it, did not work. */
@@ -134,9 +156,8 @@ export class Lab {
     );
     // In a bucket nothing is open: whatever is in work there may be what was hit.
     const seen = trial.view.reader instanceof FolderReader;
-    const spared =
-      strike.engines !== undefined && (seen ? batches.size === 0 : strike.engines.length === 0);
-    if (scope === 'stack' || spared) snapshot.atRisk = [];
+    if (scope === 'stack' || strike.engines?.length === 0) snapshot.atRisk = [];
+    else if (strike.engines !== undefined && seen) snapshot.atRisk = snapshot.lost;
   }
 }
 

@@ -5,8 +5,10 @@ import path from 'node:path';
 
 import { Client, Connection } from '@temporalio/client';
 
+import { listFleets } from '../../dist/client/fleets.js';
 import { clusterWorkflowId, fleetWorkflowId, QUERY } from '../../dist/contracts/names.js';
 import type { ClusterStatus, FleetStatus } from '../../dist/contracts/workflows.js';
+import { type Engine, enginesOf } from './engines.js';
 import type { Home } from './home.js';
 import { type ProcessInfo, isAlive, processInfo, processTable } from './processes.js';
 
@@ -118,6 +120,13 @@ export class Stack {
       { process: { pid: number } } | undefined;
     const pid = record?.process.pid;
     return pid !== undefined && processInfo(pid) !== undefined ? pid : undefined;
+  }
+
+  /** Engines of all fleets that are up. */
+  async engines(): Promise<Engine[]> {
+    const fleets = await listFleets(await this.client());
+    const statuses = await Promise.all(fleets.map(async (fleet) => this.fleetStatus(fleet)));
+    return statuses.flatMap(enginesOf);
   }
 
   async fleetStatus(fleet: string): Promise<FleetStatus | undefined> {

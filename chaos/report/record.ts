@@ -24,6 +24,8 @@ export interface FaultRecord {
   readonly boundSeconds: number;
   /** Whether another fault followed before it was healed. */
   overlapped: boolean;
+  /** Why it was not what it is meant to be: then it is in no report. */
+  missed?: string;
 }
 
 /** One run that was checked. */

@@ -1,3 +1,4 @@
+import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -5,9 +6,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { decodedTokens } from '../../chaos/checker/ledger.js';
 import { findLeaks } from '../../chaos/checker/leaks.js';
-import { litterOf } from '../../chaos/checker/leftovers.js';
+import { SharedMemory, checkOrphans, litterOf } from '../../chaos/checker/leftovers.js';
 import { checkRows } from '../../chaos/checker/rows.js';
 import { checkTokens } from '../../chaos/checker/tokens.js';
+import type { Home } from '../../chaos/lab/home.js';
+import { poll, processesOf } from '../../chaos/lab/processes.js';
 import { FolderReader } from '../../chaos/store/reader.js';
 import { ROWS, StoredRun } from './stored-run.js';
 
@@ -222,6 +225,33 @@ describe('the search for what is left and what leaks', () => {
     run.write('final/g/output.jsonl', '');
     const found = (await litterOf(store)).map(({ code }) => code);
     expect(found.toSorted()).toEqual(['temporary-file', 'unread-file', 'unread-file']);
+  });
+
+  it('finds processes of vLLM that belong to no engine in use, and none that do', async () => {
+    const env = { RANKFLOW_HOME: run.home };
+    const start = (title: string): ChildProcess =>
+      spawn('bash', ['-c', `exec -a ${title} sleep 60`], { env, detached: true, stdio: 'ignore' });
+    const started = ['ray::EngineActor', 'VLLM::EngineCore', 'raylet'].map(start);
+    const [engine = 0, core = 0] = started.map(({ pid }) => pid);
+    const home = { folder: run.home } as Home;
+    const memory = new SharedMemory(home);
+    const codes = async (...pids: number[]): Promise<string[]> => {
+      const engines = async () => pids.map((pid, slot) => ({ slot, pid }));
+      const found = await checkOrphans(home, memory, engines, 0.2);
+      return found.map(({ message }) => message.replace(/^pid \d+ \((\S+).*$/u, '$1'));
+    };
+    try {
+      await poll(
+        () => processesOf(run.home).some(({ command }) => /raylet/u.test(command)) || undefined,
+        5,
+      );
+      expect(await codes(engine, core)).toEqual([]);
+      expect(await codes(engine)).toEqual(['VLLM::EngineCore']);
+      expect(await codes(core)).toEqual(['ray::EngineActor']);
+    } finally {
+      for (const child of started) child.kill('SIGKILL');
+      await memory.left();
+    }
   });
 
   it('finds a prompt, an answer and a secret in any bytes, and never repeats them', () => {

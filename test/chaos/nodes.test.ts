@@ -24,6 +24,8 @@ beforeEach(() => {
   started = [];
   run.plan();
   run.attempt(0, 't0-1', [0, 1]);
+  // In work on an engine elsewhere.
+  run.attempt(1, 't1-1', [4]);
 });
 
 afterEach(() => {
