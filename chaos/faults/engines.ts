@@ -10,6 +10,8 @@ import { type Fault, NotPossible, type Strike, type Target, need } from './fault
 
 /** Longer than the heartbeat time-out of a batch (60 s): another engine has been given it by then. */
 const BEYOND_HEARTBEAT_S = 75;
+/** An actor imports vLLM before it starts EngineCore (seconds). */
+const CORE_COMES_S = 90;
 
 /** An engine is there again after this: those of a fleet that others hit too may all be starting. */
 const ENGINE_BACK_S = 60;
@@ -56,13 +58,14 @@ export const killEngine: Fault = {
 export const killCore: Fault = {
   name: 'kill-engine-core',
   title: 'SIGKILL of a vLLM EngineCore',
-  phases: ['generate', 'commit'],
+  phases: ['generate', 'commit', 'deploy'],
   backends: ['vllm'],
   scope: 'fleet',
   bound: ENGINE,
   aim: async (target) => {
     const engine = await anEngine(target);
-    const core = need(coreOf(engine), 'EngineCore');
+    // While it is deployed its actor comes first.
+    const core = need(await poll(() => coreOf(engine), CORE_COMES_S), 'EngineCore');
     return {
       what: `EngineCore (pid ${core.pid}) of ${describe(engine)}`,
       engines: [engine],

@@ -46,6 +46,24 @@ export async function hit(
   return undefined;
 }
 
+/** The phases around generation, which a run goes through once. */
+export const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
+
+/** Hits a run once in each of some phases, and waits for what the campaign heals. */
+export async function hitOnItsWay(
+  options: StageOptions,
+  trial: Trial,
+  cards: readonly Card[],
+): Promise<void> {
+  const healing: Promise<void>[] = [];
+  for (const card of cards) {
+    // Phases take seconds: some are hit at their beginning, some later.
+    const struck = await hit(options, trial, card, options.random.int(0, 1500));
+    if (struck !== undefined) healing.push(struck.healing);
+  }
+  await Promise.all(healing);
+}
+
 /** As {@link hit}, for who tries again when the phase was missed. */
 async function tryToHit(
   { bench, random, log }: StageOptions,

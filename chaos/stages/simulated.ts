@@ -11,7 +11,7 @@ import { LimitedFolder } from '../lab/room.js';
 import type { Phase } from '../phases.js';
 import type { S3Server } from '../s3/server.js';
 import { FolderReader } from '../store/reader.js';
-import { type StageOptions, deal, deckOf, hit, warmLane } from './lane.js';
+import { AROUND, type StageOptions, deal, deckOf, hit, hitOnItsWay, warmLane } from './lane.js';
 
 /** The cluster that stays up for all runs but those that try bringing one up. */
 const CLUSTER = 'local';
@@ -88,7 +88,6 @@ async function mainLane(options: StageOptions): Promise<void> {
   );
 }
 
-const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
 /** Short runs of the short form: the last one has a cluster of its own. */
 const SHORT_RUNS = 3;
 
@@ -114,7 +113,7 @@ async function shortRun(
   cards: readonly Card[],
   cold: boolean,
 ): Promise<void> {
-  const { bench, random } = options;
+  const { bench } = options;
   const cancelled = cards.findIndex(({ fault }) => fault === cancel);
   const dealt = cancelled < 0 ? cards : cards.slice(0, cancelled + 1);
   const cluster = cold ? `cold-${round}` : CLUSTER;
@@ -123,13 +122,7 @@ async function shortRun(
     ...{ scenario: 'short', rows: 200, tokens: 16, fleet: `short-${round}`, cluster, lookMs: 50 },
     flags: flagsOf(bench, { engines: 1, rate: 400, nodes: cold ? 1 : NODES }),
   });
-  const healing: Promise<void>[] = [];
-  for (const card of dealt) {
-    // Phases take seconds: some are hit at their beginning, some later.
-    const struck = await hit(options, trial, card, random.int(0, 1500));
-    if (struck !== undefined) healing.push(struck.healing);
-  }
-  await Promise.all(healing);
+  await hitOnItsWay(options, trial, dealt);
   await bench.finish(trial, cold ? 'cold' : 'short', RUN_ENDS_S);
 }
 

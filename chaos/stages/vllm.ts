@@ -1,14 +1,21 @@
 import { readFileSync } from 'node:fs';
 
 import { killCore, killEngine, zombie } from '../faults/engines.js';
-import { FAULTS } from '../faults/index.js';
+import { Deck, FAULTS, cardsOf } from '../faults/index.js';
 import type { Fault } from '../faults/fault.js';
 import { killHead, killNode } from '../faults/nodes.js';
 import { cancel } from '../faults/run.js';
 import { killChild, killControlWorker, killPythonWorker, killTemporal } from '../faults/stack.js';
-import type { Deck } from '../faults/index.js';
 import type { Phase } from '../phases.js';
-import { type Patience, type StageOptions, deckOf, warmLane } from './lane.js';
+import {
+  AROUND,
+  type Patience,
+  type StageOptions,
+  deal,
+  deckOf,
+  hitOnItsWay,
+  warmLane,
+} from './lane.js';
 
 const CLUSTER = 'local';
 /** Two engines on two nodes, a core each. */
@@ -46,6 +53,11 @@ const SHORT: readonly (readonly [fault: Fault, phase: Phase, waits: Patience])[]
   [zombie, 'commit', 'healing'],
 ];
 
+/** These are left out: they are about phases that do not depend on what generates, or end the run. */
+const LONG = FAULTS.filter((fault) => fault !== cancel && fault !== killChild);
+/** Rows of a run that is hit only before and after it generates. */
+const COLD_ROWS = 60;
+
 /** The faults of the short form: simulated engines need not be hit by them in the same phase. */
 export const ON_REAL_ENGINES: readonly string[] = SHORT.map(([{ name }]) => name);
 
@@ -53,6 +65,7 @@ export const ON_REAL_ENGINES: readonly string[] = SHORT.map(([{ name }]) => name
 export async function vllmStage(options: StageOptions): Promise<void> {
   const { bench, short } = options;
   await bench.clusterUp(CLUSTER, ENGINES);
+  if (!short) await coldRun(options);
   const waits = new Map(SHORT.map(([fault, , patience]) => [fault, patience]));
   await warmLane(
     options,
@@ -67,6 +80,22 @@ export async function vllmStage(options: StageOptions): Promise<void> {
   );
 }
 
+/** A run with a fleet of its own, hit once in each of the phases around generation. */
+async function coldRun(options: StageOptions): Promise<void> {
+  const { bench, random, selection } = options;
+  const cards = AROUND.map((phase) =>
+    deal(options, new Deck(cardsOf(LONG, [phase], 'vllm', selection), random)),
+  );
+  const dealt = cards.filter((card) => card !== undefined);
+  if (dealt.length === 0) return;
+  const trial = bench.startTrial({
+    ...{ scenario: 'real-cold', rows: COLD_ROWS, tokens: 64, fleet: 'cold', cluster: CLUSTER },
+    ...{ flags: realFlags().filter((flag) => flag !== '--keep'), lookMs: 200 },
+  });
+  await hitOnItsWay(options, trial, dealt);
+  await bench.finish(trial, 'real-cold', RUN_ENDS_S);
+}
+
 function shortDeck({ selection: { only } }: StageOptions): Pick<Deck, 'deal'> {
   const left = SHORT.filter(([{ name }]) => (only ?? name) === name);
   return {
@@ -78,8 +107,4 @@ function shortDeck({ selection: { only } }: StageOptions): Pick<Deck, 'deal'> {
   };
 }
 
-function longDeck(options: StageOptions): Deck {
-  // These are about the phases around generation, which do not depend on what generates.
-  const faults = FAULTS.filter((fault) => fault !== cancel && fault !== killChild);
-  return deckOf(options, faults, ['generate', 'commit']);
-}
+const longDeck = (options: StageOptions): Deck => deckOf(options, LONG, ['generate', 'commit']);
