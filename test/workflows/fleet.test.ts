@@ -169,6 +169,27 @@ describe('a fleet', () => {
     expect((await statusOf('broken')).state).toBe('failed');
   });
 
+  it('restarts an engine that makes no step any more, and leaves the others alone', async () => {
+    // Asked every two seconds then, not once a minute.
+    const scaling = { minEngines: 2, maxEngines: 2, idleSeconds: 4 };
+    await ensure({ ...specOf('hung', 2), scaling });
+    const hung = ray.actors.get(0)?.incarnation;
+    ray.onCanary = async (_slot, incarnation) => {
+      if (incarnation === hung) throw ApplicationFailure.retryable('no step', 'EngineGone');
+    };
+    await eventually(() => ray.executed.includes('restart 0'), 60);
+    const status = await eventually(async () => {
+      const seen = await statusOf('hung');
+      return seen.state === 'ready' && seen.slots[0]?.incarnation !== hung && seen;
+    }, 60);
+    expect(status.slots.map(({ slot, restarts }) => [slot, restarts])).toEqual([
+      [0, 1],
+      [1, 0],
+    ]);
+    expect(ray.executed.filter((step) => step.startsWith('restart'))).toEqual(['restart 0']);
+    await stop('hung');
+  });
+
   it('goes when its last user gives it back, and stays for a person', async () => {
     expect(await ensure(specOf('shared', 1), { user: 'a' })).toMatchObject({ startedHere: true });
     expect(await ensure(specOf('shared', 1), { user: 'b' })).toMatchObject({ startedHere: false });
