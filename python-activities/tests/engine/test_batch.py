@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,23 @@ async def test_heartbeats_count_and_carry_no_prompt(tmp_path: Path, start: Start
     assert len(beats) >= 2
     assert all(isinstance(beat, BatchHeartbeat) for beat in beats)
     assert "question" not in json.dumps([beat.model_dump() for beat in beats])
+
+
+async def test_heartbeats_go_on_while_the_engine_holds_up_its_loop(tmp_path: Path) -> None:
+    blocked: list[tuple[float, float]] = []
+
+    class Busy(SimulatedBackend):
+        async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
+            began = time.monotonic()
+            time.sleep(4)  # noqa: ASYNC251 -- as a long step of an engine does
+            blocked.append((began, time.monotonic()))
+            return await super().answer(url, body, request_id)
+
+    run = write_plan(tmp_path, [chat(1)], simulated_model())
+    engine = await start_engine(run, Busy(run.model))
+    environment = attempt_environment()
+    beats: list[float] = []
+    environment.on_heartbeat = lambda *_details: beats.append(time.monotonic())
+    await environment.run(engine.generate_batch, run.given)
+    ((began, ended),) = blocked
+    assert len([beat for beat in beats if began < beat < ended]) >= 2
