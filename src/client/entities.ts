@@ -30,12 +30,10 @@ export async function queryWorkflow<T>(
   try {
     return await client.withDeadline(Date.now() + QUERY_MS, ask);
   } catch (error) {
-    if (isGrpcDeadlineError(error) && tries > 1) {
-      return queryWorkflow(client, workflowId, query, tries - 1);
-    }
     if (error instanceof WorkflowNotFoundError) return undefined;
     await refuseUnreadable(client, workflowId);
-    throw error;
+    if (!isGrpcDeadlineError(error) || tries <= 1) throw error;
+    return queryWorkflow(client, workflowId, query, tries - 1);
   }
 }
 
