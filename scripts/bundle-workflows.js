@@ -8,7 +8,7 @@ import path from 'node:path';
 import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
 
 import { ownBuild } from '../dist/workers/build.js';
-import { BUNDLES, bundleOf, workflowsPath } from '../dist/workers/workflow-code.js';
+import { BUNDLES, INTERCEPTORS, bundleOf, workflowsPath } from '../dist/workers/workflow-code.js';
 
 const build = ownBuild();
 rmSync(BUNDLES, { recursive: true, force: true });
@@ -16,6 +16,7 @@ mkdirSync(BUNDLES);
 for (const versioned of [true, false]) {
   const { code } = await bundleWorkflowCode({
     workflowsPath: workflowsPath(versioned),
+    workflowInterceptorModules: [...INTERCEPTORS],
     logger: new DefaultLogger('WARN'),
   });
   writeFileSync(path.join(BUNDLES, bundleOf(build, versioned)), code);

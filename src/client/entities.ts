@@ -1,3 +1,5 @@
+import { setTimeout } from 'node:timers/promises';
+
 import {
   type Client,
   type WorkflowExecutionDescription,
@@ -5,10 +7,12 @@ import {
   isGrpcDeadlineError,
 } from '@temporalio/client';
 
-import { QUERY } from '../contracts/names.js';
+import { ASK_AGAIN, QUERY } from '../contracts/names.js';
 import { QUERY_MS } from '../temporal/sticky.js';
 import { refuseUnreadable } from './encryption.js';
 
+/** A workflow task that is due is over by then. */
+const PAUSE_MS = 500;
 /** With so many tries a query is answered though a worker was killed: then another one is asked at last. */
 const TRIES = 5;
 
@@ -31,8 +35,10 @@ export async function queryWorkflow<T>(
     return await client.withDeadline(Date.now() + QUERY_MS, ask);
   } catch (error) {
     if (error instanceof WorkflowNotFoundError) return undefined;
-    await refuseUnreadable(client, workflowId);
-    if (!isGrpcDeadlineError(error) || tries <= 1) throw error;
+    const tooEarly = error instanceof Error && error.message.includes(ASK_AGAIN);
+    if (!tooEarly) await refuseUnreadable(client, workflowId);
+    if (tries <= 1 || !(tooEarly || isGrpcDeadlineError(error))) throw error;
+    if (tooEarly) await setTimeout(PAUSE_MS);
     return queryWorkflow(client, workflowId, query, tries - 1);
   }
 }

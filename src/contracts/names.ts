@@ -66,6 +66,9 @@ export const scheduledWorkflowId = (schedule: string): string => `scheduled/${sc
 export const notifyWorkflowId = (schedule: string, runId: string, start: string): string =>
   `notify/${schedule}/${runId}/${start.slice(0, 8)}`;
 
+/** What a query fails with that comes between two workflow tasks of a workflow: a moment later it is answered. */
+export const ASK_AGAIN = 'The workflow is about to hear what has happened: ask again.';
+
 /** Workflow types, as registered by the control worker. */
 export const WORKFLOW = {
   cluster: 'clusterWorkflow',

@@ -48,12 +48,17 @@ export async function createControlWorker(
   { dataConverter, on }: Encryption = encryption(),
 ): Promise<Worker> {
   const plain = traced === undefined && dataConverter.failureConverterPath === undefined;
+  const code = workflowCode(
+    build !== undefined,
+    plain,
+    traced?.worker.interceptors.workflowModules,
+  );
   const version = build && { buildId: build.id, deploymentName: DEPLOYMENT };
   return Worker.create({
     connection,
     namespace,
     taskQueue: CONTROL_QUEUE,
-    ...workflowCode(build !== undefined, plain),
+    ...code,
     activities: controlActivities,
     ...(version && {
       workerDeploymentOptions: {
@@ -69,7 +74,10 @@ export async function createControlWorker(
     dataConverter,
     identity: workerIdentity(on),
     ...STEP,
-    ...traced?.worker,
+    ...(traced && {
+      sinks: traced.worker.sinks,
+      interceptors: { ...traced.worker.interceptors, ...code.interceptors },
+    }),
     maxHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
     defaultHeartbeatThrottleInterval: HEARTBEAT_AT_LEAST_EVERY,
   });

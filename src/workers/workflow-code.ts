@@ -21,17 +21,29 @@ export const workflowsPath = (versioned: boolean): string =>
     new URL(`../workflows/${nameOf(versioned)}${path.extname(import.meta.url)}`, import.meta.url),
   );
 
+/** Part of all workflow code. */
+export const INTERCEPTORS: readonly string[] = [
+  fileURLToPath(
+    new URL(`../workflows/ahead-of-task${path.extname(import.meta.url)}`, import.meta.url),
+  ),
+];
+
 /**
  * What a worker runs workflows from.
  *
  * @param plain whether it adds nothing to their code: interceptors and failure converters are bundled with it
+ * @param interceptors modules with more of them
  */
 export function workflowCode(
   versioned: boolean,
   plain: boolean,
-): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
+  interceptors: readonly string[] = [],
+): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath' | 'interceptors'> {
   const codePath = path.join(BUNDLES, bundleOf(ownBuild(), versioned));
   return plain && existsSync(codePath)
     ? { workflowBundle: { codePath } }
-    : { workflowsPath: workflowsPath(versioned) };
+    : {
+        workflowsPath: workflowsPath(versioned),
+        interceptors: { workflowModules: [...INTERCEPTORS, ...interceptors] },
+      };
 }

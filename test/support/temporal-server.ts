@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
 import { Connection } from '@temporalio/client';
 import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
@@ -10,6 +9,7 @@ import getPort from 'get-port';
 import type { TestProject } from 'vitest/node';
 
 import { findTemporal } from '../../src/setup/temporal.js';
+import { INTERCEPTORS, workflowsPath } from '../../src/workers/workflow-code.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -25,6 +25,7 @@ export const NAMESPACES = [
   'rank',
   'begun-again',
   'misfits',
+  'ahead-of-task',
   'run',
   'fleet',
   'cluster',
@@ -68,7 +69,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await answers(temporalAddress);
 
   const { code } = await bundleWorkflowCode({
-    workflowsPath: fileURLToPath(new URL('../../src/workflows/index.ts', import.meta.url)),
+    workflowsPath: workflowsPath(false),
+    workflowInterceptorModules: [...INTERCEPTORS],
     logger: new DefaultLogger('WARN'),
   });
   const workflowBundle = path.join(folder, 'workflows.js');

@@ -22,7 +22,7 @@ import {
 import type { FleetStatus, RunResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 import type { Build } from '../../src/workers/build.js';
-import { workflowsPath } from '../../src/workers/workflow-code.js';
+import { INTERCEPTORS, workflowsPath } from '../../src/workers/workflow-code.js';
 import { becomeCurrent, readDeployment } from '../../src/workers/deployment.js';
 import { FakeRun } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
@@ -61,6 +61,7 @@ beforeAll(async () => {
   );
   const { code } = await bundleWorkflowCode({
     workflowsPath: workflowsPath(true),
+    workflowInterceptorModules: [...INTERCEPTORS],
     logger: new DefaultLogger('WARN'),
   });
   writeFileSync(codePath, code);
