@@ -15,6 +15,7 @@ test.each([true, false])(
   'the build has made the workflow code of a worker (versioned: %s)',
   (versioned) => {
     expect(bundled(versioned)).toContain('async function runWorkflow');
+    expect(bundled(versioned)).toContain('class NothingAheadOfItsTask');
     expect(bundled(versioned)).not.toBe(bundled(!versioned));
   },
 );
@@ -22,12 +23,18 @@ test.each([true, false])(
 test.each([true, false])(
   'what adds to workflow code makes its own (versioned: %s)',
   (versioned) => {
-    expect(workflowCode(versioned, false)).toEqual({
+    expect(workflowCode(versioned, false, ['traced.js'])).toEqual({
       workflowsPath: expect.stringContaining(versioned ? 'versioned.js' : 'index.js'),
+      interceptors: {
+        workflowModules: [expect.stringMatching(/ahead-of-task\.js$/u), 'traced.js'],
+      },
     });
   },
 );
 
 test('code that was not built so is bundled when it starts', () => {
-  expect(inTests(true, true)).toEqual({ workflowsPath: expect.stringMatching(/versioned\.ts$/u) });
+  expect(inTests(true, true)).toEqual({
+    workflowsPath: expect.stringMatching(/versioned\.ts$/u),
+    interceptors: { workflowModules: [expect.stringMatching(/ahead-of-task\.ts$/u)] },
+  });
 });
