@@ -60,7 +60,7 @@ class Unguarded {
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
       // Long enough for one zombie after the other.
-      ...{ scenario: `no-${guard}`, rows: guard === 'fence' ? 1600 : 800, tokens: 16 },
+      ...{ scenario: `no-${guard}`, rows: guard === 'fence' ? 1000 : 800, tokens: 16 },
       ...{ fleet: `no-${guard}`, cluster: CLUSTER },
       // A zombie needs another engine that makes its commit.
       flags: flagsOf(this.bench, {
@@ -78,8 +78,8 @@ class Unguarded {
   }
 
   /**
-   * A frozen engine wakes up in the middle of a commit that another has made meanwhile, and nothing stops it. One that
-   * was caught a moment earlier sees that its lease is over and gives way, fence or not: then there is another.
+   * A frozen engine wakes up in the middle of a commit that another has made meanwhile, and nothing stops it, unless it is
+   * told first that it was given up: then there is another.
    */
   async zombieCommits(trial: Trial): Promise<readonly Violation[]> {
     for (let zombies = 1; zombies <= MOST_ZOMBIES; zombies += 1) {

@@ -21,7 +21,10 @@ class Faults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fence: bool = Field(default=True, description="False: a late commit replaces an earlier one")
+    fence: bool = Field(
+        default=True,
+        description="False: a late commit replaces an earlier one, and nothing gives way before",
+    )
     salvage: bool = Field(default=True, description="False: a retry generates every row again")
     poison: str | None = Field(default=None, description="Text of a prompt that kills its engine")
     poison_hangs: bool = Field(default=False, description="True: it hangs its engine instead")

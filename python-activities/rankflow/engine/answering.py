@@ -18,6 +18,7 @@ from rankflow.engine.lines import answered, engine_killer, recorded_error
 from rankflow.engine.supersede import AttemptName, superseded
 from rankflow.engine.suspicion import LONE_DEATHS, Trials
 from rankflow.engine.watch import TICK_SECONDS, EngineDied, Watch
+from rankflow.faults import faults
 from rankflow.rows.plan import BatchSlice, Plan
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,8 @@ class Answering:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _look_for_others(self) -> None:
+        if not faults().fence:
+            return
         where = (self._plan.run_id, self._part.rank, self._part.batch)
         while True:
             await asyncio.sleep(SUPERSEDED_SECONDS)

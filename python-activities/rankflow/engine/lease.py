@@ -17,6 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from rankflow.contracts.errors import ErrorType, RankflowError
+from rankflow.faults import faults
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Lease:
         """Raise LEASE_LOST (retryable) when another engine may have been given the batch."""
         now = time.monotonic()
         gap, self._checked = now - self._checked, now
-        if self._seconds is None:
+        if self._seconds is None or not faults().fence:
             return
         if gap > self._seconds:
             raise RankflowError(ErrorType.LEASE_LOST, f"this engine stood still for {gap:.0f} s")
