@@ -60,7 +60,7 @@ class Unguarded {
     await stack.up({ RANKFLOW_FAULTS: JSON.stringify({ [guard]: false }) });
     const request: TrialRequest = {
       // Long enough for one zombie after the other.
-      ...{ scenario: `no-${guard}`, rows: guard === 'fence' ? 1000 : 800, tokens: 16 },
+      ...{ scenario: `no-${guard}`, rows: guard === 'fence' ? 1000 : 300, tokens: 16 },
       ...{ fleet: `no-${guard}`, cluster: CLUSTER },
       // A zombie needs another engine that makes its commit.
       flags: flagsOf(this.bench, {

@@ -75,7 +75,8 @@ async function queryAheadOfTask(name: string, codePath: string) {
     (passed) => `answered ${passed}`,
     (error: Error) => error.message,
   );
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  // The query is handed on after 8 s, the task for this event 8 s after it: between them is time for one event more.
+  await new Promise((resolve) => setTimeout(resolve, 6000));
   open.get('far')?.();
   const asked = await query;
   open.get('near')?.();

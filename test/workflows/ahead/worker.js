@@ -8,7 +8,7 @@ const worker = await Worker.create({
   namespace,
   taskQueue,
   workflowBundle: { codePath },
-  stickyQueueScheduleToStartTimeout: '4 seconds',
+  stickyQueueScheduleToStartTimeout: '8 seconds',
 });
 console.log('polls');
 await worker.run();
