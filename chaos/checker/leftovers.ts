@@ -34,12 +34,6 @@ export class SharedMemory {
     }
   }
 
-  /** The files that are still there though nothing of the data folder uses them. */
-  unused(home: Home): string[] {
-    const used = new Set(processesOf(home.folder).flatMap(({ pid }) => sharedMemoryOf(pid)));
-    return [...this.#seen].filter((file) => existsSync(file) && !used.has(file));
-  }
-
   /** The files that are still there. */
   async left(): Promise<string[]> {
     this.#stopped = true;
@@ -52,15 +46,14 @@ export class SharedMemory {
 const OF_AN_ENGINE = /^(?:ray::EngineActor|VLLM::)/u;
 
 /**
- * I4 while clusters and fleets are still up, where what takes them down has not hidden it: of engines that were replaced
- * no process and no shared memory is left.
+ * I4 while clusters and fleets are still up, where what takes them down has not hidden it: no process is left of engines
+ * that were replaced.
  *
  * @param engines those that are in use
  * @param graceSeconds for those that were told to end just now
  */
 export async function checkOrphans(
   home: Home,
-  memory: SharedMemory,
   engines: () => Promise<readonly Engine[]>,
   graceSeconds = GRACE_S,
 ): Promise<Violation[]> {
@@ -69,10 +62,11 @@ export async function checkOrphans(
     const orphans = processesOf(home.folder).filter(
       ({ command, group }) => OF_AN_ENGINE.test(command) && !groups.has(group),
     );
-    return [
-      ...orphans.map(({ pid, command }) => orphan('orphan', `pid ${pid} (${command})`)),
-      ...memory.unused(home).map((file) => orphan('orphaned-shared-memory', file)),
-    ];
+    return orphans.map(({ pid, command }) => ({
+      invariant: 'I4',
+      code: 'orphan',
+      message: `pid ${pid} (${command}) is of no engine in use`,
+    }));
   };
   // Whoever has just been told to end has its time.
   const none = await poll(
@@ -82,10 +76,6 @@ export async function checkOrphans(
   );
   return none === true ? [] : look();
 }
-
-const orphan = (code: string, what: string): Violation => {
-  return { invariant: 'I4', code, message: `${what} is of no engine in use` };
-};
 
 /** I4: after everything was taken down nothing of it is left but logs and the store. */
 export async function checkLeftovers(

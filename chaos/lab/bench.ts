@@ -218,7 +218,7 @@ export class Bench {
     await this.#allWell();
     this.violations.push(...this.lab.violations, ...checkRecovery(this.lab.struck, this.health));
     const engines = async () => this.stack.engines();
-    this.violations.push(...(await checkOrphans(this.home, this.#memory, engines)));
+    this.violations.push(...(await checkOrphans(this.home, engines)));
     await this.canaries.searchLogs(this.stack, this.clusters);
     log('replaying the histories');
     const histories = await downloadHistories(await this.stack.client());

@@ -48,7 +48,7 @@ export async function mendMisfits(replaying: Replaying, signal: AbortSignal): Pr
     try {
       await resetMisfits(replaying);
     } catch (error) {
-      // A server that is away is told of elsewhere.
+      // A server that is away is told of elsewhere, and looked for again.
       replaying.logger.debug('could not look for workflows that are stuck', {
         error: String(error),
       });
@@ -70,7 +70,12 @@ export async function resetMisfits(replaying: Replaying): Promise<string[]> {
     const described = await client.workflow.getHandle(workflowId, runId).describe();
     const attempt = described.raw.pendingWorkflowTask?.attempt ?? 0;
     if (attempt < FAILED_ATTEMPTS || !(await isOwn(described, replaying))) continue;
-    if (await resetMisfit(workflowId, runId, replaying)) reset.push(workflowId);
+    try {
+      if (await resetMisfit(workflowId, runId, replaying)) reset.push(workflowId);
+    } catch (error) {
+      // It hides no other one that is stuck.
+      replaying.logger.warn(`${workflowId} could not be looked at`, { error: String(error) });
+    }
   }
   return reset;
 }

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { decodedTokens } from '../../chaos/checker/ledger.js';
 import { findLeaks } from '../../chaos/checker/leaks.js';
-import { SharedMemory, checkOrphans, litterOf } from '../../chaos/checker/leftovers.js';
+import { checkOrphans, litterOf } from '../../chaos/checker/leftovers.js';
 import { checkRows } from '../../chaos/checker/rows.js';
 import { checkTokens } from '../../chaos/checker/tokens.js';
 import type { Home } from '../../chaos/lab/home.js';
@@ -234,10 +234,9 @@ describe('the search for what is left and what leaks', () => {
     const started = ['ray::EngineActor', 'VLLM::EngineCore', 'raylet'].map(start);
     const [engine = 0, core = 0] = started.map(({ pid }) => pid);
     const home = { folder: run.home } as Home;
-    const memory = new SharedMemory(home);
     const codes = async (...pids: number[]): Promise<string[]> => {
       const engines = async () => pids.map((pid, slot) => ({ slot, pid }));
-      const found = await checkOrphans(home, memory, engines, 0.2);
+      const found = await checkOrphans(home, engines, 0.2);
       return found.map(({ message }) => message.replace(/^pid \d+ \((\S+).*$/u, '$1'));
     };
     try {
@@ -250,7 +249,6 @@ describe('the search for what is left and what leaks', () => {
       expect(await codes(core)).toEqual(['ray::EngineActor']);
     } finally {
       for (const child of started) child.kill('SIGKILL');
-      await memory.left();
     }
   });
 

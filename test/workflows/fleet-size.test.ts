@@ -1,8 +1,4 @@
-import {
-  WithStartWorkflowOperation,
-  type WorkflowFailedError,
-  type WorkflowUpdateFailedError,
-} from '@temporalio/client';
+import { type WorkflowFailedError, type WorkflowUpdateFailedError } from '@temporalio/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { drainFleet, fleetStatus, scaleFleet } from '../../src/client/fleets.js';
@@ -12,15 +8,11 @@ import {
   PYTHON_QUEUE,
   SIGNAL,
   UPDATE,
-  WORKFLOW,
   fleetWorkflowId,
 } from '../../src/contracts/names.js';
-import type {
-  EnsureFleetRequest,
-  EnsuredFleet,
-  FleetStatus,
-} from '../../src/contracts/workflows.js';
+import type { EnsureFleetRequest, FleetStatus } from '../../src/contracts/workflows.js';
 import { ADDRESS, FakeRay, rayNode } from '../support/fake-cluster.js';
+import { ensureFleet } from '../support/ensure-fleet.js';
 import { SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 
@@ -45,18 +37,7 @@ afterEach(async () => ray.close());
 afterAll(async () => harness.close());
 
 const ensure = async (spec: FleetSpec, claim: Omit<EnsureFleetRequest, 'spec'> = {}) =>
-  harness.client.workflow.executeUpdateWithStart<never, EnsuredFleet, [EnsureFleetRequest]>(
-    UPDATE.ensureFleet,
-    {
-      args: [{ spec, ...claim }],
-      startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.fleet, {
-        workflowId: fleetWorkflowId(spec.name),
-        taskQueue: CONTROL_QUEUE,
-        args: [{ spec }],
-        workflowIdConflictPolicy: 'USE_EXISTING',
-      } as never),
-    },
-  );
+  ensureFleet(harness.client, spec, claim);
 
 const specOf = (name: string, engines: number, change: Partial<FleetSpec> = {}): FleetSpec => ({
   name,

@@ -1,8 +1,4 @@
-import {
-  WithStartWorkflowOperation,
-  type WorkflowFailedError,
-  type WorkflowUpdateFailedError,
-} from '@temporalio/client';
+import { type WorkflowFailedError, type WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
@@ -13,18 +9,17 @@ import {
   QUERY,
   SIGNAL,
   UPDATE,
-  WORKFLOW,
   fleetWorkflowId,
 } from '../../src/contracts/names.js';
 import type {
   EnsureFleetRequest,
-  EnsuredFleet,
   FleetStatus,
   StopRequest,
   StopResult,
 } from '../../src/contracts/workflows.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import { ADDRESS, FakeRay, rayNode } from '../support/fake-cluster.js';
+import { ensureFleet } from '../support/ensure-fleet.js';
 import { SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 
@@ -59,18 +54,7 @@ const specOf = (name: string, engines: number): FleetSpec => ({
 const handleOf = (name: string) => harness.client.workflow.getHandle(fleetWorkflowId(name));
 
 const ensure = async (spec: FleetSpec, claim: Omit<EnsureFleetRequest, 'spec'> = {}) =>
-  harness.client.workflow.executeUpdateWithStart<never, EnsuredFleet, [EnsureFleetRequest]>(
-    UPDATE.ensureFleet,
-    {
-      args: [{ spec, ...claim }],
-      startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.fleet, {
-        workflowId: fleetWorkflowId(spec.name),
-        taskQueue: CONTROL_QUEUE,
-        args: [{ spec }],
-        workflowIdConflictPolicy: 'USE_EXISTING',
-      } as never),
-    },
-  );
+  ensureFleet(harness.client, spec, claim);
 
 const stop = async (name: string, request: StopRequest = {}) =>
   handleOf(name).executeUpdate<StopResult, [StopRequest]>(UPDATE.stopFleet, { args: [request] });

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { WithStartWorkflowOperation, type WorkflowUpdateFailedError } from '@temporalio/client';
+import { type WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { DefaultLogger, type Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -10,20 +10,11 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { refusal } from '../../src/activities/entities.js';
 import { fleetStatus, scaleFleet } from '../../src/client/fleets.js';
 import type { FleetSpec } from '../../src/contracts/fleet.js';
-import {
-  CONTROL_QUEUE,
-  PYTHON_QUEUE,
-  UPDATE,
-  WORKFLOW,
-  fleetWorkflowId,
-} from '../../src/contracts/names.js';
-import type {
-  EnsureFleetRequest,
-  EnsuredFleet,
-  FleetStatus,
-} from '../../src/contracts/workflows.js';
+import { CONTROL_QUEUE, PYTHON_QUEUE, UPDATE, fleetWorkflowId } from '../../src/contracts/names.js';
+import type { EnsuredFleet, FleetStatus } from '../../src/contracts/workflows.js';
 import { resetMisfits } from '../../src/workers/misfits.js';
 import { ADDRESS, FakeRay, rayNode } from '../support/fake-cluster.js';
+import { ensureFleet } from '../support/ensure-fleet.js';
 import { SPEC_HASH, fakeModel } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 
@@ -78,18 +69,7 @@ const replaying = () => ({
 });
 
 const ensure = async (engines: number, user: string): Promise<EnsuredFleet> =>
-  harness.client.workflow.executeUpdateWithStart<never, EnsuredFleet, [EnsureFleetRequest]>(
-    UPDATE.ensureFleet,
-    {
-      args: [{ spec: { ...spec, engines }, user }],
-      startWorkflowOperation: new WithStartWorkflowOperation<never>(WORKFLOW.fleet, {
-        workflowId: fleetWorkflowId(NAME),
-        taskQueue: CONTROL_QUEUE,
-        args: [{ spec }],
-        workflowIdConflictPolicy: 'USE_EXISTING',
-      } as never),
-    },
-  );
+  ensureFleet(harness.client, { ...spec, engines }, { user });
 
 const statusWhen = async (is: (status: FleetStatus) => boolean): Promise<FleetStatus> => {
   const status = async () => fleetStatus(harness.client, NAME);
