@@ -21,6 +21,7 @@ from rankflow.contracts.models import (
     CheckEngineArgumentsInput,
     CheckEngineArgumentsResult,
     CheckStoreRoomInput,
+    CheckStoreSharedInput,
     ExecuteFleetPlanInput,
     ExecuteFleetPlanResult,
     FinalizeRunInput,
@@ -30,10 +31,12 @@ from rankflow.contracts.models import (
     RankProgress,
     RankProgressInput,
     StoreRoom,
+    StoreSharedBy,
 )
 from rankflow.contracts.names import (
     CHECK_ENGINE_ARGUMENTS,
     CHECK_STORE_ROOM,
+    CHECK_STORE_SHARED,
     EXECUTE_FLEET_PLAN,
     FINALIZE_RUN,
     PLAN_RUN,
@@ -140,6 +143,19 @@ async def check_store_room(given: CheckStoreRoomInput) -> StoreRoom:
         return StoreRoom(free_bytes=free)
 
 
+@activity.defn(name=CHECK_STORE_SHARED)
+async def check_store_shared(given: CheckStoreSharedInput) -> StoreSharedBy:
+    """Let nodes and this host read in the store what each of them wrote there."""
+    with activity_errors():
+        return await run_child(
+            ["rankflow.control", "check-store-shared"],
+            given,
+            StoreSharedBy,
+            otherwise=ErrorType.CLUSTER_UNAVAILABLE,
+            beat=activity.heartbeat,
+        )
+
+
 _good_arguments: dict[str, CheckEngineArgumentsResult] = {}
 """Specs that vLLM accepted since this worker started: an import of vLLM costs 13 s and more."""
 
@@ -188,6 +204,7 @@ ACTIVITIES = [
     progress_of_rank,
     finalize_run,
     check_store_room,
+    check_store_shared,
     check_engine_arguments,
     execute_fleet_plan,
 ]

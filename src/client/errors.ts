@@ -37,6 +37,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   StoreUnavailable: EXIT.unreachable,
   StoreFull: EXIT.unreachable,
   UnsupportedStore: EXIT.usage,
+  StoreNotShared: EXIT.usage,
   ClusterUnavailable: EXIT.unreachable,
   ClusterStartFailed: EXIT.unreachable,
   HostUnreachable: EXIT.unreachable,

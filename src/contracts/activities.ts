@@ -19,6 +19,7 @@ import type { InferenceInput } from './inference.js';
 import type { DrainInput, DrainResult } from './preemption.js';
 import type {
   CheckStoreRoomInput,
+  CheckStoreSharedInput,
   FinalizeRunInput,
   FinalizeRunResult,
   GenerateBatchInput,
@@ -28,6 +29,7 @@ import type {
   RankProgress,
   RankProgressInput,
   StoreRoom,
+  StoreSharedBy,
 } from './run.js';
 import type { Notification, Occurrence, Retention, ScheduledRun } from './schedule.js';
 import type {
@@ -49,6 +51,8 @@ export interface PythonActivities {
   finalizeRun(input: FinalizeRunInput): Promise<FinalizeRunResult>;
   /** Fails with a `StoreFull` that is worth another try while there is no room. */
   checkStoreRoom(input: CheckStoreRoomInput): Promise<StoreRoom>;
+  /** Fails with a final `StoreNotShared` when a node does not see what another host wrote. */
+  checkStoreShared(input: CheckStoreSharedInput): Promise<StoreSharedBy>;
   checkEngineArguments(input: CheckEngineArgumentsInput): Promise<CheckEngineArgumentsResult>;
   executeFleetPlan(input: ExecuteFleetPlanInput): Promise<ExecuteFleetPlanResult>;
 }

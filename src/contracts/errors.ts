@@ -96,6 +96,11 @@ export const ERRORS = {
     retryable: false,
     wayOut: 'Use a folder, or a bucket whose server supports conditional puts (If-None-Match: *).',
   },
+  StoreNotShared: {
+    retryable: false,
+    wayOut:
+      'Mount one shared folder there on every host (NFS, CephFS, …), or use a bucket: --store s3://bucket/prefix. `rankflow doctor --cluster FILE --store STORE` looks again.',
+  },
   ClusterUnavailable: {
     retryable: true,
     wayOut: 'See `rankflow cluster status`; the cluster is brought up again by itself.',

@@ -87,6 +87,7 @@ export const PYTHON_ACTIVITY = {
   rankProgress: 'rankProgress',
   finalizeRun: 'finalizeRun',
   checkStoreRoom: 'checkStoreRoom',
+  checkStoreShared: 'checkStoreShared',
   checkEngineArguments: 'checkEngineArguments',
   executeFleetPlan: 'executeFleetPlan',
 } as const;

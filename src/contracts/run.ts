@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { ClusterAddress } from './cluster.js';
 import { ModelSpec } from './model.js';
 
 export const InputFormat = z.enum(['auto', 'openai', 'jsonl', 'csv', 'parquet']);
@@ -129,6 +130,26 @@ export const StoreRoom = z
   })
   .meta({ id: 'StoreRoom' });
 export type StoreRoom = z.infer<typeof StoreRoom>;
+
+/** Asks whether the nodes of a cluster share a store with the Python worker. */
+export const CheckStoreSharedInput = z
+  .strictObject({
+    store: z.string(),
+    cluster: ClusterAddress,
+    cpus: z
+      .number()
+      .nonnegative()
+      .optional()
+      .describe('Nodes with fewer CPUs do not use the store; absent: all do'),
+    gpus: z.number().nonnegative().optional().describe('The same for GPUs'),
+  })
+  .meta({ id: 'CheckStoreSharedInput' });
+export type CheckStoreSharedInput = z.infer<typeof CheckStoreSharedInput>;
+
+export const StoreSharedBy = z
+  .strictObject({ nodes: z.array(z.string()).describe('Names of the nodes that answered') })
+  .meta({ id: 'StoreSharedBy' });
+export type StoreSharedBy = z.infer<typeof StoreSharedBy>;
 
 /** What the commits of a rank say: totals and the batches that are still missing. */
 export const RankProgress = z

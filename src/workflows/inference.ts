@@ -53,6 +53,7 @@ import { A_FEW_TRIES, DEADLINE, UNTIL_DONE } from './options.js';
 import { progressRows } from './run-progress.js';
 import { begunAgain } from './restart.js';
 import { cancelRunSignal, runNumbersSignal, runWorkflow } from './run.js';
+import { checkStoreShared } from './shared-store.js';
 import { StoreRoom } from './store-room.js';
 
 export const steerRunUpdate = defineUpdate<void, [SteerRequest]>(UPDATE.steerRun);
@@ -178,6 +179,20 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   setHandler(fleetReadySignal, knowReady);
   enter({});
 
+  const joinCluster = async (): Promise<ClusterAddress> => {
+    const { address } = await entities.ensureCluster.executeWithOptions(
+      { summary: `Bring up Ray cluster ${cluster.name}` },
+      [{ spec: cluster, user, keep }],
+    );
+    const { cpusPerEngine, gpusPerEngine, tensorParallelSize, pipelineParallelSize } = run.model;
+    await checkStoreShared(cluster, {
+      ...{ store: run.store, cluster: address, cpus: cpusPerEngine },
+      // The actor of an engine is on a node with one of its GPUs at least.
+      gpus: gpusPerEngine / (tensorParallelSize * pipelineParallelSize),
+    });
+    return address;
+  };
+
   /** Ray comes up while the input is checked; no engine starts before the input is known to be good. */
   const prepare = async (): Promise<{ plan: PlanSummary; address: ClusterAddress }> => {
     const scope = new CancellationScope();
@@ -190,17 +205,14 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
           status = { ...status, plan };
           return plan;
         }),
-        entities.ensureCluster.executeWithOptions(
-          { summary: `Bring up Ray cluster ${cluster.name}` },
-          [{ spec: cluster, user, keep }],
-        ),
+        joinCluster(),
         python.checkEngineArguments.executeWithOptions(
           { summary: 'Have vLLM check the engine arguments' },
           [{ model: run.model }],
         ),
       ] as const;
       try {
-        const [plan, { address }] = await Promise.all(tasks);
+        const [plan, address] = await Promise.all(tasks);
         return { plan, address };
       } catch (error) {
         // Bad input is told without waiting for the rest to be done.

@@ -33,6 +33,7 @@ import { problemOf, workflowFailure } from './failures.js';
 import { jobDetails } from './job-details.js';
 import { count, judge, planNext, type JobCounts, type Verdict } from './job-plan.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
+import { checkStoreShared } from './shared-store.js';
 
 export const jobStatusQuery = defineQuery<JobStatus>(QUERY.status);
 export const stopJobSignal = defineSignal(SIGNAL.stopJob);
@@ -223,6 +224,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
     const options = { summary: 'Open the folder of the job in the store' };
     let attempt = (await store.openJob.executeWithOptions(options, [{ spec }])).attempts + 1;
     let address = await ensure();
+    await checkStoreShared(cluster, { store: spec.store, cluster: address });
     let counts: JobCounts = { failures: 0, losses: 0, silences: 0 };
     let again = false;
     // An activity that was cancelled too late has done its work.

@@ -130,6 +130,10 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
   beforeAll(async () => {
     hosts = new SshHosts(HOSTS);
     hosts.trust(HOSTS, ['changed']);
+    for (const name of ['apart', 'disk-of-b']) mkdirSync(path.join(hosts.folder, name));
+    hosts.mount('b', {
+      [path.join(hosts.folder, 'apart')]: path.join(hosts.folder, 'disk-of-b'),
+    });
     await hosts.start(['a', 'b', 'c', 'changed', 'bare', 'other']);
     writePython();
     const temporal = await findTemporal();
@@ -270,6 +274,25 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     const texts = payloadsOf(history);
     expect(texts).toContain('known_hosts');
     expect(texts).not.toContain(token);
+  });
+
+  it('refuses a folder as store that one host has to itself, before any engine is loaded', async () => {
+    const input = path.join(hosts.folder, 'one.jsonl');
+    writeFileSync(input, '{"prompt": "hello"}\n');
+    const store = path.join(hosts.folder, 'apart');
+    const where = ['--backend', 'simulated', '--cluster', 'lab', '--fleet', 'apart'];
+    const { exitCode, stderr } = await folder.rankflow([
+      ...['run', input, '--model', 'simulated-model', '--store', store, ...where],
+      ...['--engines', '2', '--cpus-per-engine', '1'],
+    ]);
+    expect(stderr).toMatch(/not all hosts share the store .*apart: /u);
+    expect(stderr).toMatch(/ b: does not see what python-worker, c wrote/u);
+    expect(stderr).not.toMatch(/head: /u);
+    expect(stderr).toContain('Mount one shared folder there on every host');
+    expect(exitCode).toBe(2);
+    const fleets = await folder.rankflow(['fleet', 'list', '--json']);
+    expect(fleets.stdout).not.toContain('apart');
+    expect(readdirSync(store).filter((name) => name.startsWith('trip-'))).toEqual([]);
   });
 
   it('replaces a node that is killed while a run goes on across it', async () => {

@@ -1,3 +1,4 @@
+import { ApplicationFailure } from '@temporalio/common';
 import { Context } from '@temporalio/activity';
 
 import type {
@@ -15,6 +16,8 @@ export class FakeJobs {
   /** How the attempts end, the first one first; one that has no end runs until it is ended. */
   ends: Outcome[] = [];
   earlierAttempts = 0;
+  /** Whether nodes see another folder under the path of the store. */
+  apart = false;
   /** An attempt is seen to start only after it was told to end. */
   startsOnlyWhenEnded = false;
   /** What was waited for. */
@@ -41,6 +44,10 @@ export class FakeJobs {
         this.ensured += 1;
         await this.onEnsure();
         return { address: ADDRESS, startedHere: true };
+      },
+      checkStoreShared: async () => {
+        if (this.apart) throw ApplicationFailure.nonRetryable('b: no folder', 'StoreNotShared');
+        return { nodes: [] };
       },
       stopCluster: async () => {
         this.released += 1;

@@ -4,6 +4,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import type { PythonActivities } from '../../src/contracts/activities.js';
 import type {
   CheckStoreRoomInput,
+  CheckStoreSharedInput,
   FinalizeRunInput,
   FinalizeRunResult,
   GenerateBatchInput,
@@ -31,6 +32,9 @@ export class FakeRun {
   /** Whether the store has no room: only looks notice by themselves. */
   full = false;
   readonly looks: CheckStoreRoomInput[] = [];
+  /** What a look at the store of the nodes fails with. */
+  unshared: ApplicationFailure | undefined;
+  readonly sharing: CheckStoreSharedInput[] = [];
 
   constructor(readonly batches: readonly number[]) {}
 
@@ -71,6 +75,11 @@ export class FakeRun {
       const result = this.finalize(input.missing);
       this.onFinalized(input, result);
       return result;
+    },
+    checkStoreShared: async (input) => {
+      this.sharing.push(input);
+      if (this.unshared) throw this.unshared;
+      return { nodes: [] };
     },
     checkStoreRoom: async (input) => {
       this.looks.push(input);

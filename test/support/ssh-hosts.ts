@@ -29,6 +29,7 @@ export class SshHosts {
   readonly knownHosts = path.join(this.folder, 'known_hosts');
   readonly network: Network;
   readonly #servers = new Map<string, ChildProcess>();
+  readonly #mounts = new Map<string, Readonly<Record<string, string>>>();
 
   constructor(names: readonly string[]) {
     this.#makeKey(this.identityFile);
@@ -58,6 +59,11 @@ export class SshHosts {
     writeFileSync(this.knownHosts, lines.join(''));
   }
 
+  /** Where others see a path, a host that starts later sees a folder of its own. */
+  mount(name: string, mounts: Readonly<Record<string, string>>): void {
+    this.#mounts.set(name, mounts);
+  }
+
   async start(names: readonly string[]): Promise<void> {
     for (const name of names) this.#startServer(this.network.host(name));
     for (const name of names) await eventually(async () => answers(this.addressOf(name)));
@@ -78,7 +84,15 @@ export class SshHosts {
         'MaxStartups 100',
       ].join('\n'),
     );
-    const [command, args] = this.network.command(host, SSHD, ['-D', '-e', '-f', config]);
+    const mounts = this.#mounts.get(host.name) ?? {};
+    const [command, args] = this.network.command(host, 'sh', [
+      '-c',
+      // What runs in a network namespace has mounts of its own.
+      [
+        ...Object.entries(mounts).map(([seen, own]) => `mount --bind '${own}' '${seen}' || exit`),
+        `exec ${SSHD} -D -e -f '${config}'`,
+      ].join('\n'),
+    ]);
     this.#servers.set(host.name, spawn(command, args, { stdio: 'ignore' }));
   }
 

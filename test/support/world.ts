@@ -123,6 +123,8 @@ export class World {
         this.run.python.finalizeRun(input),
       checkStoreRoom: async (input: Parameters<Python['checkStoreRoom']>[0]) =>
         this.run.python.checkStoreRoom(input),
+      checkStoreShared: async (input: Parameters<Python['checkStoreShared']>[0]) =>
+        this.run.python.checkStoreShared(input),
     };
   }
 }

@@ -17,7 +17,7 @@ import {
   runWorkflowId,
 } from '../../src/contracts/names.js';
 import type { InferenceStatus } from '../../src/contracts/workflows.js';
-import { FakeRay, rayNode } from '../support/fake-cluster.js';
+import { ADDRESS, FakeRay, rayNode } from '../support/fake-cluster.js';
 import { FakeRun, ROWS_PER_BATCH } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { labelsOf, unlabelled } from '../support/labels.js';
@@ -127,6 +127,42 @@ describe('inference', () => {
     expect(world.ray.executed).toEqual([]);
     expect(await world.isUp(clusterWorkflowId('ray'))).toBe(false);
     expect(world.headRuns).toBe(false);
+  });
+
+  it('loads no engine on hosts that do not share the store, and asks only where there are others', async () => {
+    world.run = new FakeRun([1]);
+    await (await world.infer('one-machine')).result();
+    expect(world.run.sharing).toEqual([]);
+
+    const { address, dashboardUrl } = ADDRESS;
+    const theirs = {
+      name: 'theirs',
+      nodes: { provider: 'existing', address, dashboardUrl },
+    } as const;
+    const onTheirs = async (runId: string, unshared?: ApplicationFailure) => {
+      world.run = new FakeRun([1]);
+      world.run.unshared = unshared;
+      return world.infer(runId, false, { cluster: theirs });
+    };
+    world.headRuns = true;
+    await (await onTheirs('shared')).result();
+    expect(world.run.sharing).toEqual([{ store: '/store', cluster: ADDRESS, cpus: 1, gpus: 0 }]);
+
+    const before = world.ray.executed.length;
+    const apart = ApplicationFailure.nonRetryable('b: there is no folder', 'StoreNotShared');
+    const cause = await (
+      await onTheirs('apart', apart)
+    )
+      .result()
+      .catch((error: WorkflowFailedError) => error.cause);
+    expect(cause).toMatchObject({ type: 'StoreNotShared', message: 'b: there is no folder' });
+    expect(world.ray.executed).toHaveLength(before);
+
+    // That nobody can look says nothing of the store.
+    const away = ApplicationFailure.retryable('no driver', 'ClusterUnavailable');
+    expect(await (await onTheirs('unknown', away)).result()).toMatchObject({ state: 'completed' });
+    expect(world.run.sharing).toHaveLength(3);
+    world.headRuns = false;
   });
 
   it('assembles what is done and takes everything down when it is cancelled', async () => {

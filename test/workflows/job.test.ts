@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { JobSpec, type JobResult, type JobStatus } from '../../src/contracts/job.js';
 import {
   CONTROL_QUEUE,
+  PYTHON_QUEUE,
   QUERY,
   SIGNAL,
   WORKFLOW,
@@ -21,6 +22,7 @@ beforeAll(async () => {
   harness = await Harness.start('job');
   const forward = (name: string) => async (input: unknown) =>
     (jobs.activities as unknown as Record<string, (input: unknown) => unknown>)[name]?.(input);
+  await harness.serve(PYTHON_QUEUE, { checkStoreShared: forward('checkStoreShared') });
   const names = ['openJob', 'submitJob', 'followJob', 'endJob', 'ensureCluster', 'stopCluster'];
   await harness.serve(
     CONTROL_QUEUE,
@@ -72,6 +74,19 @@ describe('a job', () => {
       result,
       attempts: [{ state: 'succeeded' }],
     });
+  });
+
+  it('is not submitted where hosts do not share the store', async () => {
+    jobs.apart = true;
+    const nodes = {
+      provider: 'existing',
+      address: '10.0.0.1:6379',
+      dashboardUrl: 'http://10.0.0.1:8265',
+    };
+    const failure = await failureOf(await start('apart', { cluster: { name: 'theirs', nodes } }));
+    expect(failure).toMatchObject({ type: 'StoreNotShared' });
+    expect(jobs.submitted).toEqual([]);
+    expect(jobs.released).toBe(1);
   });
 
   it('fails with the reason when its script does, without another try', async () => {

@@ -35,6 +35,7 @@ class ErrorType(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     STORE_FULL = "StoreFull"
     UNSUPPORTED_STORE = "UnsupportedStore"
+    STORE_NOT_SHARED = "StoreNotShared"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     JOB_FAILED = "JobFailed"
     JOB_LOST = "JobLost"

@@ -775,6 +775,29 @@ class StoreRoom(BaseModel):
     ] = None
 
 
+class StoreSharedBy(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    nodes: Annotated[list[str], Field(description="Names of the nodes that answered")]
+
+
+class CheckStoreSharedInput(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    store: str
+    cluster: ClusterAddress
+    cpus: Annotated[
+        float | None,
+        Field(
+            description="Nodes with fewer CPUs do not use the store; absent: all do",
+            ge=0.0,
+        ),
+    ] = None
+    gpus: Annotated[float | None, Field(description="The same for GPUs", ge=0.0)] = None
+
+
 class ClusterSpec(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,

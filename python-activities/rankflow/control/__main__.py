@@ -1,4 +1,4 @@
-"""``python -m rankflow.control deploy|check-engine-args``: JSON on stdin, JSON on stdout."""
+"""``python -m rankflow.control COMMAND``: JSON on stdin, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -9,21 +9,38 @@ from typing import TextIO
 from pydantic import BaseModel
 
 from rankflow.contracts.errors import RankflowError
-from rankflow.contracts.models import CheckEngineArgumentsInput, ExecuteFleetPlanInput
+from rankflow.contracts.models import (
+    CheckEngineArgumentsInput,
+    CheckStoreSharedInput,
+    ClusterAddress,
+    ExecuteFleetPlanInput,
+)
 from rankflow.control.process import ERROR_STATUS, error_document
 
 USAGE_STATUS = 2
 
 
+def _authenticate(cluster: ClusterAddress) -> None:
+    """Ray reads its authentication mode once, at import: set later, the head refuses it."""
+    if cluster.token_file is not None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = cluster.token_file
+
+
 def _deploy(text: str) -> BaseModel:
     given = ExecuteFleetPlanInput.model_validate_json(text)
-    # Ray reads its authentication mode once, at import: set later, the head refuses it.
-    if given.fleet.cluster.token_file is not None:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = given.fleet.cluster.token_file
+    _authenticate(given.fleet.cluster)
     from rankflow.control.deploy import execute
 
     return execute(given)
+
+
+def _check_store_shared(text: str) -> BaseModel:
+    given = CheckStoreSharedInput.model_validate_json(text)
+    _authenticate(given.cluster)
+    from rankflow.control.shared_store import check
+
+    return check(given)
 
 
 def _check_engine_args(text: str) -> BaseModel:
@@ -32,7 +49,11 @@ def _check_engine_args(text: str) -> BaseModel:
     return check(CheckEngineArgumentsInput.model_validate_json(text))
 
 
-COMMANDS = {"deploy": _deploy, "check-engine-args": _check_engine_args}
+COMMANDS = {
+    "deploy": _deploy,
+    "check-engine-args": _check_engine_args,
+    "check-store-shared": _check_store_shared,
+}
 
 
 def _take_stdout() -> TextIO:

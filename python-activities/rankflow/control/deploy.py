@@ -43,9 +43,12 @@ REACH_SECONDS = 10.0
 """Time to open a connection to the head: generous for a distant network, short for a person."""
 
 
-def _source_root() -> str:
-    """Folder that must be on an engine's PYTHONPATH."""
-    return str(Path(rankflow.__file__).resolve().parent.parent)
+def python_path() -> str:
+    """``PYTHONPATH`` of what runs on nodes.
+
+    On another host this source may not be; its node then has its own, which Ray fills in there.
+    """
+    return f"{Path(rankflow.__file__).resolve().parent.parent}:${{PYTHONPATH}}"
 
 
 def _check_reachable(address: str) -> None:
@@ -94,9 +97,7 @@ def connected(cluster: ClusterAddress) -> Generator[None]:
 
 def _environment(spec: ModelSpec) -> dict[str, str]:
     """Variables to be set when the actor's Python starts. Readable by everyone: no secrets."""
-    # On another host this source may not be; its node then has its own, which Ray fills in there.
-    path = f"{_source_root()}:${{PYTHONPATH}}"
-    variables = {"PYTHONPATH": path, "USE_TF": "0", **inherited()}
+    variables = {"PYTHONPATH": python_path(), "USE_TF": "0", **inherited()}
     # Ray runs workers at niceness 15: next to anything else that computes, an engine would starve.
     variables["RAY_worker_niceness"] = "0"
     if spec.gpus_per_engine == 0:

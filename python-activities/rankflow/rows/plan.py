@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -165,14 +166,20 @@ def find_plan(store: Store, run_id: str) -> Plan | None:
 
 
 def load_plan(store: Store, run_id: str) -> Plan:
-    """The plan of a run. Raises PLAN_CORRUPT when there is none.
+    """The plan of a run that has one. Raises PLAN_CORRUPT.
+
+    Raises STORE_NOT_SHARED when it is not there: batches come after it, so this host sees another
+    store, or it was deleted.
 
     Plans never change, so one that was read keeps its tables; but a run whose folder was deleted
     may be planned anew under its id, so the small document is read each time.
     """
     plan = find_plan(store, run_id)
     if plan is None:
-        raise RankflowError(ErrorType.PLAN_CORRUPT, f"the run {run_id} has no plan in {store.root}")
+        raise RankflowError(
+            ErrorType.STORE_NOT_SHARED,
+            f"{socket.gethostname()} finds no plan of run {run_id} in the store {store.root}",
+        )
     return plan
 
 

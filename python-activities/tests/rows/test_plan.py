@@ -245,3 +245,9 @@ def test_both_languages_give_a_model_the_same_hash(tmp_path: Path) -> None:
         check=True,
     )
     assert spec_hash(asked.model) == done.stdout.strip()
+
+
+def test_a_batch_without_a_plan_is_in_another_store(tmp_path: Path) -> None:
+    with pytest.raises(RankflowError, match="finds no plan of run run-1 in the store") as caught:
+        load_plan(open_store(str(tmp_path)), "run-1")
+    assert caught.value.kind == ErrorType.STORE_NOT_SHARED
