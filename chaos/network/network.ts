@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 
 import { NotPossible } from '../faults/fault.js';
+import { isAlive } from '../lab/processes.js';
 
 /** A host of its own on this machine: a network namespace with one address. */
 export interface Host {
@@ -11,14 +12,27 @@ export interface Host {
   readonly cable: string;
 }
 
-const ip = (...args: string[]): void => {
-  execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
-};
+const ip = (...args: string[]): string =>
+  execFileSync('ip', args, { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
+
+/** Names begin with the process that made them: `rc123-head`, `rc123b`, `rc123v0`. */
+const OWNER = /^rc(\d+)[-bv]/u;
+
+/** Names of what a process that is gone has left behind: it was killed before it could remove it. */
+function leftBy(listed: string): string[] {
+  const names = (JSON.parse(listed || '[]') as { name?: string; ifname?: string }[]).map(
+    ({ name, ifname }) => name ?? ifname ?? '',
+  );
+  return names.filter((name) => {
+    const owner = OWNER.exec(name)?.[1];
+    return owner !== undefined && !isAlive(Number(owner));
+  });
+}
 
 /** Hosts on one bridge, which can be cut off from one another. This machine is on it too. */
 export class Network {
   readonly hosts: Host[] = [];
-  readonly #id = `rc${process.pid % 100_000}`;
+  readonly #id = `rc${process.pid}`;
   readonly #subnet: string;
 
   private constructor() {
@@ -30,6 +44,10 @@ export class Network {
   static create(names: readonly string[]): Network {
     const network = new Network();
     try {
+      removeAll([
+        ...leftBy(ip('-json', 'netns', 'list')).map((name) => ['netns', 'delete', name]),
+        ...leftBy(ip('-json', 'link', 'show')).map((name) => ['link', 'delete', name]),
+      ]);
       network.#build(names);
     } catch (error) {
       network.remove();
@@ -92,17 +110,20 @@ export class Network {
 
   /** Removes all of it, as far as it was made. */
   remove(): void {
-    const steps = [
+    removeAll([
       ...this.hosts.map(({ namespace }) => ['netns', 'delete', namespace]),
       ...this.hosts.map(({ cable }) => ['link', 'delete', cable]),
       ['link', 'delete', `${this.#id}b`],
-    ];
-    for (const step of steps) {
-      try {
-        ip(...step);
-      } catch {
-        // It was not made, or went with its namespace.
-      }
+    ]);
+  }
+}
+
+function removeAll(steps: readonly (readonly string[])[]): void {
+  for (const step of steps) {
+    try {
+      ip(...step);
+    } catch {
+      // It was not made, or went with its namespace.
     }
   }
 }
