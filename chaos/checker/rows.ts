@@ -11,6 +11,9 @@ import type { RunView } from '../store/view.js';
 import { Answers } from '../workload.js';
 import type { Subject, Violation } from './violation.js';
 
+/** How much of what a command line said at its end is told (characters). */
+const LAST_WORDS = 400;
+
 /** What became of the rows of a run. */
 export interface RowCounts {
   readonly lost: number;
@@ -111,9 +114,12 @@ function checkEnd(subject: Subject, report: Report): void {
   if (state !== undefined && state !== 'completed' && !(cancelled && state === 'cancelled')) {
     report('run-state', `the manifest says ${state}`);
   }
-  const { exitCode } = subject;
+  const { exitCode, output } = subject;
   const failed = state !== 'completed' || (view.manifest?.failed ?? 0) > 0;
-  if (exitCode !== (failed ? 1 : 0)) report('exit-code', `the command line ended with ${exitCode}`);
+  if (exitCode !== (failed ? 1 : 0)) {
+    const said = output.at(-1)?.slice(-LAST_WORDS) ?? '';
+    report('exit-code', `the command line ended with ${exitCode}: ${said}`);
+  }
 }
 
 function checkOrder(files: readonly ResultLine[][], ids: readonly string[], report: Report): void {

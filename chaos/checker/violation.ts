@@ -28,4 +28,6 @@ export interface Subject {
   readonly status: string | undefined;
   /** Of the command line that saw its end. */
   readonly exitCode: number | undefined;
+  /** What it printed, and what those before it did. */
+  readonly output: readonly string[];
 }

@@ -49,6 +49,9 @@ export class Trial {
   cancelled = false;
   command: Command;
   #watching: Promise<void>;
+  #following: Promise<void> | undefined;
+  /** Nobody waits for its end any more. */
+  #over = false;
 
   constructor(private readonly options: TrialOptions) {
     this.runId = options.runId;
@@ -71,7 +74,7 @@ export class Trial {
     const args = ['run', workload.file, '--run-id', runId, '--fleet', fleet, '--cluster', cluster];
     const command = stack.home.start([...args, ...flags, '--json'], stack.variables());
     this.command = command;
-    void this.#follow(command);
+    this.#following = this.#follow(command);
     return command;
   }
 
@@ -80,11 +83,13 @@ export class Trial {
     const { exitCode, all } = await command.done;
     this.output.push(all);
     this.exitCode = exitCode;
-    if (this.ended || this.command !== command) return;
-    if (exitCode === UNREACHABLE) {
+    if (this.command !== command) return;
+    // Of a run that has failed it may also say that the cluster or the store was away: that is its end.
+    const again = !this.ended || this.status === 'COMPLETED';
+    if (exitCode === UNREACHABLE && again) {
       await sleep(2000);
-      if (!this.ended) this.start();
-    } else if (exitCode !== undefined) {
+      if (this.command === command && !this.#over) this.start();
+    } else if (exitCode !== undefined && !this.ended) {
       // It refused to start: there is no workflow whose end could be waited for.
       const seen = await poll(() => this.status ?? (this.view.plan && 'planned'), REFUSED_S, 1000);
       if (seen === undefined) this.endedAt = Date.now();
@@ -113,11 +118,21 @@ export class Trial {
     if (ended === undefined) throw new Error(`run ${this.runId} did not end in ${seconds} s`);
     await this.#watching;
     const left = Math.max(20_000, deadline - Date.now());
-    const exited = await Promise.race([this.command.done.then(() => true), sleep(left)]);
+    const exited = await Promise.race([this.#exit().then(() => true), sleep(left)]);
     if (exited !== true) {
+      this.#over = true;
       signal(this.command.pid, 'SIGKILL');
       throw new Error(`the command line of run ${this.runId} did not end`);
     }
+  }
+
+  /** Waits for the end of the command line, and of what it was followed by. */
+  async #exit(): Promise<void> {
+    let command: Command;
+    do {
+      ({ command } = this);
+      await this.#following;
+    } while (this.command !== command);
   }
 
   /** What the store watcher and the command line show to be wrong. */

@@ -27,7 +27,7 @@ export class StoredRun {
     });
     this.subject = {
       ...{ runId: RUN, view: this.view, workload: this.workload },
-      ...{ cancelled: false, status: 'COMPLETED', exitCode: 0 },
+      ...{ cancelled: false, status: 'COMPLETED', exitCode: 0, output: [] },
     };
   }
 
