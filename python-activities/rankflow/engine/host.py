@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -38,11 +37,11 @@ def backend_factory(spec: ModelSpec, slot: int) -> BackendFactory:
 
     def vllm() -> Backend:
         from rankflow.engine.environment import check_model_folder, prepare_environment
-        from rankflow.engine.prefork import METHOD, fork_from_server, start_server
+        from rankflow.engine.prefork import fork_from_server, forks, start_server
 
         check_model_folder(spec)
         prepare_environment(spec, slot)
-        if spec.gpus_per_engine == 0 and METHOD not in os.environ:
+        if forks(spec):
             start_server()
             fork_from_server()
         # Imports vLLM: many seconds, and only after the environment is set.

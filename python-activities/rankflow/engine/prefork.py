@@ -1,27 +1,43 @@
 """vLLM's processes as forks of one that has imported vLLM already.
 
-An engine on one core is three processes: the actor, EngineCore and a worker. vLLM spawns the latter
-two one after the other, and each imports vLLM anew, which is nearly all of an engine's start:
-``docs/benchmarks.md`` has the figures. A fork server imports it once, while the actor does, and
-both are forked from it. It has no threads and touches no device, unlike the actor, which therefore
-cannot be forked itself. It is in the actor's process group, and ends with it.
-
-Only for engines on CPUs: nothing of this was measured with GPUs yet.
+An engine on one core is three processes: the actor, EngineCore and a worker; on one GPU it is the
+first two. vLLM spawns all but the actor one after the other, and each imports vLLM anew, which is
+much of an engine's start: ``docs/benchmarks.md`` has the figures. A fork server imports it once,
+while the actor does, and they are forked from it. It has no other thread of Python's and does not
+initialise CUDA, which would work in no fork of it; the actor, which has both, cannot be forked
+itself. It is in the actor's process group, and ends with it.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
+from rankflow.contracts.models import ModelSpec
+
 PRELOADED = "rankflow.engine.preloaded"
 """What the server imports; not ``__main__``, which is Ray's own script."""
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 """Where a user says how vLLM starts its processes; it is left to do so then."""
+
+
+def forks(spec: ModelSpec) -> bool:
+    """Whether an engine's processes are forked, and not left to vLLM.
+
+    They are not where a user says how they start, or binds them to NUMA nodes, which vLLM does by
+    the program that it spawns. Nor across GPUs: Ray starts those workers, and EngineCore learns of
+    Ray only when vLLM spawns it. Nor with a GPU on WSL, whose NVML does not bear it.
+    """
+    gpu = spec.gpus_per_engine > 0
+    spans = gpu and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
+    wsl = gpu and "microsoft" in " ".join(platform.uname()).lower()
+    given = {name.replace("-", "_"): value for name, value in spec.engine_args.items()}
+    return METHOD not in os.environ and not spans and not wsl and not given.get("numa_bind")
 
 
 def start_server(preloaded: str = PRELOADED) -> None:

@@ -4,6 +4,7 @@ import gc
 import importlib
 
 import setproctitle
+from vllm.platforms import current_platform
 
 from rankflow.engine.prefork import fork_from_server
 
@@ -11,11 +12,13 @@ from rankflow.engine.prefork import fork_from_server
 setproctitle.getproctitle()
 
 fork_from_server()
+# None of it initialises CUDA (vLLM 0.26): the driver says so afterwards, and computes in a fork.
+device = "cpu" if current_platform.is_cpu() else "gpu"
 for module in (
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
-    "vllm.v1.worker.cpu_worker",
-    "vllm.v1.worker.cpu_model_runner",
+    f"vllm.v1.worker.{device}_worker",
+    f"vllm.v1.worker.{device}_model_runner",
 ):
     importlib.import_module(module)
 

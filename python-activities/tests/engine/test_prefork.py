@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rankflow.contracts.models import ModelSpec
+from rankflow.engine.prefork import METHOD, forks
 
 SCRIPT = """
 import json, os, sys
@@ -115,3 +119,30 @@ def test_the_server_is_in_the_group_that_the_guard_ends_and_ends_with_it(
     while Path(f"/proc/{seen['server']['pid']}/exe").exists():
         assert time.monotonic() < ended
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("gpus", [0, 0.5, 1])
+def test_the_processes_of_an_engine_on_one_device_are_forked(
+    monkeypatch: pytest.MonkeyPatch, gpus: float
+) -> None:
+    monkeypatch.delenv(METHOD, raising=False)
+    assert forks(ModelSpec(model="m", gpus_per_engine=gpus))
+    monkeypatch.setenv(METHOD, "spawn")
+    assert not forks(ModelSpec(model="m", gpus_per_engine=gpus))
+
+
+def test_vllm_starts_the_processes_that_a_fork_of_the_server_would_not_do_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(METHOD, raising=False)
+    one = ModelSpec(model="m", gpus_per_engine=1)
+    wsl = platform.uname()._replace(release="5.15.90.1-microsoft-standard-WSL2")
+    with monkeypatch.context() as patch:
+        patch.setattr("rankflow.engine.prefork.platform.uname", lambda: wsl)  # pyright: ignore[reportUnknownLambdaType]
+        assert not forks(one)
+        assert forks(ModelSpec(model="m"))
+    bound = {"numa-bind": True}
+    assert not forks(ModelSpec(model="m", gpus_per_engine=1, engine_args=bound))
+    assert not forks(ModelSpec(model="m", gpus_per_engine=2, tensor_parallel_size=2))
+    assert not forks(ModelSpec(model="m", gpus_per_engine=2, pipeline_parallel_size=2))
+    assert forks(ModelSpec(model="m", gpus_per_engine=0, tensor_parallel_size=2))
