@@ -81,7 +81,10 @@ def main() -> None:
     processor = _processor(settings)
 
     def job(requests: Path, answers: Path) -> Result:
-        dataset = ray.data.from_items([row["body"] for row in read_rows(requests)])
+        bodies = [row["body"] for row in read_rows(requests)]
+        for body in bodies:
+            del body["model"]  # Ray takes any name but the folder's for a LoRA adapter.
+        dataset = ray.data.from_items(bodies)
         rows = processor(dataset).take_all()
         return Result(
             rows=len(rows),
