@@ -1,6 +1,7 @@
 import {
   type Client,
   type WorkflowExecutionDescription,
+  WorkflowFailedError,
   WorkflowNotFoundError,
 } from '@temporalio/client';
 
@@ -22,7 +23,7 @@ import type {
 } from '../contracts/workflows.js';
 import { queryWorkflow } from './entities.js';
 import { heartbeatOf, lastFailureOf } from './encryption.js';
-import { describeFailure, type Failure, isTransient } from './errors.js';
+import { ClientError, describeFailure, type Failure, isTransient } from './errors.js';
 import { getRun, memoOf, runResult } from './runs.js';
 import {
   assemble,
@@ -54,10 +55,12 @@ export async function runSnapshot(client: Client, runId: string): Promise<RunSna
 }
 
 /**
- * Looks at a run again and again until it is over. A server or worker that is away for a while is waited for.
+ * Looks at a run again and again until it is over. A server or worker that is away for a while is waited for: a run
+ * that was seen goes on, whatever keeps it from being looked at.
  *
  * @param signal ends the watching, not the run
  * @param onTrouble told once when nothing can be seen, with the reason
+ * @throws ClientError `Unreachable` when nothing is seen for two minutes
  */
 export async function* watchRun(
   client: Client,
@@ -66,19 +69,29 @@ export async function* watchRun(
   onTrouble: (failure: Failure) => void = () => {},
 ): AsyncGenerator<RunSnapshot> {
   let blindSince: number | undefined;
+  let wasSeen = false;
   while (!signal?.aborted) {
     let ranks = 0;
     try {
       const snapshot = await runSnapshot(client, runId);
       blindSince = undefined;
+      wasSeen = true;
       ranks = snapshot.ranks;
       yield snapshot;
       if (isOver(snapshot.state)) return;
     } catch (error) {
-      if (!isTransient(error)) throw error;
-      if (blindSince === undefined) onTrouble(describeFailure(error));
+      const passes = isTransient(error) || (wasSeen && !(error instanceof ClientError));
+      if (!passes) throw error;
+      const failure = describeFailure(error);
+      if (blindSince === undefined) onTrouble(failure);
       blindSince ??= Date.now();
-      if (Date.now() - blindSince > PATIENCE_MS) throw error;
+      if (Date.now() - blindSince > PATIENCE_MS) {
+        const message = `Nothing was seen of run ${runId} for ${PATIENCE_MS / 1000} s: ${failure.message}`;
+        throw new ClientError('Unreachable', message, {
+          wayOut: 'The run may go on: look again with `rankflow watch`, and see `rankflow doctor`.',
+          cause: error,
+        });
+      }
     }
     await pause(INTERVAL_MS + ranks * INTERVAL_PER_RANK_MS, signal);
   }
@@ -171,6 +184,8 @@ async function endOf(client: Client, runId: string, status: string): Promise<End
   try {
     return { status, result: await runResult(client, runId) };
   } catch (error) {
+    // Anything else says nothing of the run: its result could not be fetched.
+    if (!(error instanceof WorkflowFailedError)) throw error;
     return { status, failure: describeFailure(error) };
   }
 }

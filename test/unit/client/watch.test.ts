@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { Context } from '@temporalio/activity';
 import { ApplicationFailure } from '@temporalio/common';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 
 import { prepareRun, type PreparedRun } from '../../../src/client/inference.js';
 import { runSnapshot, watchRun } from '../../../src/client/progress.js';
@@ -108,6 +108,62 @@ test('a run is watched from its start to its results, rows in flight included', 
     failedRows: 0,
     output: { rows: 2 * ROWS_PER_BATCH, succeeded: 2 * ROWS_PER_BATCH },
   });
+});
+
+test('a result that cannot be fetched is no failure of the run: it is asked for again', async () => {
+  const { workflow } = harness.client;
+  const getHandle = workflow.getHandle.bind(workflow);
+  let losses = 1;
+  const spy = vi.spyOn(workflow, 'getHandle').mockImplementation((...args) => {
+    const handle = getHandle(...args);
+    const result = handle.result.bind(handle);
+    handle.result = async () => {
+      // It said that the run has ended, and went away.
+      if (losses-- > 0) throw Object.assign(new Error('the line was cut'), { code: 13 });
+      return result();
+    };
+    return handle;
+  });
+  onTestFinished(() => spy.mockRestore());
+  const troubles: string[] = [];
+  const watching = watchRun(harness.client, 'watched', undefined, ({ message }) =>
+    troubles.push(message),
+  );
+  let last: RunSnapshot | undefined;
+  for await (const snapshot of watching) last = snapshot;
+  expect(last).toMatchObject({ state: 'completed', output: { failed: 0 } });
+  expect(last).not.toHaveProperty('failure');
+  expect(troubles).toEqual(['the line was cut']);
+});
+
+test('a run that was seen is looked for again, whatever goes wrong, and the reason is told', async () => {
+  const { workflow } = harness.client;
+  const getHandle = workflow.getHandle.bind(workflow);
+  const watching = (runId: string, troubles: string[]) =>
+    watchRun(harness.client, runId, undefined, ({ message }) => troubles.push(message));
+  const troubles: string[] = [];
+  run.committed.clear();
+  run.finalized.length = 0;
+  const open = run.holdBatches();
+  await startRun(harness.client, await prepare('odd'));
+  const snapshots = watching('odd', troubles);
+  expect((await snapshots.next()).value).toMatchObject({ runId: 'odd' });
+  const spy = vi.spyOn(workflow, 'getHandle').mockImplementationOnce(() => {
+    throw new Error('no code at all');
+  });
+  onTestFinished(() => spy.mockRestore());
+  open();
+  let last: RunSnapshot | undefined;
+  for await (const snapshot of snapshots) last = snapshot;
+  expect(last).toMatchObject({ state: 'completed' });
+  expect(troubles).toEqual(['no code at all']);
+
+  // Of one that was never seen it is a bug, and nobody is kept waiting.
+  spy.mockImplementationOnce(() => {
+    throw new Error('no code at all');
+  });
+  await expect(watching('odd', troubles).next()).rejects.toThrow('no code at all');
+  spy.mockImplementation(getHandle);
 });
 
 test('who stops watching leaves the run alone', async () => {
