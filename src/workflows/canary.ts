@@ -43,8 +43,12 @@ export type Verdict =
   | { readonly kind: 'failed'; readonly problem: Problem }
   | { readonly kind: 'hung'; readonly problem: Problem };
 
+/** Loads of a slot in a row that something that passes was in the way of: then it does not pass. */
+const MOST_LOST_LOADS = 5;
+
 /** The canaries in flight, one for each slot at most. */
 export class Canaries {
+  readonly #lostLoads = new Map<number, number>();
   readonly #flying = new Map<number, { incarnation: string; scope: CancellationScope }>();
 
   constructor(
@@ -64,8 +68,18 @@ export class Canaries {
     void scope.run(async () => {
       const verdict = await ask(fleet, slot, incarnation, loaded);
       if (this.#flying.get(slot) === flight) this.#flying.delete(slot);
-      if (verdict !== undefined) this.report(slot, incarnation, verdict);
+      if (verdict !== undefined) this.report(slot, incarnation, this.#last(slot, loaded, verdict));
     });
+  }
+
+  /** An engine whose load is lost each time would load for ever. */
+  #last(slot: number, loaded: boolean, verdict: Verdict): Verdict {
+    if (verdict.kind === 'ready') this.#lostLoads.delete(slot);
+    if (loaded || verdict.kind !== 'hung' || verdict.problem.type !== 'EngineGone') return verdict;
+    const lost = (this.#lostLoads.get(slot) ?? 0) + 1;
+    this.#lostLoads.set(slot, lost);
+    if (lost < MOST_LOST_LOADS) return verdict;
+    return { kind: 'failed', problem: { ...verdict.problem, type: 'EngineLoadFailed' } };
   }
 
   /** Gives up all that are out; they report nothing. */

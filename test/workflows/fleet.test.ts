@@ -153,6 +153,27 @@ describe('a fleet', () => {
     expect((await statusOf('broken')).state).toBe('failed');
   });
 
+  it('loads an engine again that met a taken port, and fails when it always meets one', async () => {
+    const loads: string[] = [];
+    const lostOnce = async (_slot: number, incarnation: string): Promise<void> => {
+      loads.push(incarnation);
+      if (new Set(loads).size > 1) return;
+      throw ApplicationFailure.nonRetryable('EADDRINUSE', 'EngineGone');
+    };
+    ray.onCanary = lostOnce;
+    await ensure(specOf('port', 1));
+    expect(ray.executed).toContain('restart 0');
+    expect(loads).toHaveLength(2);
+    await stop('port');
+
+    ray.onCanary = async () => {
+      throw ApplicationFailure.nonRetryable('EADDRINUSE', 'EngineGone');
+    };
+    const cause = await refusal(ensure(specOf('ports', 1)));
+    expect(cause).toMatchObject({ type: 'EngineLoadFailed', message: 'EADDRINUSE' });
+    expect(ray.executed.filter((step) => step === 'restart 0')).toHaveLength(1 + 4);
+  });
+
   it('restarts an engine that makes no step any more, and leaves the others alone', async () => {
     // Asked every two seconds then, not once a minute.
     const scaling = { minEngines: 2, maxEngines: 2, idleSeconds: 4 };

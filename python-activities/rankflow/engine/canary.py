@@ -77,8 +77,8 @@ class CanaryActivity:
             if error is not self._host.load_error:
                 raise
             self.load_failure_reported.set()
-            # No cause: it may be the error itself, and its reason is in the message.
-            raise load_failure(error) from None
+            # Not retryable, as this process ends. No cause: it may be the error itself.
+            raise load_failure(error).as_application_error(retryable=False) from None
 
     async def _answers(self) -> None:
         started = last_step = time.monotonic()

@@ -10,6 +10,8 @@ from rankflow.contracts.errors import ErrorType, RankflowError
 _TAIL_BYTES = 65_536
 _MAX_CHARACTERS = 500
 _ERROR_LINE = re.compile(rb"\b([A-Z]\w*(?:Error|Exception)): (\S.*)")
+_PASSES = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
+"""What another try does not meet: engines that load at once may choose the same free port."""
 _FOLLOW_UP = (b"Engine core initialization failed", b"EngineCore failed to start", b"WorkerProc")
 
 
@@ -28,7 +30,7 @@ def root_cause(tail: bytes) -> str | None:
 
 
 def load_failure(error: BaseException) -> RankflowError:
-    """ENGINE_LOAD_FAILED (not retryable) with the reason and the log file to read.
+    """ENGINE_LOAD_FAILED with the reason and the log file to read; ENGINE_GONE for what passes.
 
     vLLM's own processes report only to the log why they ended; at load time it holds no prompts.
     """
@@ -36,12 +38,11 @@ def load_failure(error: BaseException) -> RankflowError:
         return error
     reason = f"{type(error).__name__}: {error}"[:_MAX_CHARACTERS]
     path = log_file()
-    if path is None:
-        return RankflowError(ErrorType.ENGINE_LOAD_FAILED, f"the model did not load: {reason}")
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        cause = root_cause(file.read())
-    return RankflowError(
-        ErrorType.ENGINE_LOAD_FAILED,
-        f"the model did not load: {cause or reason} (log on the engine's node: {path})",
-    )
+    where = ""
+    if path is not None:
+        where = f" (log on the engine's node: {path})"
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            reason = root_cause(file.read()) or reason
+    kind = ErrorType.ENGINE_GONE if _PASSES.search(reason) else ErrorType.ENGINE_LOAD_FAILED
+    return RankflowError(kind, f"the model did not load: {reason}{where}")

@@ -41,6 +41,15 @@ async def test_a_model_that_does_not_load_is_reported_with_its_reason() -> None:
     assert activity.load_failure_reported.is_set()
 
 
+async def test_a_load_that_another_try_may_do_is_no_failure_of_the_model() -> None:
+    _, activity = engine(simulated_model(load_error="port: 101, code: -98, name: EADDRINUSE"))
+    with pytest.raises(ApplicationError, match="EADDRINUSE") as caught:
+        await attempt_environment().run(activity.canary, CanaryInput(spec_hash="spec"))
+    # The engine is started again; this canary is not, as its process ends.
+    assert caught.value.type == "EngineGone"
+    assert caught.value.non_retryable
+
+
 async def test_a_hung_engine_fails_its_canary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary_module, "HUNG_SECONDS", 1.0)
     host, activity = engine(simulated_model(hang_after_rows=0))
