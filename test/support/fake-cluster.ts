@@ -45,6 +45,8 @@ export class FakeRay {
   reachable = true;
   /** Batches that wait for an engine; a fleet that neither scales nor stops by itself is not told. */
   backlog = 0;
+  /** Counts them instead. */
+  countBacklog: (spec: FleetSpec) => Promise<number | undefined> = async () => this.backlog;
   /** Batches that an engine says that it works on. */
   readonly busy = new Map<number, number>();
   readonly actors = new Map<number, ObservedEngine>();
@@ -62,13 +64,15 @@ export class FakeRay {
 
   readonly observeFleet: ControlActivities['observeFleet'] = async ({ spec }) => {
     await this.onLook(spec);
+    const backlog = await this.countBacklog(spec);
     return this.reachable
       ? {
           reachable: true,
           nodes: this.nodes,
           engines: [...this.actors.values()],
           missingNodes: this.missingNodes,
-          ...((spec.scaling ?? spec.idleTimeoutSeconds) !== undefined && { backlog: this.backlog }),
+          ...((spec.scaling ?? spec.idleTimeoutSeconds) !== undefined &&
+            backlog !== undefined && { backlog }),
         }
       : { reachable: false, nodes: [], engines: [], problem: 'fetch failed' };
   };

@@ -26,6 +26,7 @@ export const NAMESPACES = [
   'begun-again',
   'misfits',
   'ahead-of-task',
+  'autoscale',
   'run',
   'fleet',
   'cluster',

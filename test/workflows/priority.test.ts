@@ -1,8 +1,8 @@
 import type { WorkflowHandle } from '@temporalio/client';
-import { temporal } from '@temporalio/proto';
 import type { Worker } from '@temporalio/worker';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { waitingBatches } from '../../src/client/fleets.js';
 import { priorityOf } from '../../src/client/runs.js';
 import type { InferenceInput } from '../../src/contracts/inference.js';
 import {
@@ -80,15 +80,8 @@ async function queued(
   return handle;
 }
 
-async function backlog(): Promise<number> {
-  const { stats } = await harness.client.workflowService.describeTaskQueue({
-    namespace: harness.client.options.namespace,
-    taskQueue: { name: fleetQueue('fleet', SPEC_HASH) },
-    taskQueueType: temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-    reportStats: true,
-  });
-  return Number(stats?.approximateBacklogCount ?? 0);
-}
+const backlog = async (): Promise<number> =>
+  (await waitingBatches(harness.client, fleetQueue('fleet', SPEC_HASH))) ?? 0;
 
 /** One engine that takes one batch at a time. */
 async function serve(): Promise<void> {
