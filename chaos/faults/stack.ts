@@ -1,7 +1,7 @@
 import { signal } from '../lab/processes.js';
 import type { StackProcess } from '../lab/stack.js';
 import { DRAINED, PROCESS } from './bounds.js';
-import { type Fault, type Strike, type Target, need } from './fault.js';
+import { type Fault, NotPossible, type Strike, type Target, need } from './fault.js';
 
 const EVERYWHERE = [
   'generate',
@@ -110,6 +110,7 @@ export const killSupervisor: Fault = {
   bound: PROCESS,
   aim: async ({ trial, random }: Target): Promise<Strike> => {
     const pid = need(trial.stack.supervisor(), 'the supervisor');
+    if (trial.stack.isStarting) throw new NotPossible('the one before is being mended');
     return {
       what: `supervisor (pid ${pid})`,
       strike: () => void signal(pid, 'SIGKILL'),

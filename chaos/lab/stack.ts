@@ -33,6 +33,7 @@ const QUERY_MS = 5_000;
 export class Stack {
   #client: Client | undefined;
   #address: string | undefined;
+  #starting = 0;
 
   /** @param server address of a Temporal server that is not the stack's own */
   constructor(
@@ -42,7 +43,17 @@ export class Stack {
 
   /** `rankflow up`, with more variables for its processes. */
   async up(environment: Readonly<Record<string, string>> = {}): Promise<void> {
-    await this.home.rankflow(['up'], { ...this.variables(), ...environment });
+    this.#starting += 1;
+    try {
+      await this.home.rankflow(['up'], { ...this.variables(), ...environment });
+    } finally {
+      this.#starting -= 1;
+    }
+  }
+
+  /** Whether somebody waits for it to be up: who kills it now makes that fail. */
+  get isStarting(): boolean {
+    return this.#starting > 0;
   }
 
   /** @param keep whether the Ray nodes and the engines go on */
