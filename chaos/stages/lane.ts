@@ -46,6 +46,28 @@ export async function hit(
   return undefined;
 }
 
+/** A fault that is wanted once is tried so often, with so long between two tries (milliseconds). */
+const TRIES = 4;
+const AGAIN_MS = 10_000;
+
+/** As {@link hit}, again a little later when its target is not there just now: others are being hit as well. */
+export async function hitWhenPossible(
+  options: StageOptions,
+  trial: Trial,
+  card: Card,
+): Promise<Struck | undefined> {
+  const { skipped } = options.bench.lab;
+  for (let left = TRIES; ; left -= 1) {
+    const struck = await hit(options, trial, card);
+    if (struck !== undefined || left === 1 || trial.ended) return struck;
+    await sleep(AGAIN_MS);
+    const last = skipped.findLastIndex(
+      ({ fault, phase }) => fault === card.fault.name && phase === card.phase,
+    );
+    if (last >= 0) skipped.splice(last, 1);
+  }
+}
+
 /** The phases around generation, which a run goes through once. */
 export const AROUND: readonly Phase[] = ['plan', 'deploy', 'finalize', 'teardown'];
 
@@ -107,6 +129,8 @@ export async function warmLane(
   const { bench, random } = options;
   const enough = request.rows * NEARLY_DONE;
   const missed = new Set<Card>();
+  /** Whose target was not there at their first try. */
+  const late = new Set<Card>();
   let card = deal(options, deck);
   while (card !== undefined) {
     const trial = bench.startTrial(request);
@@ -115,6 +139,11 @@ export async function warmLane(
     let due = 0;
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
       const struck = await tryToHit(options, trial, card);
+      if (struck === undefined && options.short && !late.has(card)) {
+        late.add(card);
+        await sleep(AGAIN_MS);
+        continue;
+      }
       if (struck instanceof PhaseMissed) {
         if (missed.has(card)) skip(options, card, struck);
         else {

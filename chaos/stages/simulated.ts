@@ -11,7 +11,16 @@ import { LimitedFolder } from '../lab/room.js';
 import type { Phase } from '../phases.js';
 import type { S3Server } from '../s3/server.js';
 import { FolderReader } from '../store/reader.js';
-import { AROUND, type StageOptions, deal, deckOf, hit, hitOnItsWay, warmLane } from './lane.js';
+import {
+  AROUND,
+  type StageOptions,
+  deal,
+  deckOf,
+  hit,
+  hitOnItsWay,
+  hitWhenPossible,
+  warmLane,
+} from './lane.js';
 
 /** The cluster that stays up for all runs but those that try bringing one up. */
 const CLUSTER = 'local';
@@ -167,7 +176,7 @@ const plainSlow = (card: Card): [string, SlowScenario] => [
     const { bench } = options;
     const scenario = card.fault.name;
     const trial = bench.startTrial({ ...SLOW_RUN, scenario, flags: sharedFlags(bench) });
-    const struck = await hit(options, trial, card);
+    const struck = await hitWhenPossible(options, trial, card);
     await struck?.healing;
     await bench.finish(trial, scenario, RUN_ENDS_S);
   },
@@ -191,7 +200,7 @@ async function hangsSilently(options: StageOptions, number: number): Promise<voi
     return times.length >= after && Date.now() - Math.max(...times) > SILENT_MS;
   };
   await poll(() => (hang() || trial.ended ? true : undefined), 300);
-  await hit(options, trial, { fault: hangSilently, phase: 'generate' });
+  await hitWhenPossible(options, trial, { fault: hangSilently, phase: 'generate' });
   await bench.finish(trial, 'hang-silently', RUN_ENDS_S);
 }
 
