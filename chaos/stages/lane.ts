@@ -128,9 +128,8 @@ export async function warmLane(
 ): Promise<void> {
   const { bench, random } = options;
   const enough = request.rows * NEARLY_DONE;
+  /** What was tried once without a hit: the phase was over, or (of a short campaign) the target was not there. */
   const missed = new Set<Card>();
-  /** Whose target was not there at their first try. */
-  const late = new Set<Card>();
   let card = deal(options, deck);
   while (card !== undefined) {
     const trial = bench.startTrial(request);
@@ -139,17 +138,14 @@ export async function warmLane(
     let due = 0;
     while (card !== undefined && trial.view.finishedAt.size < enough && !trial.ended) {
       const struck = await tryToHit(options, trial, card);
-      if (struck === undefined && options.short && !late.has(card)) {
-        late.add(card);
-        await sleep(AGAIN_MS);
+      const isMissed = struck instanceof PhaseMissed || (struck === undefined && options.short);
+      if (isMissed && !missed.has(card)) {
+        missed.add(card);
+        if (struck === undefined) await sleep(AGAIN_MS);
         continue;
       }
       if (struck instanceof PhaseMissed) {
-        if (missed.has(card)) skip(options, card, struck);
-        else {
-          missed.add(card);
-          continue;
-        }
+        skip(options, card, struck);
       } else if (struck !== undefined) {
         healing.push(struck.healing);
         due = Math.max(due, struck.at + struck.record.boundSeconds * 1000);

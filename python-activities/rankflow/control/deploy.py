@@ -34,6 +34,7 @@ from rankflow.contracts.models import (
 )
 from rankflow.contracts.names import RAY_NAMESPACE, engine_actor_name
 from rankflow.engine.actor import EngineActor
+from rankflow.engine.sharing import spans_devices
 from rankflow.faults import inherited
 
 DRAIN_SECONDS = 20.0
@@ -104,11 +105,6 @@ def _environment(spec: ModelSpec) -> dict[str, str]:
         # Ray sets OMP_NUM_THREADS=1 for actors of one CPU; vLLM binds its own threads instead.
         variables["OMP_NUM_THREADS"] = str(max(1, int(spec.cpus_per_engine)))
     return variables
-
-
-def spans_devices(spec: ModelSpec) -> bool:
-    """Whether an engine has workers on several GPUs, or several on one."""
-    return spec.gpus_per_engine > 0 and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
 
 
 def _group_name(name: str) -> str:

@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 from rankflow.contracts.models import ModelSpec
+from rankflow.engine.sharing import spans_devices
 
 PRELOADED = "rankflow.engine.preloaded"
 """What the server imports; not ``__main__``, which is Ray's own script."""
@@ -33,11 +34,11 @@ def forks(spec: ModelSpec) -> bool:
     the program that it spawns. Nor across GPUs: Ray starts those workers, and EngineCore learns of
     Ray only when vLLM spawns it. Nor with a GPU on WSL, whose NVML does not bear it.
     """
-    gpu = spec.gpus_per_engine > 0
-    spans = gpu and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
-    wsl = gpu and "microsoft" in " ".join(platform.uname()).lower()
-    given = {name.replace("-", "_"): value for name, value in spec.engine_args.items()}
-    return METHOD not in os.environ and not spans and not wsl and not given.get("numa_bind")
+    wsl = spec.gpus_per_engine > 0 and "microsoft" in " ".join(platform.uname()).lower()
+    bound = any(
+        name.replace("-", "_") == "numa_bind" and on for name, on in spec.engine_args.items()
+    )
+    return METHOD not in os.environ and not spans_devices(spec) and not wsl and not bound
 
 
 def start_server(preloaded: str = PRELOADED) -> None:

@@ -25,6 +25,11 @@ def device_share(spec: ModelSpec) -> float:
     return min(1.0, spec.gpus_per_engine / workers) if spec.gpus_per_engine > 0 else 1.0
 
 
+def spans_devices(spec: ModelSpec) -> bool:
+    """Whether an engine has workers on several GPUs, or several on one."""
+    return spec.gpus_per_engine > 0 and spec.tensor_parallel_size * spec.pipeline_parallel_size > 1
+
+
 def limit_memory(spec: ModelSpec, engine: Any) -> None:
     """Lower ``gpu_memory_utilization`` of vLLM's engine arguments to the engine's share of a card.
 
