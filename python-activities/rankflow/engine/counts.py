@@ -47,10 +47,8 @@ BATCHES = Gauge("rankflow_batches_in_work", "Batches that the engine works on.")
 LOAD_SECONDS = Gauge("rankflow_engine_load_seconds", "How long the model took to load.")
 
 # What has not happened yet is 0 and not absent, so that its rate is right from the first time.
-for _state in ("answered", "failed"):
-    ROWS.labels(_state)
-for _kind in ("prompt", "completion"):
-    TOKENS.labels(_kind)
+_ANSWERED, _FAILED = ROWS.labels("answered"), ROWS.labels("failed")
+_PROMPT, _COMPLETION = TOKENS.labels("prompt"), TOKENS.labels("completion")
 for _phase in ("waiting", "decoding"):
     GIVEN_BACK_ROWS.labels(_phase)
 for _result in ("committed", "already_committed", ErrorType.ENGINE_GONE, ErrorType.LEASE_LOST):
@@ -59,9 +57,9 @@ for _result in ("committed", "already_committed", ErrorType.ENGINE_GONE, ErrorTy
 
 def count_row(answer: Answer, *, begun_before: bool) -> None:
     """A row has its final answer; ``begun_before``: an earlier attempt had it in work."""
-    ROWS.labels("failed" if answer.failed else "answered").inc()
-    TOKENS.labels("prompt").inc(answer.prompt_tokens)
-    TOKENS.labels("completion").inc(answer.completion_tokens)
+    (_FAILED if answer.failed else _ANSWERED).inc()
+    _PROMPT.inc(answer.prompt_tokens)
+    _COMPLETION.inc(answer.completion_tokens)
     if begun_before:
         REDONE_ROWS.inc()
         REDONE_TOKENS.inc(answer.completion_tokens)

@@ -8,14 +8,14 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.backend import Answer, Backend, BackendDead, BackendTrouble, ModelFacts
+from rankflow.engine.crossing import Crossing
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 BackendFactory = Callable[[], Backend]
 
@@ -64,6 +64,7 @@ class EngineHost:
         self._factory = factory
         self._backend: Backend | None = None
         self._loop = asyncio.new_event_loop()
+        self._crossing = Crossing(self._loop)
         self._answers = 0
         self._answered_at: deque[float] = deque()
         self._open: dict[str, asyncio.Future[Answer]] = {}
@@ -118,7 +119,7 @@ class EngineHost:
         """
         if self.closed:
             raise BackendTrouble("the engine leaves and begins no more rows")
-        future = self._future(self._loaded().answer(url, body, request_id))
+        future = self._crossing.run(self._loaded().answer(url, body, request_id))
         self._open[request_id] = future
         try:
             answer = await future
@@ -136,7 +137,7 @@ class EngineHost:
 
     async def give_back(self, *, waiting_only: bool) -> GivenBack:
         """End the requests that have no token yet, or all. Raises BackendDead without a model."""
-        decoding = await self._across(self._loaded().decoding())
+        decoding = await self._crossing.run(self._loaded().decoding())
         ids = [key for key in self._open if key not in self._given_back]
         ended = [key for key in ids if not waiting_only or key not in decoding]
         for key in ended:
@@ -150,7 +151,7 @@ class EngineHost:
 
         Little's law; infinite when nothing was answered lately. Raises BackendDead without a model.
         """
-        decoding = len(await self._across(self._loaded().decoding()))
+        decoding = len(await self._crossing.run(self._loaded().decoding()))
         now = time.monotonic()
         while self._answered_at and now - self._answered_at[0] > RATE_SECONDS:
             self._answered_at.popleft()
@@ -161,7 +162,7 @@ class EngineHost:
 
     async def probe(self, request_id: str) -> None:
         """See :meth:`Backend.probe`."""
-        await self._across(self._loaded().probe(request_id))
+        await self._crossing.run(self._loaded().probe(request_id))
 
     def shutdown(self) -> None:
         """End the backend's processes."""
@@ -175,12 +176,6 @@ class EngineHost:
         if self._backend is None or self.facts is None:
             raise BackendDead("no model is loaded")
         return self._backend
-
-    async def _across(self, work: Coroutine[Any, Any, T]) -> T:
-        return await self._future(work)
-
-    def _future(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
