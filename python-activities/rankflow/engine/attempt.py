@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import Appender, Store
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.layout import attempt_key
-from rankflow.store.salvage import AttemptLine
 
 log = logging.getLogger(__name__)
 

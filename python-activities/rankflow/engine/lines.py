@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankflow.engine.backend import Answer
-from rankflow.store.salvage import AttemptLine
+from rankflow.store.attempt_lines import AttemptLine
 
 ENGINE_DIED = "engine_died"
 """Error code of a request that killed its engines."""

@@ -30,7 +30,7 @@ from rankflow.engine.watch import Watch
 from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.store.commits import Commit, try_commit
 from rankflow.store.journals import AttemptJournal, read_journals
-from rankflow.store.salvage import AttemptLine, salvage
+from rankflow.store.salvage import salvage
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class BatchWork:
         starting = AttemptFile.start(store, *where, self.name.token)
         async with await watch.through_store(starting) as attempt:
             watch.attempt = attempt
-            for data in taken.values():
-                attempt.add(AttemptLine.model_validate_json(data), data)
+            for line, data in taken.values():
+                attempt.add(line, data)
             answering = Answering(
                 self.host,
                 self.plan,

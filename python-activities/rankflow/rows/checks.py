@@ -1,13 +1,14 @@
 """The check of every row, in input order, with flat memory; rows come out normalised."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from rankflow.contracts.models import ModelSpec, RunSpec
 from rankflow.rows.problems import ProblemLog, RowProblem, RowProblems
@@ -18,6 +19,7 @@ from rankflow.rows.tokens import EstimatedTokens, ModelTokens, Prompt, TokenCoun
 if TYPE_CHECKING:
     from rankflow.rows.openai import RequestParser
 
+_encoder = msgspec.json.Encoder()
 _CHUNK_ROWS = 256
 """Rows tokenised together: enough for the tokenizer's threads, small enough to hold."""
 
@@ -94,7 +96,7 @@ class RowChecker:
             raise RowProblem("invalid_unicode", "the row has half of a surrogate pair") from error
         self._check_kind(request.url)
         if not self._simulated:
-            parsed = cast("dict[str, Any]", json.loads(_encode(body)))
+            parsed = cast("dict[str, Any]", msgspec.json.decode(_encode(body)))
             parameters = self._parser.parse(request.url, parsed)
             entry.max_tokens, entry.choices = parameters.max_tokens, parameters.choices
         else:
@@ -116,13 +118,13 @@ class RowChecker:
     def _request(self, kind: Format, entry: "_Pending") -> tuple[Request, dict[str, Any]]:
         """The request and its whole body. Raises RowProblem with all that shows without parsing."""
         row, problems = entry.row, RowProblems()
-        with problems.collect():
+        with problems:
             custom_id = custom_id_of(kind, row)
             entry.custom_id = custom_id
             self._claim(custom_id, row.line)
             entry.claimed = True
         made: tuple[Request, dict[str, Any]] | None = None
-        with problems.collect():
+        with problems:
             prompts_are_chat = self._tokens.facts.has_chat_template
             custom_id = entry.custom_id or ""
             request = to_request(kind, self._spec.input, row, custom_id, prompts_are_chat)
@@ -141,12 +143,12 @@ class RowChecker:
     def _body(self, request: Request) -> dict[str, Any]:
         """The body with the run's defaults below it and without the model, which is the run's."""
         body, problems = request.body, RowProblems()
-        with problems.collect():
+        with problems:
             if body.get("stream"):
                 raise RowProblem(
                     "stream_not_supported", "stream is true; results are written whole"
                 )
-        with problems.collect():
+        with problems:
             named = body.get("model")
             if named is not None and not _same_model(self._spec.model, named):
                 raise RowProblem(
@@ -248,7 +250,7 @@ class _Pending:
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return _encoder.encode(value) + b"\n"
 
 
 def _shown_id(row: RawRow) -> str | None:

@@ -2,10 +2,11 @@
 
 import contextlib
 import hashlib
-import json
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal
+
+import msgspec
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import FinalizeRunResult
@@ -18,9 +19,10 @@ from rankflow.rows.manifest import (
     as_result,
     read_manifest,
 )
-from rankflow.rows.plan import BatchSlice, Plan, load_plan
+from rankflow.rows.plan import BatchSlice, Plan, RowHead, load_plan
 from rankflow.rows.progress import Commits, check_commits
 from rankflow.store import MissingKey, Store, Writer
+from rankflow.store.attempt_lines import CommittedLine
 from rankflow.store.commits import Commit, list_commits
 from rankflow.store.layout import (
     errors_key,
@@ -34,7 +36,7 @@ from rankflow.store.layout import (
     success_key,
 )
 from rankflow.store.room import require_room
-from rankflow.store.salvage import row_of, salvage
+from rankflow.store.salvage import salvage
 
 MANIFEST_VERSION = 1
 Missing = Literal["refuse", "batch_cancelled", "batch_expired"]
@@ -121,8 +123,8 @@ def _assemble(store: Store, plan: Plan, missing: Missing) -> Manifest:
         for rank, entry in enumerate(plan.ranks):
             starts = output.size, errors.size
             for part in plan.batches(rank):
-                lines = _batch_lines(plan, part, commits.get((rank, part.batch)), missing)
-                _write(plan, part, lines, output, errors, totals)
+                lines = _batch_lines(plan, part, commits.get((rank, part.batch)))
+                _write(plan, part, lines, missing, output, errors, totals)
             totals.ranks.append(
                 RankResult(
                     rank=rank,
@@ -193,20 +195,15 @@ def _refuse_missing(plan: Plan, commits: Commits) -> None:
         )
 
 
-def _batch_lines(
-    plan: Plan, part: BatchSlice, commit: Commit | None, missing: Missing
-) -> dict[int, dict[str, Any]]:
-    """Attempt lines of a batch by row: the commit's, or what attempts left, marks for the rest."""
+def _batch_lines(plan: Plan, part: BatchSlice, commit: Commit | None) -> dict[int, CommittedLine]:
+    """Lines of a batch by row: the commit's, or those that its attempts finished without one."""
     if commit is not None:
         return _committed(plan, part, commit)
     found = salvage(plan.store, plan.run_id, part.rank, part.batch, part.row_range)
-    lines = {row: cast("dict[str, Any]", json.loads(line)) for row, line in found.items()}
-    for row in part.row_range:
-        lines.setdefault(row, {"row": row, "missing": missing})
-    return lines
+    return {row: CommittedLine.parse(data) for row, (_, data) in found.items()}
 
 
-def _committed(plan: Plan, part: BatchSlice, commit: Commit) -> dict[int, dict[str, Any]]:
+def _committed(plan: Plan, part: BatchSlice, commit: Commit) -> dict[int, CommittedLine]:
     """Lines of a committed attempt. Raises PLAN_CORRUPT unless it holds each row exactly once."""
     data = plan.store.read_attempt(commit.path)
     name = f"batch {part.rank}-{part.batch} of {plan.run_id}"
@@ -214,15 +211,15 @@ def _committed(plan: Plan, part: BatchSlice, commit: Commit) -> dict[int, dict[s
         raise RankflowError(
             ErrorType.PLAN_CORRUPT, f"{commit.path}, committed for {name}, was changed"
         )
-    lines: dict[int, dict[str, Any]] = {}
-    for line in data.splitlines(keepends=True):
-        row = row_of(line)
-        if row is None or row in lines or row not in part.row_range:
+    lines: dict[int, CommittedLine] = {}
+    for text in data.splitlines(keepends=True):
+        line = _parsed(text)
+        if line is None or line.row in lines or line.row not in part.row_range:
             raise RankflowError(
                 ErrorType.PLAN_CORRUPT,
                 f"{commit.path} has a line that is no row of {name}, or twice",
             )
-        lines[row] = cast("dict[str, Any]", json.loads(line))
+        lines[line.row] = line
     if len(lines) != part.rows:
         raise RankflowError(
             ErrorType.PLAN_CORRUPT,
@@ -231,46 +228,60 @@ def _committed(plan: Plan, part: BatchSlice, commit: Commit) -> dict[int, dict[s
     return lines
 
 
+def _parsed(text: bytes) -> CommittedLine | None:
+    try:
+        return CommittedLine.parse(text) if text.endswith(b"\n") else None
+    except msgspec.MsgspecError:
+        return None
+
+
 def _write(
     plan: Plan,
     part: BatchSlice,
-    lines: dict[int, dict[str, Any]],
+    lines: dict[int, CommittedLine],
+    missing: Missing,
     output: Writer,
     errors: Writer,
     totals: _Totals,
 ) -> None:
-    """Write a batch in row order, each row under the custom_id that was planned."""
-    requests = plan.read_requests(part)
-    for row, request in zip(part.row_range, requests, strict=True):
-        line = lines[row]
-        custom_id = request.get("custom_id")
-        if "missing" in line:
-            result, failed = _never_generated(plan, row, request, str(line["missing"])), True
-            totals.missing += "error" not in request
+    """Write a batch in row order, each row under the custom_id that was planned.
+
+    Answers are copied as the attempt has them: parsed and written anew they took most of the time.
+    """
+    for row, head in zip(part.row_range, plan.read_heads(part), strict=True):
+        line = lines.get(row)
+        if line is None:
+            text, failed = _never_generated(plan, row, head, missing), True
+            totals.missing += head.error is None
         else:
-            result, failed = cast("dict[str, Any]", line["output"]), bool(line["failed"])
-            totals.prompt_tokens += int(line["promptTokens"])
-            totals.completion_tokens += int(line["completionTokens"])
-        if result.get("custom_id") != custom_id:
-            raise RankflowError(
-                ErrorType.PLAN_CORRUPT,
-                f"row {row} of {plan.run_id} was answered under another custom_id than planned",
-            )
-        encoded = json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n"
-        (errors if failed else output).write(encoded.encode(errors="replace"))
+            text, failed = bytes(line.output), line.failed
+            _assert_same(plan, row, head, line)
+            totals.prompt_tokens += line.prompt_tokens
+            totals.completion_tokens += line.completion_tokens
+        (errors if failed else output).write(text + b"\n")
         totals.failed += failed
         totals.succeeded += not failed
 
 
-def _never_generated(plan: Plan, row: int, request: dict[str, Any], missing: str) -> dict[str, Any]:
+def _assert_same(plan: Plan, row: int, head: RowHead, line: CommittedLine) -> None:
+    with contextlib.suppress(msgspec.MsgspecError):
+        if line.custom_id == head.custom_id:
+            return
+    raise RankflowError(
+        ErrorType.PLAN_CORRUPT,
+        f"row {row} of {plan.run_id} was answered under another custom_id than planned",
+    )
+
+
+def _never_generated(plan: Plan, row: int, head: RowHead, missing: Missing) -> bytes:
     """The error line of a row without an answer; a row that was invalid from the start says why."""
-    error = request.get("error", {"code": missing, "message": _REASONS.get(missing)})
-    return {
+    line = {
         "id": f"batch_req_{plan.run_id}_{row}",
-        "custom_id": request.get("custom_id"),
+        "custom_id": head.custom_id,
         "response": None,
-        "error": error,
+        "error": head.error or {"code": missing, "message": _REASONS.get(missing)},
     }
+    return msgspec.json.encode(line)
 
 
 def _result_file(path: str, writer: Writer, rows: int) -> ResultFile:

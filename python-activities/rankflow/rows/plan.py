@@ -5,8 +5,9 @@ import json
 import socket
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -60,6 +61,19 @@ class BatchSlice:
     def row_range(self) -> range:
         """Row numbers of the batch."""
         return range(self.first_row, self.first_row + self.rows)
+
+
+class RowHead(msgspec.Struct, frozen=True):
+    """What is known of a planned row without its request's body."""
+
+    custom_id: str
+    error: dict[str, Any] | None = None
+    """Of a row that is invalid: {"code", "message", "line"}."""
+
+
+T = TypeVar("T")
+_requests = msgspec.json.Decoder(dict[str, Any])
+_heads = msgspec.json.Decoder(RowHead)
 
 
 class Plan:
@@ -125,14 +139,21 @@ class Plan:
 
         Raises PLAN_CORRUPT when the stored lines are not as many as planned or are not JSON.
         """
+        return self._read(part, _requests)
+
+    def read_heads(self, part: BatchSlice) -> list["RowHead"]:
+        """The rows of a batch, in order, without their requests. Raises PLAN_CORRUPT."""
+        return self._read(part, _heads)
+
+    def _read(self, part: BatchSlice, decoder: msgspec.json.Decoder[T]) -> list[T]:
         data = self.store.read_range(self.requests_key, part.offset, part.length)
         try:
-            lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
-        except ValueError as error:
+            lines = decoder.decode_lines(data)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise self._corrupt(part) from error
-        if len(lines) != part.rows or not all(isinstance(line, dict) for line in lines):
+        if len(lines) != part.rows or not data.endswith(b"\n"):
             raise self._corrupt(part)
-        return cast("list[dict[str, Any]]", lines)
+        return lines
 
     def _corrupt(self, part: BatchSlice) -> RankflowError:
         return RankflowError(

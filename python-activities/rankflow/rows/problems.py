@@ -1,7 +1,6 @@
 """Everything wrong with an input, collected before anything is refused. Never carries a prompt."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
@@ -25,18 +24,28 @@ class RowProblem(Exception):
 
 
 class RowProblems:
-    """Collects what is wrong with one row, so that all of it is told at once."""
+    """Collects what is wrong with one row, so that all of it is told at once.
+
+    As a context manager, any number of times, it keeps a RowProblem that is raised inside instead
+    of passing it on. A class, since a generator is ten times as slow and every row enters seven.
+    """
 
     def __init__(self) -> None:
         self._found: list[RowProblem] = []
 
-    @contextmanager
-    def collect(self) -> Generator[None]:
-        """Keep a RowProblem that is raised inside instead of passing it on."""
-        try:
-            yield
-        except RowProblem as problem:
-            self._found += [problem, *problem.also]
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, RowProblem):
+            return False
+        self._found += [error, *error.also]
+        return True
 
     def raise_any(self) -> None:
         """Raise the first problem with the others in its ``also``, if there is one."""

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import math
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, cast
+
+import msgspec
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import InputSpec
@@ -128,9 +131,26 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _refuse_infinity(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _load(text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Slower, and tells what is wrong, and where.
+        return json.loads(
+            text.decode(), parse_constant=_refuse_constant, parse_float=_refuse_infinity
+        )
+
+
 def _parse_line(number: int, text: bytes) -> RawRow:
     try:
-        value: Any = json.loads(text.decode(), parse_constant=_refuse_constant)
+        value = _load(text)
     except UnicodeDecodeError as error:
         return RawRow(
             number, problem=RowProblem("invalid_utf8", f"byte {error.start + 1} is not UTF-8")

@@ -59,6 +59,7 @@ PARAMETERS = frozenset(
 )
 """Keys of a simple JSONL row that become request parameters; other keys are the user's own."""
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}!:]+)\}")
 
 
@@ -124,13 +125,13 @@ def to_request(
 def _openai(custom_id: str, value: dict[str, Any]) -> Request:
     url, body = value.get("url"), value.get("body")
     problems = RowProblems()
-    with problems.collect():
+    with problems:
         if value.get("method") != "POST":
             raise RowProblem("unsupported_method", 'method is not "POST"')
-    with problems.collect():
+    with problems:
         if url not in URLS:
             raise RowProblem("unsupported_url", f"url is none of {', '.join(URLS)}")
-    with problems.collect():
+    with problems:
         if not isinstance(body, dict):
             raise RowProblem("missing_body", "body is not an object")
     problems.raise_any()
@@ -147,7 +148,7 @@ def _custom_id(value: Any) -> str:
             "invalid_custom_id",
             f"custom_id has {len(value)} characters, not 1 to {CUSTOM_ID_CHARACTERS}",
         )
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if _HALF_PAIR.search(value):
         raise RowProblem("invalid_unicode", "custom_id has half of a surrogate pair")
     return value
 

@@ -1,10 +1,11 @@
 """Counting prompt tokens as the engine will: the model's own tokenizer and chat template."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+import msgspec
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import ModelSpec
@@ -163,7 +164,7 @@ class EstimatedTokens:
 
     def prompts(self, url: str, body: dict[str, Any]) -> list[tuple[Prompt, bool]]:
         if url == CHAT:
-            return [(json.dumps(body.get("messages"), ensure_ascii=False), False)]
+            return [(msgspec.json.encode(body.get("messages")).decode(), False)]
         return [(p, False) for p in _several(body.get("prompt", body.get("input")))]
 
     def count(self, prompts: list[tuple[Prompt, bool]]) -> list[int]:

@@ -5,18 +5,20 @@ results do not go on as planned are all ids collected, to say which ones are wro
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
+
+import msgspec
 
 from rankflow.rows.manifest import Manifest, RankResult, ResultFile
 from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.rows.verification import Verification
 from rankflow.store import MissingKey, Store
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import Commit
 from rankflow.store.layout import collected_key
-from rankflow.store.salvage import row_of, salvage
+from rankflow.store.salvage import salvage
 
 Commits = dict[tuple[int, int], Commit]
 
@@ -84,31 +86,32 @@ class _Walk:
     def _check_batch(self, part: BatchSlice) -> bool:
         commit = self._commits.get((part.rank, part.batch))
         attempt = self._attempt(part, commit)
-        for row, request in zip(part.row_range, self._plan.read_requests(part), strict=True):
-            custom_id = request.get("custom_id")
+        for row, head in zip(part.row_range, self._plan.read_heads(part), strict=True):
+            custom_id = head.custom_id
             line = attempt.get(row)
             if line is not None:
-                file = self._errors if line["failed"] else self._output
-            elif "error" not in request and self._output.head_id() == custom_id:
+                file = self._errors if line.failed else self._output
+            elif head.error is None and self._output.head_id() == custom_id:
                 file = self._output
             else:
                 file = self._errors
             if file.ended() or file.head_id() != custom_id:
                 return False
-            if line is not None and file.head() != line["output"]:
+            if line is not None and file.head() != line.output:
                 self._found.problem(
                     "answer_changed", f"row {row} ({custom_id}) is not what its batch committed"
                 )
             file.take()
         return True
 
-    def _attempt(self, part: BatchSlice, commit: Commit | None) -> dict[int, dict[str, Any]]:
+    def _attempt(self, part: BatchSlice, commit: Commit | None) -> dict[int, AttemptLine]:
         """Lines of a committed attempt by row; empty when there is none to rely on."""
         store, run_id = self._plan.store, self._plan.run_id
         if commit is None:
             # A run that ended early counts what attempts had finished without a commit.
-            for line in salvage(store, run_id, part.rank, part.batch, part.row_range).values():
-                self._salvageable.update(_tokens(json.loads(line)))
+            taken = salvage(store, run_id, part.rank, part.batch, part.row_range)
+            for line, _ in taken.values():
+                self._salvageable.update(_tokens(line))
             self._countable &= self._manifest.state != "completed"
             self._bounded &= not self._collected()
             return {}
@@ -124,16 +127,16 @@ class _Walk:
             if self._collected():
                 return self._trust(part, commit)
             return self._distrust("attempt_changed", f"{commit.path} of {name} was changed")
-        lines: dict[int, dict[str, Any]] = {}
+        lines: dict[int, AttemptLine] = {}
         for text in data.splitlines(keepends=True):
-            row = row_of(text)
-            if row is None or row in lines or row not in part.row_range:
+            line = AttemptLine.parse(text)
+            if line is None or line.row in lines or line.row not in part.row_range:
                 return self._distrust(
                     "attempt_rows", f"{commit.path} has a line that is no row of {name}, or twice"
                 )
-            lines[row] = cast("dict[str, Any]", json.loads(text))
+            lines[line.row] = line
         tokens = sum((_tokens(line) for line in lines.values()), Counter[str]())
-        failed = sum(bool(line["failed"]) for line in lines.values())
+        failed = sum(line.failed for line in lines.values())
         self._check_commit(
             part, commit, (len(lines), failed, tokens["prompt"], tokens["completion"])
         )
@@ -155,14 +158,14 @@ class _Walk:
         """Whether attempts may be missing for a good reason; asked when one is."""
         return self._plan.store.exists(collected_key(self._plan.run_id))
 
-    def _trust(self, part: BatchSlice, commit: Commit) -> dict[int, dict[str, Any]]:
+    def _trust(self, part: BatchSlice, commit: Commit) -> dict[int, AttemptLine]:
         """Without its attempt a commit speaks for itself; sums and hashes still have to fit."""
         told = (part.rows, commit.failed_rows, commit.prompt_tokens, commit.completion_tokens)
         self._check_commit(part, commit, told)
         self._committed.update(prompt=commit.prompt_tokens, completion=commit.completion_tokens)
         return {}
 
-    def _distrust(self, code: str, message: str) -> dict[int, dict[str, Any]]:
+    def _distrust(self, code: str, message: str) -> dict[int, AttemptLine]:
         self._found.problem(code, message)
         self._countable = False
         return {}
@@ -198,10 +201,10 @@ class _Walk:
 def _explain(plan: Plan, manifest: Manifest, found: Verification) -> None:
     """Say which ids have no result, more than one, are unknown, or are out of order."""
     planned = [
-        request.get("custom_id")
+        head.custom_id
         for rank in range(len(plan.ranks))
         for part in plan.batches(rank)
-        for request in plan.read_requests(part)
+        for head in plan.read_heads(part)
     ]
     files = manifest.output, manifest.errors
     results = [custom_id for file in files for custom_id in _Lines(plan.store, file).ids()]
@@ -271,11 +274,11 @@ def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value: Any = json.loads(line)
-    except ValueError:
+        value: Any = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, ValueError):
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _tokens(line: dict[str, Any]) -> Counter[str]:
-    return Counter(prompt=int(line["promptTokens"]), completion=int(line["completionTokens"]))
+def _tokens(line: AttemptLine) -> Counter[str]:
+    return Counter(prompt=line.prompt_tokens, completion=line.completion_tokens)

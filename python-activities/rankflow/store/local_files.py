@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Generator
 from pathlib import Path
+from types import TracebackType
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.roots import check_opened
@@ -15,15 +15,25 @@ TEMPORARY = ".tmp-"
 """Start of the names of files that are not whole yet."""
 
 
-@contextlib.contextmanager
-def medium(key: str) -> Generator[None]:
-    """Turn the system's errors into the store's: full disk, no permission, missing file, …"""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingKey(key) from error
-    except OSError as error:
-        raise unavailable(key, error) from error
+class medium:
+    """Turns the system's errors into the store's: full disk, no permission, missing file, …"""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise MissingKey(self._key) from error
+        if isinstance(error, OSError):
+            raise unavailable(self._key, error) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from temporalio.exceptions import ApplicationError
 
@@ -16,9 +17,9 @@ from rankflow.engine import answering
 from rankflow.engine.backend import Answer, BackendTrouble, ServerError
 from rankflow.engine.lines import answered
 from rankflow.engine.simulated import SimulatedBackend
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import Commit, read_commit, try_commit
 from rankflow.store.layout import attempt_key
-from rankflow.store.salvage import AttemptLine
 from tests.engine.conftest import (
     RUN,
     PlannedRun,
@@ -37,7 +38,7 @@ def committed_lines(run: PlannedRun) -> list[AttemptLine]:
     commit = read_commit(run.store, RUN, 0, 0)
     assert commit is not None
     data = run.store.read_attempt(commit.path)
-    lines = [AttemptLine.model_validate_json(line) for line in data.splitlines()]
+    lines = [msgspec.json.decode(line, type=AttemptLine) for line in data.splitlines()]
     return sorted(lines, key=lambda line: line.row)
 
 

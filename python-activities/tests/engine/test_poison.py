@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rankflow.engine.suspicion import LONE_DEATHS, SUSPECT_DEATHS
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import read_commit
-from rankflow.store.salvage import AttemptLine
 from tests.engine.conftest import RUN, PlannedRun, chat, simulated_model, write_plan
 from tests.engine.process import run_attempt
 
@@ -58,7 +59,7 @@ def failed_rows(run: PlannedRun) -> dict[int, dict[str, Any]]:
     commit = read_commit(run.store, RUN, 0, 0)
     assert commit is not None
     data = run.store.read_attempt(commit.path)
-    lines = [AttemptLine.model_validate_json(line) for line in data.splitlines()]
+    lines = [msgspec.json.decode(line, type=AttemptLine) for line in data.splitlines()]
     assert sorted(line.row for line in lines) == list(range(commit.rows))
     assert "arsenic" not in json.dumps([line.output for line in lines if line.failed])
     return {line.row: line.output for line in lines if line.failed}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 import pytest_asyncio
@@ -18,8 +19,8 @@ from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
 from rankflow.engine.lease import Contact
 from rankflow.faults import VARIABLE, faults
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import read_commit
-from rankflow.store.salvage import AttemptLine
 from tests.engine.conftest import RUN, attempt_environment, chat, write_plan
 from tests.engine.models import smollm
 
@@ -192,7 +193,7 @@ async def test_a_batch_of_real_rows_is_committed(host: EngineHost, tmp_path: Pat
     commit = read_commit(run.store, RUN, 0, 0)
     assert commit is not None
     rows = [
-        AttemptLine.model_validate_json(line)
+        msgspec.json.decode(line, type=AttemptLine)
         for line in run.store.read_attempt(commit.path).splitlines()
     ]
     assert sorted(row.output["custom_id"] for row in rows) == sorted(f"c{n}" for n in range(8))

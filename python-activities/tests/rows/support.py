@@ -12,9 +12,9 @@ from rankflow.contracts.models import RunSpec
 from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.rows.planner import validate_run
 from rankflow.store import Store
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import Commit, try_commit
 from rankflow.store.layout import attempt_key
-from rankflow.store.salvage import AttemptLine
 
 REPOSITORY = Path(__file__).parents[3]
 

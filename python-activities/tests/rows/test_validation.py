@@ -32,6 +32,9 @@ def test_all_problems_of_a_file_are_listed_with_their_lines(tmp_path: Path) -> N
         b'{"custom_id": "f", "n": NaN}',
         b"[" * 100_000,
         json.dumps({**chat("h"), "body": {"prompt": "\ud800"}}).encode(),
+        b'{"custom_id": "i", "n": 1e999}',
+        b'{"custom_id": "j", "n": ' + b"9" * 5000 + b"}",
+        json.dumps(chat("k\udfff")).encode(),
     ]
     assert problems(spec(tmp_path, b"\n".join(lines))) == [
         (2, "invalid_json"),
@@ -49,6 +52,9 @@ def test_all_problems_of_a_file_are_listed_with_their_lines(tmp_path: Path) -> N
         (15, "invalid_json"),
         (16, "invalid_json"),
         (17, "invalid_unicode"),
+        (18, "invalid_json"),
+        (19, "invalid_json"),
+        (20, "invalid_unicode"),
     ]
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import Store
+from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import Commit, list_commits, read_commit, try_commit
 from rankflow.store.layout import attempt_key, commit_key, parse_commit_key, plan_key
-from rankflow.store.salvage import AttemptLine, salvage
+from rankflow.store.salvage import salvage
 
 
 def commit(token: str) -> Commit:
@@ -70,18 +71,28 @@ def test_salvage_takes_complete_lines_of_all_attempts(store: Store) -> None:
     write(store, "t1", line(0), line(1), line(2)[:-5])
     write(store, "t2", line(3), b"not json\n", b'{"row": 4}\n', b"[]\n", line(9))
     found = salvage(store, "r", 0, 0, range(0, 6))
-    assert found == {0: line(0), 1: line(1), 3: line(3)}
+    assert {row: taken.data for row, taken in found.items()} == {n: line(n) for n in (0, 1, 3)}
+    assert all(taken.line == AttemptLine.parse(taken.data) for taken in found.values())
     assert 9 in salvage(store, "r", 0, 0)
     assert salvage(store, "r", 0, 1) == {}
+
+
+def test_lines_are_valid_json_in_utf_8_whatever_an_engine_answers() -> None:
+    answer = {"custom_id": "x", "text": "half \ud83d", "logprobs": [float("-inf"), float("nan")]}
+    encoded = AttemptLine(0, 1, 2, False, answer).encode()
+    assert json.loads(encoded, parse_constant=pytest.fail)["output"]["text"] == "half ?"
+    whole = AttemptLine(0, 1, 2, False, answer | {"text": "é 😀 \u2028"}).encode()
+    assert json.loads(whole)["output"]["text"] == "é 😀 \u2028"
+    assert json.loads(whole)["output"]["logprobs"] == [None, None]
 
 
 def test_a_kill_at_any_byte_never_salvages_a_torn_row(store: Store) -> None:
     whole = b"".join(line(row, "é" * row) for row in range(4))
     for cut in random.Random(7).sample(range(len(whole)), 60):
         write(store, "t", whole[:cut], batch=cut)
-        for row, text in salvage(store, "r", 0, cut).items():
-            assert text == line(row, "é" * row)
-            assert json.loads(text)["row"] == row
+        for row, taken in salvage(store, "r", 0, cut).items():
+            assert taken.data == line(row, "é" * row)
+            assert json.loads(taken.data)["row"] == row
 
 
 def test_ids_that_could_name_another_folder_are_refused() -> None:
