@@ -82,7 +82,11 @@ const RECOGNISED: Readonly<
 > = {
   'bring-up': async ({ stack, cluster }) =>
     stack.nodes(cluster).length > 0 && (await stack.clusterStatus(cluster))?.state === 'starting',
-  plan: ({ stack, view }) => stack.children('plan').length > 0 && view.plan === undefined,
+  // Somebody is planned for; that it is this run its workflow says, and that it is not planned yet its store.
+  plan: async (trial) =>
+    trial.stack.children('plan').length > 0 &&
+    trial.view.plan === undefined &&
+    (await inference(trial)) !== undefined,
   deploy: async (trial) => (await inference(trial))?.phase === 'starting-fleet',
   generate: ({ view }) => view.finishedAt.size > 0 && view.manifest === undefined,
   finalize: async ({ stack, runId, view }) =>
