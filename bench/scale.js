@@ -4,8 +4,8 @@
  *     node bench/scale.js --rows 10000,100000,1000000 --engines 2 --json result.json
  *
  * Every row is a request of about a kilobyte. Of each run: seconds of planning, generating and finalizing; events of
- * all histories and the largest one; growth of Temporal's database; resident memory of each kind of process, by
- * quarter of the run, so that what grows with the rows shows. Prints a table in Markdown.
+ * all histories and the largest one; growth of Temporal's database; seconds of a processor that each kind of process
+ * took, and its resident memory by quarter of the run, so that what grows with the rows shows. Prints a table in Markdown.
  */
 import {
   createWriteStream,
@@ -54,10 +54,13 @@ const KINDS = [
   ['planner', /-m rankflow\.rows/u],
   ['engine', /EngineActor/u],
   ['command line', /cli\/main\.js run/u],
+  ['Ray', /ray|gcs_server|dashboard/u],
 ];
+/** Of the clock in which Linux counts a process's time. */
+const TICKS_PER_SECOND = 100;
 
-/** Resident memory of the largest process of each kind, in MB. */
-function memory() {
+/** Resident memory of the largest process of each kind, in MB; adds their times to `used`, in seconds by process. */
+function look(used, alreadyThere = false) {
   const found = {};
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/u.test(name))) {
     try {
@@ -67,6 +70,13 @@ function memory() {
       if (!readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`RANKFLOW_HOME=${home}`)) continue;
       const kilobytes = /VmRSS:\s+(\d+)/u.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
       found[kind] = Math.max(found[kind] ?? 0, Math.round(Number(kilobytes) / 1000));
+      // User and system time; the name before them may have spaces in it.
+      const times = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        .split(') ')[1]
+        .split(' ')
+        .slice(11, 13);
+      const last = times.reduce((sum, ticks) => sum + Number(ticks), 0) / TICKS_PER_SECOND;
+      used.set(pid, { kind, first: used.get(pid)?.first ?? (alreadyThere ? last : 0), last });
     } catch {
       // It ended meanwhile.
     }
@@ -88,6 +98,18 @@ function byQuarter(samples) {
     ]),
   );
 }
+
+/** Seconds of a processor between the first and the last look, summed over the processes of each kind. */
+const byKind = (used) =>
+  Object.fromEntries(
+    KINDS.map(([kind]) => {
+      const own = [...used.values()].filter((one) => one.kind === kind);
+      return [
+        kind,
+        Math.round(own.reduce((sum, { first, last }) => sum + last - first, 0) * 10) / 10,
+      ];
+    }),
+  );
 
 /** Bytes of Temporal's database, with what is not yet moved into it. */
 const databaseBytes = () =>
@@ -113,7 +135,9 @@ async function measure(runId, rows) {
   await writeRequests(input, rows);
   const before = databaseBytes();
   const samples = [];
-  const timer = setInterval(() => samples.push(memory()), SAMPLE_MS);
+  const used = new Map();
+  look(used, true);
+  const timer = setInterval(() => samples.push(look(used)), SAMPLE_MS);
   const begun = Date.now();
   const { exitCode, stdout, stderr } = await rankflow(
     ...['run', input, '--backend', 'simulated', '--model', 'stand-in', '--fleet', FLEET],
@@ -149,6 +173,7 @@ async function measure(runId, rows) {
     largestEvents: Math.max(...executions.map(({ historyLength }) => historyLength)),
     largestBytes: Math.max(...executions.map(({ historySize }) => historySize ?? 0)),
     databaseMegabytes: Math.round((databaseBytes() - before) / 1e5) / 10,
+    processorSeconds: byKind(used),
     memoryMegabytes: byQuarter(samples),
   };
 }
