@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 import { canonicalJson, servedModel } from '../contracts/hash.js';
-import type { RunSpec } from '../contracts/run.js';
+import { BatchLimits, type RunSpec } from '../contracts/run.js';
 import { ClientError } from './errors.js';
 import type { PreparedRun } from './inference.js';
 
@@ -61,13 +61,15 @@ export function differences(before: Parameters, now: Parameters): string[] {
 
 /** Parameters that only say how the work is cut up: an unnamed run keeps those of its plan. */
 const LAYOUT = ['ranks', 'batch.maxRows', 'batch.maxTokens'];
+/** What those are when nobody asks for anything, as far as they are fixed: in another release they may be others. */
+const USUAL = flatten({ batch: BatchLimits.parse({}) });
 
 /**
  * Holds a run against an earlier one of the same id.
  *
  * A run that the user did not name is found by its content, so one that was planned with other ranks or batch
- * limits is the same run: its plan is kept, and `run.inference` takes over its numbers. Every other difference is
- * refused.
+ * limits is the same run: its plan is kept, and `run.inference` takes over its numbers. So are batch limits of a
+ * named run that nobody asked for. Every other difference is refused.
  *
  * @returns lines about what was taken over, for people
  * @throws ClientError `RunMismatch` with the differences
@@ -75,9 +77,7 @@ const LAYOUT = ['ranks', 'batch.maxRows', 'batch.maxTokens'];
 export function reconcile(run: PreparedRun, before: Parameters): string[] {
   const now = runParameters(run.inference.run, run.inputSha256);
   const different = differences(before, now);
-  const refused = different.filter(
-    (line) => run.named || !LAYOUT.includes(line.split(':')[0] ?? ''),
-  );
+  const refused = different.filter((line) => !isLayout(line.split(':')[0] ?? '', run.named, now));
   if (refused.length > 0) {
     const id = run.inference.run.runId;
     throw new ClientError(
@@ -91,6 +91,10 @@ export function reconcile(run: PreparedRun, before: Parameters): string[] {
   spec.batch.maxTokens = numberOr(before['batch.maxTokens'], spec.batch.maxTokens);
   return different.map((line) => `Keeping the plan that is there: ${line}`);
 }
+
+/** Whether a parameter only cuts the work up, and is not what somebody wants of a run with a name. */
+const isLayout = (name: string, named: boolean, now: Parameters): boolean =>
+  LAYOUT.includes(name) && (!named || now[name] === USUAL[name]);
 
 const numberOr = (text: string | undefined, otherwise: number): number =>
   text === undefined ? otherwise : Number(text);

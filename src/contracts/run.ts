@@ -18,7 +18,7 @@ export const InputSpec = z
 
 export const BatchLimits = z
   .strictObject({
-    maxRows: z.int().positive().default(256),
+    maxRows: z.int().positive().default(1024),
     maxTokens: z.int().positive().default(262_144).describe('Prompt plus maximum output tokens'),
   })
   .meta({ id: 'BatchLimits' });

@@ -170,7 +170,7 @@ export const fakeSpec = (runId: string, ranks: number): RunSpec => ({
   sampling: {},
   ranks,
   onInvalid: 'refuse',
-  batch: { maxRows: 256, maxTokens: 262_144 },
+  batch: { maxRows: 1024, maxTokens: 262_144 },
 });
 
 export const fakeModel: RunSpec['model'] = {

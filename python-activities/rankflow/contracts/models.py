@@ -34,7 +34,7 @@ class BatchLimits(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    max_rows: Annotated[int, Field(alias="maxRows", gt=0)] = 256
+    max_rows: Annotated[int, Field(alias="maxRows", gt=0)] = 1024
     max_tokens: Annotated[
         int,
         Field(alias="maxTokens", description="Prompt plus maximum output tokens", gt=0),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import json
 import os
 import signal
@@ -87,6 +88,7 @@ class SimulatedBackend:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._args = SimulatedArgs.model_validate(spec.engine_args)
+        # A heap: when each place is free, the next one first.
         self._free_at = [0.0] * (spec.max_num_seqs or 1)
         self._decoding: set[str] = set()
         self._ledger = None if self._args.ledger is None else Ledger(self._args.ledger)
@@ -176,11 +178,9 @@ class SimulatedBackend:
             raise BackendDead("simulated engine death")
 
     async def _spend(self, request_id: str, tokens: int) -> None:
-        places = self._free_at
-        place = min(range(len(places)), key=places.__getitem__)
-        begin = max(time.monotonic(), places[place])
-        seconds = tokens * len(places) / self._args.tokens_per_second
-        places[place] = begin + seconds
+        begin = max(time.monotonic(), self._free_at[0])
+        seconds = tokens * len(self._free_at) / self._args.tokens_per_second
+        heapq.heapreplace(self._free_at, begin + seconds)
         await asyncio.sleep(begin - time.monotonic())
         await self._decode(request_id, tokens, begin, seconds)
         if self._hangs():

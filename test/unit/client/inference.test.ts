@@ -146,8 +146,20 @@ test('an unnamed run that was cut up in another way keeps its plan', async () =>
   const before = await prepare({ ranks: 2 });
   const now = await prepare({ ranks: 4, batch: { maxRows: 8 } });
   const notes = reconcile(now, runParameters(before.inference.run, before.inputSha256));
-  expect(now.inference.run).toMatchObject({ ranks: 2, batch: { maxRows: 256 } });
+  expect(now.inference.run).toMatchObject({ ranks: 2, batch: { maxRows: 1024 } });
   expect(notes).toHaveLength(2);
+});
+
+test('a named run that a release with other limits of batches planned keeps them', async () => {
+  const before = await prepare({ runId: 'mine', batch: { maxRows: 256 } });
+  const earlier = runParameters(before.inference.run, before.inputSha256);
+  const now = await prepare({ runId: 'mine' });
+  expect(reconcile(now, earlier)).toEqual([
+    'Keeping the plan that is there: batch.maxRows: 256 before, 1024 now',
+  ]);
+  expect(now.inference.run).toMatchObject({ batch: { maxRows: 256 } });
+  const asked = await prepare({ runId: 'mine', batch: { maxRows: 8 } });
+  expect(() => reconcile(asked, earlier)).toThrow(/batch\.maxRows: 256 before, 8 now/u);
 });
 
 test('a template is compared and never kept in the clear', async () => {
