@@ -29,8 +29,17 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 def spec() -> ModelSpec:
-    """A small context, so that too long a prompt is easily made."""
-    return ModelSpec(model=str(smollm()), max_model_len=512, max_num_seqs=32, cpus_per_engine=2)
+    """A small context, so that too long a prompt is easily made.
+
+    In float32: what this model says in bfloat16 depends on the processor.
+    """
+    return ModelSpec(
+        model=str(smollm()),
+        dtype="float32",
+        max_model_len=512,
+        max_num_seqs=32,
+        cpus_per_engine=2,
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
