@@ -293,6 +293,11 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     await handleOf(name).signal(SIGNAL.preemptionNotice, notice);
     return notice;
   };
+  /** The workflow says that it drains an engine before the activity has begun. */
+  const endDrain = async (): Promise<void> => {
+    await eventually(() => drains.length > 0);
+    drains[0]?.end();
+  };
   const slotsOf = async (name: string) =>
     (await statusOf(name)).slots.map(({ slot, state }) => [slot, state]);
 
@@ -302,7 +307,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     await eventually(async () => (await statusOf('counted')).ready === 2);
     const seen = (await statusOf('counted')).usage;
     expect(seen).toMatchObject([{ user: 'inference/one', preemptions: 1 }]);
-    drains[0]?.end();
+    await endDrain();
     const { usage } = await stop('counted', { user: 'inference/one' });
     expect(usage?.preemptions).toBe(1);
     expect(usage?.nodes.map(({ node }) => node).toSorted()).toEqual([STAYS, GOES]);
@@ -326,7 +331,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     expect((await statusOf('moving')).slots[1]?.deadline).toBe(new Date(deadline).toISOString());
     expect(ray.executed).not.toContain('stop 1 (drained)');
 
-    drains[0]?.end();
+    await endDrain();
     await eventually(() => ray.executed.includes('stop 1 (drained)'));
     await eventually(async () => (await statusOf('moving')).slots.length === 2, 45);
     expect(await slotsOf('moving')).toEqual([
@@ -365,7 +370,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
       state: 'placing',
       problem: { message: expect.stringMatching(/room for 1.*about to be taken away/u) },
     });
-    drains[0]?.end();
+    await endDrain();
     await eventually(() => ray.executed.includes('stop 1 (drained)'));
     expect(await statusOf('waiting')).toMatchObject({ ready: 1, desired: 2 });
 
@@ -401,7 +406,7 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
       [1, 'draining'],
       [2, 'ready'],
     ]);
-    drains[0]?.end();
+    await endDrain();
     await stop('loading');
   });
 
