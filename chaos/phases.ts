@@ -82,11 +82,12 @@ const RECOGNISED: Readonly<
 > = {
   'bring-up': async ({ stack, cluster }) =>
     stack.nodes(cluster).length > 0 && (await stack.clusterStatus(cluster))?.state === 'starting',
-  // Somebody is planned for; that it is this run its workflow says, and that it is not planned yet its store.
-  plan: async (trial) =>
-    trial.stack.children('plan').length > 0 &&
-    trial.view.plan === undefined &&
-    (await inference(trial)) !== undefined,
+  // Somebody is planned for, and this run has begun and no plan yet.
+  plan: async (trial) => {
+    if (trial.stack.children('plan').length === 0 || trial.view.plan !== undefined) return false;
+    const status = await inference(trial);
+    return status?.phase === 'preparing' && status.plan === undefined;
+  },
   deploy: async (trial) => (await inference(trial))?.phase === 'starting-fleet',
   generate: ({ view }) => view.finishedAt.size > 0 && view.manifest === undefined,
   finalize: async ({ stack, runId, view }) =>
