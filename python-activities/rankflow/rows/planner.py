@@ -25,7 +25,10 @@ from rankflow.store.room import require_room
 BATCHES_PER_RANK = 16
 """At least so many, if they get enough rows: the last ones decide how evenly engines end."""
 LEAST_BATCH_ROWS = 16
-"""A batch costs about 0.1 s beside its rows, so it is not made smaller to have more of them."""
+"""A batch costs up to 0.1 s beside its rows, so it is not made smaller to have more of them."""
+USUAL_BATCH_ROWS = 256
+"""Nor is it made larger to have fewer, as long as a rank has not many of them."""
+MANY_BATCHES = 64
 _ROW_OVERHEAD_BYTES = 700
 _TOKEN_BYTES = 5
 _OUTPUT_COPIES = 2
@@ -168,8 +171,7 @@ def _cut(spec: RunSpec, sizes: _Sizes, first: int, last: int) -> list[list[int]]
     Never empty; a row above the limit on tokens is a batch of its own.
     """
     table: list[list[int]] = []
-    even = -(-(last - first) // BATCHES_PER_RANK)
-    most_rows = min(spec.batch.max_rows, max(LEAST_BATCH_ROWS, even))
+    most_rows = min(spec.batch.max_rows, _even_rows(last - first))
     start = first
     while start < last:
         end, tokens = start, 0
@@ -182,6 +184,12 @@ def _cut(spec: RunSpec, sizes: _Sizes, first: int, last: int) -> list[list[int]]
         table.append([offset, sizes.ends[end] - offset, start, end - start, tokens])
         start = end
     return table
+
+
+def _even_rows(rows: int) -> int:
+    """Rows of a batch for a rank of so many."""
+    few = min(USUAL_BATCH_ROWS, -(-rows // BATCHES_PER_RANK))
+    return max(LEAST_BATCH_ROWS, few, -(-rows // MANY_BATCHES))
 
 
 def _summary(spec: RunSpec, source: InputFile, sizes: _Sizes, batches: list[int]) -> PlanSummary:

@@ -52,7 +52,14 @@ def test_every_row_is_in_exactly_one_batch_in_input_order(
 
 @pytest.mark.parametrize(
     ("count", "ranks", "largest"),
-    [(10, 1, 10), (160, 2, 16), (1600, 2, 50), (20_000, 1, 256)],
+    [
+        (10, 1, 10),
+        (160, 2, 16),
+        (1600, 2, 50),
+        (16_384, 1, 256),
+        (20_000, 1, 313),
+        (70_000, 1, 1024),
+    ],
 )
 def test_a_rank_has_enough_batches_to_share_out_if_they_are_not_too_small(
     tmp_path: Path, count: int, ranks: int, largest: int
@@ -104,7 +111,7 @@ def test_a_planned_run_goes_on_when_its_input_is_gone(tmp_path: Path) -> None:
     [
         ({"ranks": 2}, "ranks: 1 → 2"),
         ({"sampling": {"temperature": 0.5}}, "sampling.temperature: none → 0.5"),
-        ({"batch": {"maxRows": 9}}, "batch.maxRows: 256 → 9"),
+        ({"batch": {"maxRows": 9}}, "batch.maxRows: 1024 → 9"),
         ({"onInvalid": "record"}, 'onInvalid: "refuse" → "record"'),
         ({"model": {"model": "other", "backend": "simulated"}}, "model.model"),
         ({"input": {"limit": 2}}, "input.limit: none → 2"),
