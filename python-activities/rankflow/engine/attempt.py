@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from types import TracebackType
-from typing import NamedTuple
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.store import Appender, Store
-from rankflow.store.attempt_lines import AttemptLine
+from rankflow.store.attempt_lines import AttemptLine, RowCounts
 from rankflow.store.layout import attempt_key
 
 log = logging.getLogger(__name__)
@@ -19,20 +18,12 @@ PATIENCE_SECONDS = 600.0
 """How long an attempt keeps finished rows for a bucket that cannot be reached, and goes on."""
 
 
-class RowTotals(NamedTuple):
-    """What one finished row counts for."""
-
-    failed: bool
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class AttemptFile:
     """Use as an asynchronous context manager: what was added is durable after it."""
 
     def __init__(self, store: Store, key: str, appender: Appender) -> None:
         self.key = key
-        self.rows: dict[int, RowTotals] = {}
+        self.rows: dict[int, RowCounts] = {}
         """Rows of this attempt so far, by row number."""
         self._store = store
         self._appender = appender
@@ -72,14 +63,15 @@ class AttemptFile:
                 raise
             log.exception("the attempt file %s was not closed cleanly", self.key)
 
-    def add(self, line: AttemptLine, data: bytes | None = None) -> None:
-        """Record one finished row; ``data`` are the bytes of a salvaged line, kept as they are.
+    def add(self, line: AttemptLine) -> None:
+        """Record one finished row. Durable after the next flush. Raises like :meth:`check`."""
+        self.keep(line.counts, line.encode())
 
-        Durable after the next flush. Raises like :meth:`check`.
-        """
+    def keep(self, counts: RowCounts, data: bytes) -> None:
+        """Record a row that an earlier attempt finished, its line as it is; see :meth:`add`."""
         self.check()
-        self.rows[line.row] = RowTotals(line.failed, line.prompt_tokens, line.completion_tokens)
-        self._waiting.append(data if data is not None else line.encode())
+        self.rows[counts.row] = counts
+        self._waiting.append(data)
 
     def check(self) -> None:
         """Raise what ended the flushes: STORE_UNAVAILABLE, STORE_FULL, LEASE_LOST."""

@@ -27,10 +27,9 @@ class Outbox:
     def put(self, callback: Callable[[], None]) -> None:
         """Have it called on the loop, in order. Any thread. Raises RuntimeError: it is closed."""
         with self._lock:
+            if not self._waiting:
+                self._loop.call_soon_threadsafe(self._run)
             self._waiting.append(callback)
-            if len(self._waiting) > 1:
-                return
-        self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
         with self._lock:

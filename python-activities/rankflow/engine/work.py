@@ -81,8 +81,8 @@ class BatchWork:
         starting = AttemptFile.start(store, *where, self.name.token)
         async with await watch.through_store(starting) as attempt:
             watch.attempt = attempt
-            for line, data in taken.values():
-                attempt.add(line, data)
+            for counts, data in taken.values():
+                attempt.keep(counts, data)
             answering = Answering(
                 self.host,
                 self.plan,

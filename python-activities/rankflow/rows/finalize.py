@@ -231,7 +231,7 @@ def _committed(plan: Plan, part: BatchSlice, commit: Commit) -> dict[int, Commit
 def _parsed(text: bytes) -> CommittedLine | None:
     try:
         return CommittedLine.parse(text) if text.endswith(b"\n") else None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return None
 
 

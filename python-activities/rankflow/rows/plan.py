@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import ModelSpec, PlanSummary, RunSpec
 from rankflow.store.base import MissingKey, Store
+from rankflow.store.json_text import as_json
 from rankflow.store.layout import plan_key, rank_table_key, requests_key
 
 PLAN_VERSION = 1
@@ -74,6 +75,13 @@ class RowHead(msgspec.Struct, frozen=True):
 T = TypeVar("T")
 _requests = msgspec.json.Decoder(dict[str, Any])
 _heads = msgspec.json.Decoder(RowHead)
+
+
+def _decode_lines(decoder: msgspec.json.Decoder[T], data: bytes) -> list[T]:
+    try:
+        return decoder.decode_lines(data)
+    except msgspec.MsgspecError:
+        return [decoder.decode(as_json(line)) for line in data.splitlines()]
 
 
 class Plan:
@@ -148,7 +156,7 @@ class Plan:
     def _read(self, part: BatchSlice, decoder: msgspec.json.Decoder[T]) -> list[T]:
         data = self.store.read_range(self.requests_key, part.offset, part.length)
         try:
-            lines = decoder.decode_lines(data)
+            lines = _decode_lines(decoder, data)
         except (msgspec.MsgspecError, ValueError) as error:
             raise self._corrupt(part) from error
         if len(lines) != part.rows or not data.endswith(b"\n"):

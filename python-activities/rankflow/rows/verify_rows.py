@@ -15,8 +15,9 @@ from rankflow.rows.manifest import Manifest, RankResult, ResultFile
 from rankflow.rows.plan import BatchSlice, Plan
 from rankflow.rows.verification import Verification
 from rankflow.store import MissingKey, Store
-from rankflow.store.attempt_lines import AttemptLine
+from rankflow.store.attempt_lines import AttemptLine, RowCounts
 from rankflow.store.commits import Commit
+from rankflow.store.json_text import as_json
 from rankflow.store.layout import collected_key
 from rankflow.store.salvage import salvage
 
@@ -110,8 +111,8 @@ class _Walk:
         if commit is None:
             # A run that ended early counts what attempts had finished without a commit.
             taken = salvage(store, run_id, part.rank, part.batch, part.row_range)
-            for line, _ in taken.values():
-                self._salvageable.update(_tokens(line))
+            for counts, _ in taken.values():
+                self._salvageable.update(_tokens(counts))
             self._countable &= self._manifest.state != "completed"
             self._bounded &= not self._collected()
             return {}
@@ -276,9 +277,12 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         value: Any = msgspec.json.decode(line)
     except (msgspec.MsgspecError, ValueError):
-        return {}
+        try:
+            value = msgspec.json.decode(as_json(line))
+        except ValueError:
+            return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _tokens(line: AttemptLine) -> Counter[str]:
+def _tokens(line: RowCounts) -> Counter[str]:
     return Counter(prompt=line.prompt_tokens, completion=line.completion_tokens)

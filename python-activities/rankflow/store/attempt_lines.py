@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from rankflow.store.json_text import as_json
+
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Line(msgspec.Struct, frozen=True, rename="camel"):
+class RowCounts(msgspec.Struct, frozen=True, rename="camel"):
     """What attempt lines begin with, by which a row counts."""
 
     row: _Count
@@ -18,11 +20,16 @@ class _Line(msgspec.Struct, frozen=True, rename="camel"):
     failed: bool
 
 
-class AttemptLine(_Line, frozen=True, rename="camel", forbid_unknown_fields=True):
+class AttemptLine(RowCounts, frozen=True, rename="camel", forbid_unknown_fields=True):
     """One finished row in an attempt file: what was answered and what it cost."""
 
     output: dict[str, Any]
     """OpenAI Batch output line."""
+
+    @property
+    def counts(self) -> RowCounts:
+        """The line without what was answered."""
+        return RowCounts(self.row, self.prompt_tokens, self.completion_tokens, self.failed)
 
     def encode(self) -> bytes:
         """The line as an attempt file holds it, newline included; NaN and infinities are null."""
@@ -31,19 +38,24 @@ class AttemptLine(_Line, frozen=True, rename="camel", forbid_unknown_fields=True
         except UnicodeEncodeError:
             # Half of a surrogate pair, which is no text in UTF-8.
             text = json.dumps(msgspec.to_builtins(self), ensure_ascii=False)
-            return _encoder.encode(json.loads(text.encode(errors="replace"))) + b"\n"
+            return as_json(text.encode(errors="replace")) + b"\n"
 
     @staticmethod
     def parse(line: bytes) -> "AttemptLine | None":
         """A complete line, or None when it is torn or of another shape."""
-        try:
-            found = _decoder.decode(line) if line.endswith(b"\n") else None
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        if not line.endswith(b"\n"):
             return None
-        return found if found is not None and "custom_id" in found.output else None
+        try:
+            found = _decoder.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            try:
+                found = _decoder.decode(as_json(line))
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return None
+        return found if "custom_id" in found.output else None
 
 
-class CommittedLine(_Line, frozen=True, rename="camel", forbid_unknown_fields=True):
+class CommittedLine(RowCounts, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A line that is known to be whole: its answer is copied and not parsed."""
 
     output: msgspec.Raw
@@ -56,8 +68,11 @@ class CommittedLine(_Line, frozen=True, rename="camel", forbid_unknown_fields=Tr
 
     @staticmethod
     def parse(line: bytes) -> "CommittedLine":
-        """Raises ``msgspec.MsgspecError`` for anything else."""
-        return _committed_decoder.decode(line)
+        """Raises ``msgspec.MsgspecError`` or ValueError for anything else."""
+        try:
+            return _committed_decoder.decode(line)
+        except msgspec.MsgspecError:
+            return _committed_decoder.decode(as_json(line))
 
 
 class _Identified(msgspec.Struct):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from rankflow.faults import faults
-from rankflow.store.attempt_lines import AttemptLine
+from rankflow.store.attempt_lines import AttemptLine, RowCounts
 from rankflow.store.base import MissingKey, Store
 from rankflow.store.layout import attempts_prefix
 
@@ -11,9 +11,9 @@ from rankflow.store.layout import attempts_prefix
 class Salvaged(NamedTuple):
     """A line that an earlier attempt finished."""
 
-    line: AttemptLine
+    counts: RowCounts
     data: bytes
-    """Its bytes, newline included: whoever takes it over keeps them as they are."""
+    """All of it, newline included: whoever takes it over keeps it as it is."""
 
 
 def salvage(
@@ -35,5 +35,5 @@ def salvage(
         for line in lines:
             finished = AttemptLine.parse(line)
             if finished is not None and (rows is None or finished.row in rows):
-                found.setdefault(finished.row, Salvaged(finished, line))
+                found.setdefault(finished.row, Salvaged(finished.counts, line))
     return found

@@ -60,7 +60,7 @@ class Scene:
         rows = salvage(self.run.store, RUN, 0, 0).values()
         return (
             sum(json.loads(line).get("decoded", 0) for line in lines),
-            sum(row.line.completion_tokens for row in rows),
+            sum(row.counts.completion_tokens for row in rows),
         )
 
 
