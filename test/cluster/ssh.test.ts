@@ -84,23 +84,27 @@ const eventsOf = ({ events = [] }: ClusterStatus, node: string): string[] =>
 const hashOf = (cluster: string): string =>
   createHash('sha256').update(`${folder.home}\0${cluster}`).digest('hex').slice(0, 8);
 
+const CLUSTERS = ['lab', 'broken', 'durable'] as const;
+
 /** Pids of what runs for the nodes of a cluster, or for one of them. */
 function nodeProcesses(place = ''): number[] {
-  return ['lab', 'broken'].flatMap((cluster) => markedProcesses(`${hashOf(cluster)}${place}`));
+  return CLUSTERS.flatMap((cluster) => markedProcesses(`${hashOf(cluster)}${place}`));
 }
+
+/** What the environment of all processes of a node says. */
+const placeOf = (node: string): string =>
+  `/${node === 'head' ? 'h' : createHash('sha256').update(node).digest('hex').slice(0, 8)}`;
 
 /** Folders of nodes on their hosts, which share one file system here. */
 const nodeFolders = (): string[] =>
-  ['lab', 'broken'].flatMap((cluster) => {
+  CLUSTERS.flatMap((cluster) => {
     const root = `/tmp/rf-${hashOf(cluster)}`;
     return existsSync(root) ? readdirSync(root).map((one) => path.join(root, one)) : [];
   });
 
 /** Switches a machine off: SIGKILL for every process of the node, whatever group it is in. */
 function killNode(name: string): void {
-  const hash = createHash('sha256').update(name).digest('hex').slice(0, 8);
-  const place = `/${name === 'head' ? 'h' : hash}`;
-  const pids = nodeProcesses(place);
+  const pids = nodeProcesses(placeOf(name));
   expect(pids.length).toBeGreaterThan(0);
   for (const pid of pids) {
     try {
@@ -153,7 +157,8 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     await eventually(async () => (await folder.rankflow(['up'])).exitCode === 0, 60);
   }, 120_000);
   afterAll(async () => {
-    await folder?.rankflow(['cluster', 'down', 'lab'], 120_000);
+    for (const name of ['lab', 'durable'])
+      await folder?.rankflow(['cluster', 'down', name], 120_000);
     await folder?.remove('none');
     server?.kill('SIGKILL');
     hosts?.remove();
@@ -377,5 +382,27 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     expect(nodeProcesses()).toEqual([]);
     expect(nodeFolders()).toEqual([]);
     expect(existsSync(folder.file('clusters/lab/token'))).toBe(false);
+  });
+
+  it('keeps its nodes as they are when its head is lost, if its state is on disk', async () => {
+    const file = clusterFile('durable', [worker('b')], ['gcsStorage: rocksdb']);
+    const up = await folder.rankflow(['cluster', 'up', file], 180_000);
+    expect(up.stderr).toContain('Ray at');
+    const [head, b] = (await statusOf('durable')).nodes;
+    const processes = nodeProcesses(placeOf('b'));
+    expect(processes.length).toBeGreaterThan(1);
+    killNode('head');
+    await eventually(async () => {
+      const { state, nodes } = await statusOf('durable');
+      return state === 'ready' && nodes[0]?.nodeId !== head?.nodeId;
+    }, 150);
+    const now = (await statusOf('durable')).nodes.find(({ name }) => name === 'b');
+    expect(now).toMatchObject({ state: 'alive', nodeId: b?.nodeId });
+    expect(nodeProcesses(placeOf('b'))).toEqual(expect.arrayContaining(processes));
+
+    const down = await folder.rankflow(['cluster', 'down', file], 120_000);
+    expect(down.exitCode).toBe(0);
+    expect(nodeProcesses()).toEqual([]);
+    expect(nodeFolders()).toEqual([]);
   });
 });
