@@ -63,7 +63,7 @@ class Crossing:
 
 
 class _Call:
-    """One coroutine under way. All but ``_finish`` runs on the other loop."""
+    """One coroutine under way. Made and finished on the caller's loop, the rest is on the other."""
 
     def __init__(
         self, work: Coroutine[Any, Any, Any], future: asyncio.Future[Any], home: Outbox
