@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+import uvloop
 
 from rankflow.connection import TemporalTarget
 from rankflow.contracts.models import FleetSpec
@@ -70,7 +71,7 @@ class EngineActor:
             index=index,
             metrics=lambda: self._metrics.address,
         )
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         threading.Thread(target=self._serve, name="temporal", daemon=True).start()
         watch = (spec.cluster.name, temporal)

@@ -50,7 +50,9 @@ class Crossing:
     def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Start ``work`` over there; cancelling the future, which is the caller's, cancels it."""
         home = asyncio.get_running_loop()
-        outbox = self._homes.setdefault(home, Outbox(home))
+        outbox = self._homes.get(home)
+        if outbox is None:
+            outbox = self._homes[home] = Outbox(home)
         future: asyncio.Future[T] = home.create_future()
         call = _Call(work, future, outbox)
         future.add_done_callback(partial(self._cancel, call))

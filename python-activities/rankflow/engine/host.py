@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import uvloop
+
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.backend import Answer, Backend, BackendDead, BackendTrouble, ModelFacts
 from rankflow.engine.crossing import Crossing
@@ -63,7 +65,7 @@ class EngineHost:
     def __init__(self, factory: BackendFactory) -> None:
         self._factory = factory
         self._backend: Backend | None = None
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._crossing = Crossing(self._loop)
         self._answers = 0
         self._answered_at: deque[float] = deque()
