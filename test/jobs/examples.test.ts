@@ -90,7 +90,7 @@ const WORK =
   /^ray::(?:RayTrainWorker|TrainController|SplitCoordinator|ImplicitFunc|JobSupervisor)/u;
 
 /** Folders of Rankflow's own worker and of Torch, which makes an empty one for each user. */
-const NOT_OF_JOBS = /^(?:pymp-|torchinductor_)/u;
+const NOT_OF_JOBS = /^(?:pymp-|torchinductor[-_])/u;
 
 /** Real Ray Train, Data and Tune on two nodes; most of the time is for the imports of their workers. */
 describe('the examples of jobs', { timeout: 900_000 }, () => {

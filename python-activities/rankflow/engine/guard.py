@@ -28,14 +28,23 @@ if os.fork():
     os._exit(0)
 
 def used(only_group):
-    found = set()
+    inodes = set()
     for folder in glob.glob("/proc/[0-9]*"):
         try:
             if not only_group or os.getpgid(int(folder[6:])) == group:
                 with open(folder + "/maps") as maps:
-                    found.update(re.findall(r"/dev/shm/(?:psm_|sem[.]mp-)[^ \\n]+", maps.read()))
+                    inodes.update(re.findall(r" (\\d+) +/dev/shm/", maps.read()))
         except OSError:
             pass
+    # By inode: who makes a semaphore has it mapped under a name that it had at first only.
+    found = set()
+    for file in glob.glob("/dev/shm/psm_*") + glob.glob("/dev/shm/sem.mp-*"):
+        try:
+            inode = str(os.stat(file).st_ino)
+        except OSError:
+            continue
+        if inode in inodes:
+            found.add((file, inode))
     return found
 
 noted = set()
@@ -56,9 +65,10 @@ for _ in range(100):
     except ProcessLookupError:
         break
     time.sleep(0.1)
-for file in noted - used(only_group=False):
+for file, inode in noted - used(only_group=False):
     try:
-        os.unlink(file)
+        if str(os.stat(file).st_ino) == inode:
+            os.unlink(file)
     except OSError:
         pass
 for folder in sys.argv[2:]:

@@ -62,39 +62,47 @@ memory = shared_memory.SharedMemory(create=True, size=1 << 20)
 print(memory.name, flush=True)
 time.sleep(60)
 """
-_ACTOR_OF_IT = f"""
+_WITH_SEMAPHORE = """
+import time
+from multiprocessing import get_context
+lock = get_context("spawn").Lock()
+print("sem." + lock._semlock.name.removeprefix("/"), flush=True)
+time.sleep(60)
+"""
+_ACTOR_OF_ONE = """
 import subprocess, sys, time
 from rankflow.engine.guard import guard_process_group
 assert guard_process_group()
-core = subprocess.Popen([sys.executable, "-c", {_WITH_MEMORY!r}])
+core = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
 print(core.pid, flush=True)
 time.sleep(60)
 """
 
 
 @contextlib.contextmanager
-def _engine_with_memory() -> Generator[tuple[subprocess.Popen[str], int, Path]]:
-    """An actor, the pid of its child, and the shared memory of that.
+def _engine_with(core: str) -> Generator[tuple[subprocess.Popen[str], int, Path]]:
+    """An actor, the pid of its child, which runs ``core``, and what that has in shared memory.
 
     Python's own process that removes shared memory is killed, as it is with a whole group.
     """
     with subprocess.Popen(
-        [sys.executable, "-c", _ACTOR_OF_IT], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _ACTOR_OF_ONE, core], stdout=subprocess.PIPE, text=True
     ) as actor:
         assert actor.stdout is not None
         said = {actor.stdout.readline().strip(), actor.stdout.readline().strip()}
-        (core,) = (int(word) for word in said if word.isdigit())
+        (pid,) = (int(word) for word in said if word.isdigit())
         (name,) = (word for word in said if not word.isdigit())
-        for tracker in psutil.Process(core).children():
+        for tracker in psutil.Process(pid).children():
             tracker.kill()
         file = Path("/dev/shm", name)
         assert file.exists()
-        yield actor, core, file
+        yield actor, pid, file
 
 
 @pytest.mark.parametrize("core_first", [False, True])
-def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
-    with _engine_with_memory() as (actor, core, file):
+@pytest.mark.parametrize("code", [_WITH_MEMORY, _WITH_SEMAPHORE])
+def test_shared_memory_of_a_killed_engine_is_removed(code: str, core_first: bool) -> None:
+    with _engine_with(code) as (actor, core, file):
         if core_first:
             # Longer than the watcher takes to look again: nobody has it when the actor ends.
             time.sleep(7)
@@ -108,7 +116,7 @@ def test_shared_memory_of_a_killed_engine_is_removed(core_first: bool) -> None:
 
 def test_shared_memory_that_another_process_uses_stays() -> None:
     with (
-        _engine_with_memory() as (actor, core, file),
+        _engine_with(_WITH_MEMORY) as (actor, core, file),
         file.open("r+b") as opened,
         mmap.mmap(opened.fileno(), 0),
     ):
