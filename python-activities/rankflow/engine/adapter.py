@@ -43,6 +43,7 @@ from rankflow.engine.backend import (
     ModelFacts,
     ServerError,
 )
+from rankflow.engine.grouped import let_begin_in_groups
 from rankflow.engine.rendering import render_on_loop
 from rankflow.faults import faults
 
@@ -134,6 +135,7 @@ class VllmBackend:
         with sharing.turn_on_device(self._spec):
             sharing.limit_memory(self._spec, engine)
             config = engine.create_engine_config(OFFLINE)
+            grouped = let_begin_in_groups(config)
             llm = AsyncLLM.from_vllm_config(
                 config,
                 usage_context=OFFLINE,
@@ -163,7 +165,7 @@ class VllmBackend:
         model = config.model_config
         commit = getattr(model.hf_config, "_commit_hash", None) or self._spec.revision
         sequences = config.scheduler_config.max_num_seqs
-        return ModelFacts(model.max_model_len, vllm.__version__, commit, sequences)
+        return ModelFacts(model.max_model_len, vllm.__version__, commit, sequences, grouped)
 
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request through vLLM's serving class for ``url``; see the protocol."""

@@ -27,11 +27,14 @@ MOST_BATCHES = 64
 ROWS_PER_SEQUENCE = 1.5
 """Rows in work for each sequence that the engine decodes at once. The half that waits is decoded
 while the next batch is polled for, read and rendered: about a second."""
+GROUPED_ROWS_PER_SEQUENCE = 2.5
+"""The same where rows begin in groups: rows that are alike all end at once, and then a whole group
+of as many as there are seats is to be there, beside the half that comes in meanwhile."""
 
 
-def rows_wanted(max_num_seqs: int) -> int:
+def rows_wanted(max_num_seqs: int, grouped: bool = False) -> int:
     """Rows in work below which an engine takes another batch."""
-    return round(ROWS_PER_SEQUENCE * max_num_seqs)
+    return round((GROUPED_ROWS_PER_SEQUENCE if grouped else ROWS_PER_SEQUENCE) * max_num_seqs)
 
 
 class Admission:

@@ -25,6 +25,8 @@ class ModelFacts:
     """Commit of the weights, where the model's source has one."""
     max_num_seqs: int
     """Requests that are decoded side by side; more of them wait."""
+    grouped: bool = False
+    """Whether requests begin in groups, which need more of them to choose from."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""``--engine-arg scheduler_cls=rankflow.engine.grouped.GroupedScheduler``."""
+"""The scheduler of engines on NVIDIA GPUs, unless ``--engine-arg scheduler_cls`` names another."""
 
 from typing import Any
 
+from vllm.config import VllmConfig
+from vllm.platforms import current_platform
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
 from rankflow.engine.grouping import Grouping
+
+NAME = "rankflow.engine.grouped.GroupedScheduler"
 
 
 class GroupedScheduler(Grouping, AsyncScheduler):
@@ -17,3 +21,17 @@ class GroupedScheduler(Grouping, AsyncScheduler):
             raise ValueError(
                 "GroupedScheduler needs async_scheduling when an engine has pipeline stages"
             )
+
+
+def let_begin_in_groups(config: VllmConfig) -> bool:
+    """Choose :class:`GroupedScheduler` where it helps; whether the engine has it then.
+
+    That is where steps are replayed from CUDA graphs, and where vLLM would take the scheduler that
+    it is made of. Requests for embeddings begin and end in the same step: nothing to group.
+    """
+    scheduler = config.scheduler_config
+    generates = config.model_config.runner_type == "generate"
+    usual = scheduler.scheduler_cls is None and scheduler.async_scheduling
+    if usual and generates and current_platform.is_cuda():
+        scheduler.scheduler_cls = NAME
+    return scheduler.scheduler_cls == NAME

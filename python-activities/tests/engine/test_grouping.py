@@ -6,38 +6,39 @@ from typing import Any
 
 import pytest
 
-from rankflow.engine.grouping import LONGEST_SECONDS, QUIET_SECONDS, Grouping, Idle
+from rankflow.engine.grouping import GROUPS, LONGEST_SECONDS, QUIET_SECONDS, Arrivals, Grouping
 
 SEATS = 16
+GROUP = SEATS // GROUPS
 
 
-def test_an_idle_engine_begins_when_its_seats_are_taken() -> None:
-    idle = Idle(SEATS)
-    assert [idle.waits(waiting, 0.01 * waiting) for waiting in (1, 8, 15)] == [True, True, True]
-    assert not idle.waits(SEATS, 0.2)
+def test_a_group_begins_when_it_is_there() -> None:
+    arrivals = Arrivals(8)
+    gathers = [arrivals.gather(waiting, 0.01 * waiting) for waiting in (0, 1, 4, 7, 8, 20)]
+    assert gathers == [False, True, True, True, False, False]
 
 
-def test_it_begins_with_fewer_when_nobody_else_comes() -> None:
-    idle = Idle(SEATS)
-    assert idle.waits(1, 10.0)
-    assert idle.waits(2, 10.2)
-    assert idle.waits(2, 10.2 + QUIET_SECONDS * 0.9)
-    assert not idle.waits(2, 10.2 + QUIET_SECONDS)
+def test_fewer_begin_when_nobody_else_comes() -> None:
+    arrivals = Arrivals(8)
+    assert arrivals.gather(1, 10.0)
+    assert arrivals.gather(2, 10.2)
+    assert arrivals.gather(2, 10.2 + QUIET_SECONDS * 0.9)
+    assert not arrivals.gather(2, 10.2 + QUIET_SECONDS)
 
 
-def test_it_does_not_wait_for_ever_for_those_that_come_one_by_one() -> None:
-    idle = Idle(100)
+def test_they_do_not_wait_for_ever_for_those_that_come_one_by_one() -> None:
+    arrivals = Arrivals(100)
     pause = QUIET_SECONDS / 2
-    waited = [idle.waits(1 + step, step * pause) for step in range(50)]
-    assert waited.index(False) == round(LONGEST_SECONDS / pause)
+    gathers = [arrivals.gather(1 + step, step * pause) for step in range(50)]
+    assert gathers.index(False) == round(LONGEST_SECONDS / pause)
 
 
-def test_it_waits_anew_after_it_had_something_to_do() -> None:
-    idle = Idle(SEATS)
-    idle.waits(3, 0.0)
-    assert not idle.waits(3, 1.0)
-    idle.end()
-    assert idle.waits(1, 60.0)
+def test_those_who_are_left_when_a_group_has_begun_gather_anew() -> None:
+    arrivals = Arrivals(8)
+    arrivals.gather(7, 0.0)
+    assert not arrivals.gather(11, LONGEST_SECONDS)
+    assert not arrivals.gather(3, LONGEST_SECONDS + QUIET_SECONDS)
+    assert arrivals.gather(4, LONGEST_SECONDS + QUIET_SECONDS + 0.1)
 
 
 class Older:
@@ -83,18 +84,17 @@ def test_requests_begin_when_an_eighth_of_the_seats_is_free(kind: type[Older]) -
     assert may_run(running=16, waiting=9) == 16
     assert may_run(running=15, waiting=9) == 15
     assert may_run(running=14, waiting=9) == SEATS
-    # Of an idle engine: while more comes, and when its seats are taken.
-    assert may_run(running=0, waiting=1) == 0
-    assert may_run(running=0, waiting=SEATS) == SEATS
+    assert may_run(running=0, waiting=GROUP) == SEATS
     # Nothing of it stays when a step is over.
     assert getattr(scheduler, scheduler.limit) == SEATS
 
 
-def test_requests_that_end_with_their_first_step_wait_for_each_other_each_time() -> None:
+def test_the_last_begin_although_they_are_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("rankflow.engine.grouping.time.monotonic", lambda: now)
     scheduler = GroupedNewer()
-    for _ in range(2):
-        # Embeddings run within a step only.
-        scheduler.running, scheduler.waiting = [], [None]
-        assert scheduler.schedule() == 0
-        scheduler.waiting = [None] * SEATS
-        assert scheduler.schedule() == SEATS
+    scheduler.running, scheduler.waiting = [None] * 3, [None]
+    assert scheduler.schedule() == 3
+    now += QUIET_SECONDS
+    assert scheduler.schedule() == SEATS
+    assert scheduler.waiting == []

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from rankflow.contracts.models import ModelSpec
+from rankflow.engine import grouped
 from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
@@ -31,7 +32,8 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 def spec() -> ModelSpec:
     """A small context, so that too long a prompt is easily made.
 
-    In float32: what this model says in bfloat16 depends on the processor.
+    In float32: what this model says in bfloat16 depends on the processor. Requests begin in groups,
+    as they do on GPUs.
     """
     return ModelSpec(
         model=str(smollm()),
@@ -39,6 +41,7 @@ def spec() -> ModelSpec:
         max_model_len=512,
         max_num_seqs=32,
         cpus_per_engine=2,
+        engine_args={"scheduler_cls": grouped.NAME},
     )
 
 
