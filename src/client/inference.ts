@@ -239,10 +239,14 @@ async function defaultResources(
 /** What vLLM decodes at once unless it is told: on large GPUs, and elsewhere. */
 const SEQUENCES = { gpu: 1024, cpu: 256 };
 
-/** Rows that one engine has in work at once; engines admit half as many again as they decode. */
+/** Rows that engines admit for each that they decode at once: more where rows begin in groups. */
+const ROWS_PER_SEQUENCE = { gpu: 2.5, cpu: 1.5 };
+
+/** Rows that one engine has in work at once. */
 function rowsPerEngine({ maxNumSeqs, gpusPerEngine, backend }: ModelSpec): number | undefined {
   if (backend === 'simulated' && maxNumSeqs === undefined) return undefined;
-  return Math.ceil(1.5 * (maxNumSeqs ?? (gpusPerEngine > 0 ? SEQUENCES.gpu : SEQUENCES.cpu)));
+  const on = gpusPerEngine > 0 ? 'gpu' : 'cpu';
+  return Math.ceil(ROWS_PER_SEQUENCE[on] * (maxNumSeqs ?? SEQUENCES[on]));
 }
 
 /** Nodes that share what there is; 0 where nobody knows. */

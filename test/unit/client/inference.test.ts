@@ -205,4 +205,6 @@ test('a run says how many rows an engine has in work, and so do those of a sched
   expect(inference.fleet.rowsPerEngine).toBe(96);
   const template = await prepareTemplate({ input: { uri: '' }, ...options }, name, CPU_HOST);
   expect(template.fleet.rowsPerEngine).toBe(96);
+  const onGpu = await prepare({ ...options, model: { ...options.model, gpusPerEngine: 1 } });
+  expect(onGpu.inference.fleet.rowsPerEngine).toBe(160);
 });
