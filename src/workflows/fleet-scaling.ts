@@ -1,5 +1,6 @@
 import type { FleetScaling, FleetSpec } from '../contracts/fleet.js';
 import type {
+  DrainRequest,
   FleetSlotStatus,
   Problem,
   ScaleRequest,
@@ -142,6 +143,20 @@ export function checkScaleRequest(request: unknown): Problem | undefined {
     return refuse('idleSeconds is not a number of 1 or more');
   }
   return undefined;
+}
+
+/** A month, in seconds: what would take longer has been mistyped, and a date has an end. */
+const LONGEST_GRACE_S = 30 * 86_400;
+
+/** What is wrong with a request to drain a fleet; it may have been typed by hand. */
+export function checkDrainRequest(request: unknown): Problem | undefined {
+  const refuse = (message: string): Problem => ({ type: 'InvalidRequest', message });
+  if (typeof (request ?? {}) !== 'object') {
+    return refuse('drainFleet takes nothing, or an object such as {"graceSeconds": 600}');
+  }
+  const grace = (request as DrainRequest | null | undefined)?.graceSeconds ?? 0;
+  if (typeof grace === 'number' && grace >= 0 && grace <= LONGEST_GRACE_S) return undefined;
+  return refuse(`graceSeconds is not a number from 0 to ${LONGEST_GRACE_S} (30 days)`);
 }
 
 type Elastic = Pick<FleetSpec, 'scaling' | 'idleTimeoutSeconds'>;

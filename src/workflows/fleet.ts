@@ -66,6 +66,7 @@ import {
 import {
   busyBatches,
   canaryEveryMs,
+  checkDrainRequest,
   checkScaleRequest,
   elasticOf,
   isElastic,
@@ -337,8 +338,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       return { stopped: true };
     },
     {
-      validator: (_request?: DrainRequest) => {
+      validator: (request?: DrainRequest) => {
         if (stopping || failure !== undefined) throw failureOf(beingStopped(`fleet ${spec.name}`));
+        const refusal = checkDrainRequest(request);
+        if (refusal !== undefined) throw failureOf(refusal);
       },
     },
   );

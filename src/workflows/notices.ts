@@ -11,8 +11,9 @@ export class Notices {
     this.#byNode = new Map(carried.map((notice) => [notice.nodeId, notice]));
   }
 
-  /** Returns whether it is news. */
+  /** Returns whether it is news. What names no moment, such as a year beyond all calendars, is none. */
   take(notice: PreemptionNotice): boolean {
+    if (Number.isNaN(new Date(notice.deadline).getTime())) return false;
     const known = this.#byNode.get(notice.nodeId);
     if (known !== undefined && known.deadline <= notice.deadline) return false;
     this.#byNode.set(notice.nodeId, notice);

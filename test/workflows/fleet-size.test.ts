@@ -199,6 +199,21 @@ describe('draining a fleet', { timeout: 90_000 }, () => {
       .result()
       .catch((error: WorkflowFailedError) => error.cause);
   });
+
+  it('refuses at once a grace that is none, and goes on', async () => {
+    await ensure(specOf('mistyped', 1));
+    // As `--grace 100000000d` is: beyond the last date that there is.
+    const beyond = await refusal(drainFleet(harness.client, 'mistyped', 8.64e12));
+    expect(beyond).toMatchObject({ type: 'InvalidRequest' });
+    const args: [unknown] = [{ graceSeconds: '1h' }];
+    const typed = handleOf('mistyped').executeUpdate(UPDATE.drainFleet, { args });
+    expect(await refusal(typed)).toMatchObject({
+      type: 'InvalidRequest',
+      message: expect.stringContaining('graceSeconds'),
+    });
+    expect(await fleetStatus(harness.client, 'mistyped')).toMatchObject({ state: 'ready' });
+    await stop('mistyped');
+  });
 });
 
 describe('a fleet that scales by itself', { timeout: 120_000 }, () => {

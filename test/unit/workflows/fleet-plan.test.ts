@@ -419,6 +419,15 @@ describe('a fleet whose nodes are taken away', () => {
     expect(new Notices().carried()).toEqual({});
   });
 
+  it('is not told of a deadline that is no moment', () => {
+    const notices = new Notices();
+    for (const deadline of [8.64e15 + 1, Number.NaN, undefined as unknown as number]) {
+      expect(notices.take({ ...notice('a', 30), deadline })).toBe(false);
+    }
+    const slots: FleetSlotStatus[] = [{ ...slotOf(0, 'ready'), nodeId: 'a' }];
+    expect(markDraining(slots, notices.byNode, NOW)).toEqual(slots);
+  });
+
   it('ends with as many engines as desired, each with a share of its own, whatever drains', () => {
     const change = fc.oneof(
       fc.record({ kind: fc.constant('drain' as const), of: fc.nat(5) }),

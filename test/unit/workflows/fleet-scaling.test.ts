@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { FleetSlotStatus } from '../../../src/contracts/workflows.js';
 import {
   busyBatches,
+  checkDrainRequest,
   checkScaleRequest,
   planScaling,
   planStop,
@@ -135,6 +136,24 @@ describe('a request to scale', () => {
     [{ scaling: { minEngines: 0, maxEngines: 1 } }],
   ])('is refused when it is %j', (request) => {
     expect(checkScaleRequest(request)).toMatchObject({ type: 'InvalidRequest' });
+  });
+});
+
+describe('a request to drain a fleet', () => {
+  it.each([[undefined], [null], [{}], [{ graceSeconds: 0 }], [{ graceSeconds: 2_592_000 }]])(
+    'is taken when it is %j',
+    (request) => expect(checkDrainRequest(request)).toBeUndefined(),
+  );
+
+  it.each([
+    [60],
+    ['1h'],
+    [{ graceSeconds: '1h' }],
+    [{ graceSeconds: -1 }],
+    [{ graceSeconds: Number.NaN }],
+    [{ graceSeconds: 8.64e12 }],
+  ])('is refused when it is %j', (request) => {
+    expect(checkDrainRequest(request)).toMatchObject({ type: 'InvalidRequest' });
   });
 });
 
