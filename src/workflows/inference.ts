@@ -7,6 +7,7 @@ import {
   defineQuery,
   defineUpdate,
   log,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -59,11 +60,12 @@ import { StoreRoom } from './store-room.js';
 export const steerRunUpdate = defineUpdate<void, [SteerRequest]>(UPDATE.steerRun);
 export const inferenceStatusQuery = defineQuery<InferenceStatus>(QUERY.status);
 
-const python = proxyActivities<Pick<PythonActivities, 'planRun' | 'checkEngineArguments'>>({
+type Planning = 'planRun' | 'checkEngineArguments' | 'finalizeRun';
+const python = proxyActivities<Pick<PythonActivities, Planning>>({
   taskQueue: PYTHON_QUEUE,
-  // Planning reads and tokenises the whole input: minutes for a million rows, more from a slow store.
+  // The whole input is read and tokenised, or assembled: minutes for a million rows, more on a slow store.
   startToCloseTimeout: '6 hours',
-  // Both heartbeat every few seconds while their child process works.
+  // All heartbeat every few seconds while their child process works.
   heartbeatTimeout: '1 minute',
   retry: UNTIL_DONE,
 });
@@ -338,18 +340,40 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     enter({ phase: 'done' });
   };
 
+  /** What `work` comes to. That it was cancelled, or expired before it had a plan, is no failure. */
+  const endOfWork = async (): Promise<RunResult> => {
+    try {
+      return await work.run(body);
+    } catch (error) {
+      if (work.consideredCancelled) return { runId: run.runId, state: 'cancelled' };
+      // Nobody knows yet which rows there are.
+      if (expired) return { runId: run.runId, state: 'expired' };
+      throw error;
+    }
+  };
+
+  /** The result, with what earlier tries have done when the run was cancelled too early to assemble it itself. */
+  const assembled = async (result: RunResult): Promise<RunResult> => {
+    if (result.state !== 'cancelled' || result.output !== undefined) return result;
+    if (status.plan === undefined || !patched('assemble-what-is-cancelled-early')) return result;
+    const whole = await CancellationScope.nonCancellable(() =>
+      room.waitedFor(async () =>
+        python.finalizeRun.executeWithOptions({ summary: 'Assemble what is done' }, [
+          { runId: run.runId, store: run.store, missing: 'batch_cancelled' },
+        ]),
+      ),
+    );
+    return { ...result, output: whole };
+  };
+
   const generate = async (): Promise<RunResult> => {
     let state: RunState = 'failed';
     try {
-      const result = await work.run(body);
+      const result = await assembled(await endOfWork());
       ({ state } = result);
       output = result.output;
       return result;
     } catch (error) {
-      if (work.consideredCancelled) state = 'cancelled';
-      // Nobody knows yet which rows there are.
-      else if (expired) state = 'expired';
-      if (state !== 'failed') return { runId: run.runId, state };
       enter({ problem: problemOf(error) });
       throw workflowFailure(error);
     } finally {

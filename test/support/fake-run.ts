@@ -26,7 +26,7 @@ export class FakeRun {
   mostInFlight = 0;
   /** Called at the start of each batch; may throw or wait. */
   onBatch: (input: GenerateBatchInput, attempt: number) => Promise<void> = async () => {};
-  onPlan: () => void = () => {};
+  onPlan: () => Promise<void> | void = () => {};
   onFinalize: () => void = () => {};
   onFinalized: (input: FinalizeRunInput, result: FinalizeRunResult) => void = () => {};
   /** Whether the store has no room: only looks notice by themselves. */
@@ -37,6 +37,11 @@ export class FakeRun {
   readonly sharing: CheckStoreSharedInput[] = [];
 
   constructor(readonly batches: readonly number[]) {}
+
+  /** As if an earlier try had committed the first batch of rank 0. */
+  hasBegun(): void {
+    this.committed.set('0/0', resultOf({ rank: 0, batch: 0 }, 1));
+  }
 
   /** Has batches wait from now on. Returns what lets them go on. */
   holdBatches(): () => void {
@@ -65,7 +70,7 @@ export class FakeRun {
 
   readonly python: Omit<PythonActivities, 'executeFleetPlan'> = {
     planRun: async () => {
-      this.onPlan();
+      await this.onPlan();
       return this.summary();
     },
     checkEngineArguments: async () => ({ maxModelLen: 2048, architecture: 'Fake' }),
@@ -143,7 +148,10 @@ export class FakeRun {
   }
 }
 
-function resultOf({ rank, batch }: GenerateBatchInput, attempt: number): GenerateBatchResult {
+function resultOf(
+  { rank, batch }: Pick<GenerateBatchInput, 'rank' | 'batch'>,
+  attempt: number,
+): GenerateBatchResult {
   const salvagedRows = attempt > 1 ? 4 : 0;
   return {
     rank,

@@ -179,18 +179,75 @@ describe('inference', () => {
     expect(world.headRuns).toBe(false);
   });
 
-  it('ends without an output when it is cancelled before its engines are there', async () => {
-    world.run = new FakeRun([1]);
-    world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 20_000));
-    const handle = await world.infer('early');
-    await eventually(() => world.ray.executed.length > 0);
+  it.each([
+    ['cancelled', SIGNAL.cancelRun],
+    ['drained', SIGNAL.drain],
+  ])(
+    'assembles what an earlier try did when it is %s before its engines are there',
+    async (id, how) => {
+      world.run = new FakeRun([3]);
+      world.run.hasBegun();
+      world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 20_000));
+      const handle = await world.infer(`early-${id}`);
+      await eventually(() => world.ray.executed.length > 0);
+      await handle.signal(how);
+      const { usage, ...result } = await handle.result();
+      expect(result).toMatchObject({ state: 'cancelled', output: { succeeded: 10, failed: 20 } });
+      expect(world.run.finalized).toEqual(['batch_cancelled']);
+      expect(world.run.attempts).toEqual([]);
+      // Engines that loaded for nothing were held all the same.
+      expect(usage).toMatchObject({ nodes: [{ readySeconds: 0 }] });
+      expect(usage).not.toHaveProperty('generateSeconds');
+      expect(world.ray.actors.size).toBe(0);
+      expect(world.headRuns).toBe(false);
+    },
+  );
+
+  it('assembles what an earlier try did when it is cancelled as its batches are to begin', async () => {
+    world.run = new FakeRun([3]);
+    world.run.hasBegun();
+    let plans = 0;
+    let planned = (): void => {};
+    // The run itself looks at the plan once more.
+    world.run.onPlan = async () => {
+      plans += 1;
+      if (plans === 2) await new Promise<void>((resolve) => (planned = resolve));
+    };
+    const handle = await world.infer('between');
+    await eventually(() => plans === 2, 40);
     await handle.cancel();
-    const { usage, ...result } = await handle.result();
-    expect(result).toEqual({ runId: 'early', state: 'cancelled' });
-    // Engines that loaded for nothing were held all the same.
-    expect(usage).toMatchObject({ nodes: [{ readySeconds: 0 }] });
-    expect(usage).not.toHaveProperty('generateSeconds');
-    expect(world.ray.actors.size).toBe(0);
+    expect(await handle.result()).toMatchObject({
+      state: 'cancelled',
+      output: { succeeded: 10, failed: 20 },
+    });
+    planned();
+    expect(world.run.finalized).toEqual(['batch_cancelled']);
+  });
+
+  it('ends without an output when it is cancelled before it is planned', async () => {
+    world.run = new FakeRun([1]);
+    let planned: (() => void) | undefined;
+    world.run.onPlan = async () => new Promise((resolve) => (planned = resolve));
+    const handle = await world.infer('unplanned');
+    await eventually(() => planned !== undefined);
+    await handle.signal(SIGNAL.cancelRun);
+    expect(await handle.result()).toEqual({ runId: 'unplanned', state: 'cancelled' });
+    planned?.();
+    expect(world.run.finalized).toEqual([]);
+    expect(world.headRuns).toBe(false);
+  });
+
+  it('fails when what is done cannot be assembled, and says why', async () => {
+    world.run = new FakeRun([1]);
+    world.run.onFinalize = () => {
+      throw ApplicationFailure.nonRetryable('a table has changed', 'PlanCorrupt');
+    };
+    world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 20_000));
+    const handle = await world.infer('unassembled');
+    await eventually(() => world.ray.executed.length > 0);
+    await handle.signal(SIGNAL.cancelRun);
+    const cause = await handle.result().catch((error: WorkflowFailedError) => error.cause);
+    expect(cause).toMatchObject({ type: 'PlanCorrupt', message: 'a table has changed' });
     expect(world.headRuns).toBe(false);
   });
 
