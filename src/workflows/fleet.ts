@@ -283,15 +283,22 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     await Promise.all(claims.users.filter((user) => user !== except).map(tell));
   };
 
+  /** Any number would be taken for possible while nobody sees the nodes, and a slot laid out for each engine. */
+  const whyNotGrown = (engines: number, seen: FleetObservation): Problem | undefined => {
+    if (seen.reachable) return checkResources({ ...spec, engines }, seen.nodes, notices.nodes);
+    if (!patched('grow-only-where-there-is-room')) return undefined;
+    const away = `Ray does not answer${seen.problem ? ` (${seen.problem})` : ''}`;
+    const message = `${away}, so nobody knows whether there is room for ${engines} engines`;
+    return { type: 'ClusterUnavailable', message };
+  };
+
   const scale = async ({ engines, scaling }: ScaleRequest): Promise<ScaledFleet> => {
     const before = spec.engines;
     const limits = scaling ?? { minEngines: engines ?? 0, maxEngines: engines ?? 0 };
     const wanted = Math.min(limits.maxEngines, Math.max(limits.minEngines, before));
     if (wanted > before) {
-      const seen = await observe(spec);
-      const refusal =
-        seen.reachable && checkResources({ ...spec, engines: wanted }, seen.nodes, notices.nodes);
-      if (refusal) throw failureOf(refusal);
+      const refusal = whyNotGrown(wanted, await observe(spec));
+      if (refusal !== undefined) throw failureOf(refusal);
     }
     const { scaling: _before, ...rest } = spec;
     spec = { ...rest, ...(scaling && { scaling }) };

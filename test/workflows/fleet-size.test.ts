@@ -126,6 +126,26 @@ describe('scaling a fleet by hand', { timeout: 90_000 }, () => {
     });
   });
 
+  it('is refused more engines while nobody knows whether there is room, but not fewer', async () => {
+    await ensure(specOf('unseen', 2));
+    ray.reachable = false;
+    const asked = async (request: object) => refusal(scaleFleet(harness.client, 'unseen', request));
+    const cause = {
+      type: 'ClusterUnavailable',
+      message: expect.stringMatching(/^Ray does not answer \(fetch failed\), .* 40 engines$/u),
+    };
+    expect(await asked({ engines: 40 })).toMatchObject(cause);
+    const scaling = { minEngines: 40, maxEngines: 40, idleSeconds: 60 };
+    expect(await asked({ scaling })).toMatchObject(cause);
+    expect(await scaleFleet(harness.client, 'unseen', { engines: 1 })).toEqual({
+      before: 2,
+      engines: 1,
+    });
+    ray.reachable = true;
+    await statusWhen('unseen', ({ slots, state }) => slots.length === 1 && state === 'ready');
+    await stop('unseen');
+  });
+
   it('goes down to none and comes back', async () => {
     await ensure(specOf('none', 1));
     await scaleFleet(harness.client, 'none', { engines: 0 });
