@@ -101,6 +101,8 @@ export function fleetText(fleet: FleetStatus): string {
     ...(backlog === undefined ? [] : [`  batches that wait: ${backlog}`]),
     ...steps.map(({ at, from, to, reason }) => `  ${at} ${from} → ${to}: ${reason}`),
     ...(users.length > 0 ? [`  used by ${users.join(', ')}`] : []),
-    ...(problem ? [`  last problem: ${problem.message}`] : []),
+    ...(problem
+      ? [`  last problem${problem.at ? ` (${problem.at})` : ''}: ${problem.message}`]
+      : []),
   ].join('\n');
 }

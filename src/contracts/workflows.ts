@@ -354,7 +354,8 @@ export interface FleetStatus {
   readonly steps?: readonly ScalingStep[];
   /** What it has held for those who use it now. */
   readonly usage?: readonly UserUsage[];
-  readonly problem?: Problem;
+  /** The last one, also when it is over, and when it was last so (ISO 8601; absent in fleets of older versions). */
+  readonly problem?: Problem & { readonly at?: string };
 }
 
 // Run: workflow id run/<runId>; rank: run/<runId>/rank-<r>

@@ -41,10 +41,19 @@ export function problemRows(problem: Problem | undefined): (readonly Cell[])[] {
   return [['Problem', problem.message], ...(wayOut === undefined ? [] : [['Way out', wayOut]])];
 }
 
-/** The same below a table, where there is one line for each. */
-export function problemLines(problem: Problem | undefined): string[] {
+/**
+ * The same below a table, where there is one line for each, and when it was (`at`, ISO 8601).
+ *
+ * @param over whether all is well again: what passes by itself then needs no way out any more
+ */
+export function problemLines(
+  problem: (Problem & { readonly at?: string }) | undefined,
+  over = false,
+): string[] {
   if (problem === undefined) return [];
-  const wayOut = wayOutOf(problem);
-  const last = `Last problem: ${problem.message}`;
+  const { type, message, at } = problem;
+  const passed = over && type !== 'Unknown' && ERRORS[type].retryable;
+  const wayOut = passed ? undefined : wayOutOf(problem);
+  const last = `Last problem${at === undefined ? '' : ` (${at})`}: ${message}`;
   return [last, ...(wayOut === undefined ? [] : [`Way out: ${wayOut}`])].map(optionsAsCode);
 }

@@ -49,7 +49,7 @@ export function fleetDetails(status: FleetStatus): string {
     table(['Engine', 'State', 'Process', 'Since', 'Restarts', 'Problem'], rows),
     ...(more === 0 ? [] : [`And ${more} more: \`rankflow fleet status ${status.name}\``]),
     ...sizeLines(status),
-    ...problemLines(status.problem),
+    ...problemLines(status.problem, status.state === 'ready'),
   ].join('\n\n');
 }
 

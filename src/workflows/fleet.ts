@@ -149,7 +149,10 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let blind = false;
   let ended: 'stopped' | 'failed' | undefined;
   let failure: Problem | undefined;
-  let problem: Problem | undefined;
+  let problem: (Problem & { readonly at: string }) | undefined;
+  const note = (found: Problem): void => {
+    problem = { ...found, at: new Date(Date.now()).toISOString() };
+  };
 
   const ready = (): number => slots.filter((slot) => slot.state === 'ready').length;
   const state = (): FleetStatus['state'] => {
@@ -329,7 +332,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       await scale(request);
     } catch (error) {
       // Nobody waits for an answer to a signal: the status tells.
-      problem = problemOf(error);
+      note(problemOf(error));
       show();
     }
   });
@@ -414,7 +417,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         : known,
     );
     if (verdict.kind === 'ready') answeredAt.set(incarnation, Date.now());
-    else problem = verdict.problem;
+    else note(verdict.problem);
     if (verdict.kind === 'hung') hung.add(slot);
     if (verdict.kind === 'failed' && !everReady) failure = verdict.problem;
     wake = true;
@@ -433,7 +436,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   };
 
   const drains = new Drains((slot, incarnation, drained) => {
-    if (drained.kind === 'lost') problem = drained.problem;
+    if (drained.kind === 'lost') note(drained.problem);
     slots = markDrained(slots, slot, incarnation);
     wake = true;
     show();
@@ -477,10 +480,11 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
       for (const slot of plan.restart) hung.delete(slot);
     } catch (error) {
       if (!(error instanceof ActivityFailure)) throw error;
-      problem = problemOf(error);
-      log.error('engines could not be deployed', { ...problem });
-      const final = problem.type !== 'Unknown' && !ERRORS[problem.type].retryable;
-      if (final && !everReady) failure = problem;
+      const found = problemOf(error);
+      note(found);
+      log.error('engines could not be deployed', { ...found });
+      const final = found.type !== 'Unknown' && !ERRORS[found.type].retryable;
+      if (final && !everReady) failure = found;
     }
   };
 
@@ -527,7 +531,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         else if (draining && slots.length === 0) stopping = true;
         if (stopping) return;
       } else {
-        problem = { type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' };
+        note({ type: 'ClusterUnavailable', message: seen.problem ?? 'Ray does not answer' });
       }
       everReady ||= state() === 'ready' && spec.engines > 0;
       show();

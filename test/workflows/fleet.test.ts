@@ -215,8 +215,18 @@ describe('a fleet', () => {
       const seen = await statusOf('blind');
       return seen.state !== 'ready' && seen;
     }, 60);
-    expect(status).toMatchObject({ state: 'degraded', problem: { message: 'fetch failed' } });
+    expect(status).toMatchObject({
+      state: 'degraded',
+      problem: { message: 'fetch failed', at: expect.stringMatching(/^20/u) },
+    });
     ray.reachable = true;
+    await eventually(async () => (await statusOf('blind')).state === 'ready', 60);
+    // What is over is still told, but nobody is to do anything about it.
+    const { currentDetails: details } = await handleOf('blind').query<{ currentDetails: string }>(
+      '__temporal_workflow_metadata',
+    );
+    expect(details).toMatch(/Last problem \(20.*\): fetch failed/u);
+    expect(details).not.toContain('Way out');
     await stop('blind');
   });
 

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 
+import { fleetText } from '../../../src/cli/fleet.js';
 import { ERRORS } from '../../../src/contracts/errors.js';
 import { problemRows, table } from '../../../src/workflows/details.js';
 import { fleetDetails } from '../../../src/workflows/entity-details.js';
@@ -40,6 +41,19 @@ it('says what went wrong last and what a person can do: about this very one, els
   ]);
   expect(problemRows({ type: 'Unknown', message: 'what' })).toEqual([['Problem', 'what']]);
   expect(problemRows(undefined)).toEqual([]);
+});
+
+it('says of a fleet when its last problem was, and no way out of one that is over', () => {
+  const fleet = fleetOf('small', [slotOf(0)]);
+  const at = '2026-01-05T02:00:00.000Z';
+  const problem = { type: 'ClusterUnavailable', message: 'no answer', at } as const;
+  const during = fleetDetails({ ...fleet, state: 'degraded', problem });
+  expect(during).toContain(`Last problem (${at}): no answer`);
+  expect(during).toContain(`Way out: ${ERRORS.ClusterUnavailable.wayOut}`);
+  const after = fleetDetails({ ...fleet, state: 'ready', problem });
+  expect(after).toContain(`Last problem (${at}): no answer`);
+  expect(after).not.toContain('Way out');
+  expect(fleetText({ ...fleet, problem })).toContain(`last problem (${at}): no answer`);
 });
 
 it('leaves options fit to be copied, which the web interface shows with a dash unless they are code', () => {
