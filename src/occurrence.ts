@@ -55,6 +55,10 @@ export function unknownPlaceholders(pattern: string): string[] {
     .filter((name) => !known.includes(name));
 }
 
+/** Whether a brace is left that encloses no name: the rest would be taken as it stands. */
+export const hasLooseBrace = (pattern: string): boolean =>
+  /[{}]/u.test(pattern.replaceAll(/\{[^{}]*\}/gu, ''));
+
 function fillPattern(pattern: string, values: Readonly<Record<string, string>>): string {
   return pattern.replaceAll(/\{([^{}]*)\}/gu, (whole, name: string) => values[name] ?? whole);
 }

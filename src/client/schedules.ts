@@ -12,7 +12,7 @@ import type { ScheduleOverlapPolicy } from '@temporalio/client';
 
 import { CONTROL_QUEUE, WORKFLOW, scheduleId, scheduledWorkflowId } from '../contracts/names.js';
 import { ScheduledRun, SchedulePolicies, type ScheduleTiming } from '../contracts/schedule.js';
-import { isTimeZone, occurrenceOf, unknownPlaceholders } from '../occurrence.js';
+import { hasLooseBrace, isTimeZone, occurrenceOf, unknownPlaceholders } from '../occurrence.js';
 import { shortName } from '../text.js';
 import { startAttributes } from './attributes.js';
 import { ClientError } from './errors.js';
@@ -107,6 +107,9 @@ function contradictions(run: ScheduledRun, nameOf: OptionName): string[] {
   for (const [name, pattern] of Object.entries({ input, output, runId })) {
     for (const unknown of unknownPlaceholders(pattern ?? '')) {
       problems.push(`${nameOf(`run.${name}`)}: {${unknown}} is not known`);
+    }
+    if (hasLooseBrace(pattern ?? '')) {
+      problems.push(`${nameOf(`run.${name}`)}: a brace of ${pattern} has no other`);
     }
   }
   if (runId.includes('{runId}')) problems.push(`${nameOf('run.runId')}: {runId} is itself`);

@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
 
-import { momentIn, occurrenceOf, unknownPlaceholders } from '../../src/occurrence.js';
+import {
+  hasLooseBrace,
+  momentIn,
+  occurrenceOf,
+  unknownPlaceholders,
+} from '../../src/occurrence.js';
 
 const run = (change = {}) => ({
   schedule: 'nightly',
@@ -44,6 +49,13 @@ describe('a start of a schedule', () => {
 it('placeholders that are none are told', () => {
   expect(unknownPlaceholders('/data/{dat}/{hour}.{x}')).toEqual(['dat', 'x']);
   expect(unknownPlaceholders('/data/plain')).toEqual([]);
+});
+
+it('a brace without the other is told', () => {
+  for (const pattern of ['/x/{date', '/x/date}', '/x/{{date}}', '/{date}/{hour']) {
+    expect(hasLooseBrace(pattern), pattern).toBe(true);
+  }
+  expect(hasLooseBrace('/x/{date}/{hour}.jsonl')).toBe(false);
 });
 
 describe('a day or a time that a person writes', () => {

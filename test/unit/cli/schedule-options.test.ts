@@ -157,6 +157,7 @@ describe('the options of a schedule', () => {
     [{ input: '/in/{date}' }, /--cron: say when/u],
     [{ cron: ['0 2 * * *'], on: ['mon'], input: '/in/{date}' }, /--on: days need/u],
     [{ cron: ['0 2 * * *'], input: '/in/{dat}' }, /--input: \{dat\} is not known/u],
+    [{ cron: ['0 2 * * *'], input: '/in/{date' }, /--input: a brace of \/in\/\{date has no other/u],
     [{ cron: ['0 2 * * *'], input: '/in', output: '/out.jsonl' }, /--output: holds no \{date\}/u],
     [{ cron: ['0 2 * * *'], input: '/in', timeZone: 'Mars' }, /--time-zone: Mars is no/u],
     [{ cron: ['0 2 * * *'], input: '/in', runId: '{runId}' }, /--run-id: \{runId\} is itself/u],
