@@ -93,18 +93,28 @@ export function occurrenceOf(run: Patterns, nominal: Date): Occurrence {
  * The moment that a person means by a day (`2026-01-31`, in the time zone) or a time with its zone.
  *
  * @param end which moment of a day
- * @returns undefined when it is neither
+ * @returns undefined when it is neither, or a day that no calendar has
  */
 export function momentIn(text: string, timeZone: string, end: 'start' | 'end'): Date | undefined {
-  if (!/^\d{4}-\d\d-\d\d$/u.test(text)) {
+  const [day] = /^\d{4}-\d\d-\d\d/u.exec(text) ?? [];
+  // What JavaScript reads as a day of March.
+  if (day !== undefined && !isDay(day)) return undefined;
+  if (day !== text) {
     const moment = /(?:Z|[+-]\d\d:?\d\d)$/u.test(text) ? new Date(text) : new Date(Number.NaN);
     return Number.isNaN(moment.getTime()) ? undefined : moment;
   }
   const utc = Date.parse(`${text}T${end === 'start' ? '00:00:00.000' : '23:59:59.999'}Z`);
-  if (Number.isNaN(utc)) return undefined;
   // The offset of the zone at about that moment; asked twice, as it may change in between.
-  const guess = utc - offsetMs(new Date(utc), timeZone);
-  return new Date(utc - offsetMs(new Date(guess), timeZone));
+  const guess = new Date(utc - offsetMs(new Date(utc), timeZone));
+  const moment = new Date(utc - offsetMs(guess, timeZone));
+  // Where clocks go forward at midnight, the day begins with another time; a zone may have left a day out.
+  return [moment, guess].find((one) => fieldsOf(one, timeZone)['date'] === text);
+}
+
+/** Whether there is a day `YYYY-MM-DD`. */
+function isDay(text: string): boolean {
+  const day = new Date(`${text}T00:00:00Z`);
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text);
 }
 
 /** By how many milliseconds clocks of a zone are ahead of UTC. */

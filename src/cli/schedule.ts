@@ -250,6 +250,16 @@ async function pauseOrResume(
   say(pause ? 'It starts no more runs until it is resumed.' : 'It starts runs again.');
 }
 
+/** What becomes of times that are all due at once. */
+const BACKFILLED: Readonly<Record<SchedulePolicies['overlap'], string>> = {
+  'buffer-all': 'will be run, one after the other',
+  'buffer-one': 'will be run, but of what has to wait only one',
+  skip: 'is started, but for what would have to wait',
+  'cancel-other': 'is started, and each start cancels the one before',
+  'terminate-other': 'is started, and each start terminates the one before',
+  'allow-all': 'is started, all of it at once',
+};
+
 async function backfill(
   name: string,
   { from, to, overlap, json }: Json & { from: string; to: string; overlap?: string },
@@ -263,22 +273,22 @@ async function backfill(
   const range = await withClient(async (client) => {
     const { run } = await describeSchedule(client, name);
     const { timeZone } = run.timing;
-    const moment = (text: string, end: 'start' | 'end'): Date => {
+    const moment = (flag: string, text: string, end: 'start' | 'end'): Date => {
       const found = momentIn(text, timeZone, end);
       if (found !== undefined) return found;
       const expected = 'neither a day such as 2026-01-31 nor a time with its zone';
-      throw new ClientError(
-        'Usage',
-        `${end === 'start' ? '--from' : '--to'}: ${text} is ${expected}`,
-      );
+      throw new ClientError('Usage', `${flag}: ${text} is ${expected}`);
     };
-    const asked = { from: moment(from, 'start'), to: moment(to, 'end') };
+    const [now, end] = [new Date(), moment('--to', to, 'end')];
+    // Of today, what was due so far.
+    const today = end > now && moment('--to', to, 'start') <= now;
+    const asked = { from: moment('--from', from, 'start'), to: today ? now : end };
     await backfillSchedule(client, name, { ...asked, ...(policy && { overlap: policy }) });
     return { from: asked.from.toISOString(), to: asked.to.toISOString() };
   });
   if (json) printJson({ name, ...range });
   else print(name);
-  say(`Everything that was due from ${range.from} to ${range.to} is started.`);
+  say(`What was due from ${range.from} to ${range.to} ${BACKFILLED[policy ?? 'buffer-all']}.`);
 }
 
 async function remove(name: string, { json }: Json): Promise<void> {

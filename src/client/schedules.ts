@@ -345,7 +345,12 @@ export const pauseSchedule = async (client: Client, name: string, note?: string)
 export const resumeSchedule = async (client: Client, name: string, note?: string): Promise<void> =>
   onSchedule(client, name, async (handle) => handle.unpause(note));
 
-/** Starts the runs that were due between two times, both included. */
+/**
+ * Has the runs started that were due between two times, both included.
+ *
+ * @param overlap default: one after the other
+ * @throws ClientError `Usage` when the second is before the first, or has yet to come
+ */
 export async function backfillSchedule(
   client: Client,
   name: string,
@@ -359,6 +364,15 @@ export async function backfillSchedule(
     readonly overlap?: SchedulePolicies['overlap'];
   },
 ): Promise<void> {
+  if (to < from) {
+    const range = `${from.toISOString()} to ${to.toISOString()}`;
+    throw new ClientError('Usage', `${range} is no range: the end is before its beginning.`);
+  }
+  if (to.getTime() > Date.now()) {
+    throw new ClientError('Usage', `${to.toISOString()} has yet to come: nothing is due then.`, {
+      wayOut: 'Name an end that has passed; the schedule itself starts what comes.',
+    });
+  }
   // The server counts what is after the start.
   const start = new Date(from.getTime() - 1);
   await onSchedule(client, name, async (handle) =>

@@ -75,4 +75,18 @@ describe('a day or a time that a person writes', () => {
     expect(berlin('tomorrow', 'start')).toBeUndefined();
     expect(berlin('2026-13-45', 'start')).toBeUndefined();
   });
+
+  it('is none that no calendar has', () => {
+    for (const text of ['2026-02-31', '2026-02-29', '2026-04-31', '2026-02-31T02:00:00Z']) {
+      expect(berlin(text, 'start'), text).toBeUndefined();
+    }
+    expect(berlin('2028-02-29', 'start')).toBe('2028-02-28T23:00:00.000Z');
+    // Samoa left it out.
+    expect(momentIn('2011-12-30', 'Pacific/Apia', 'start')).toBeUndefined();
+  });
+
+  it('begins later where clocks go forward at midnight', () => {
+    const start = momentIn('2026-03-08', 'America/Havana', 'start');
+    expect(start?.toISOString()).toBe('2026-03-08T05:00:00.000Z');
+  });
 });

@@ -149,10 +149,31 @@ describe('the commands of a schedule', { timeout: 240_000 }, () => {
     expect(await handle.result()).toMatchObject({ runId, state: 'skipped' });
   });
 
+  it('say how what was due is started, and of today start what was due so far', async () => {
+    const fill = ['schedule', 'backfill', 'nightly', '--from'];
+    // An hour in which nothing is due.
+    const quiet = ['2026-01-04T10:00:00Z', '--to', '2026-01-04T11:00:00Z'];
+    expect(await rankflow(...fill, ...quiet)).toMatchObject({
+      exitCode: 0,
+      stderr: expect.stringMatching(/T11:00:00.000Z will be run, one after the other\.$/u),
+    });
+    const today = new Date().toLocaleDateString('sv', { timeZone: 'Europe/Berlin' });
+    const { to } = await json<{ to: string }>(...fill, today, '--to', today);
+    expect(Math.abs(Date.parse(to) - Date.now())).toBeLessThan(60_000);
+  });
+
   it.each([
     [['update', 'nightly', '--at', '25:00'], 2, '--at'],
     [['update', 'nightly', '--notify-env', 'A=b'], 2, '--notify-command'],
     [['backfill', 'nightly', '--from', 'yesterday', '--to', '2026-01-05'], 2, '--from: yesterday'],
+    [
+      ['backfill', 'nightly', '--from', '2026-02-31', '--to', '2026-03-05'],
+      2,
+      '--from: 2026-02-31 is neither a day',
+    ],
+    [['backfill', 'nightly', '--from', '2026-01-07', '--to', '2026-01-05'], 2, 'is no range'],
+    [['backfill', 'nightly', '--from', '2026-01-07', '--to', '9999-01-05'], 2, 'has yet to come'],
+    [['update', 'nightly', '--input', '/x/{date'], 2, '--input: a brace of /x/{date has no other'],
     [['trigger', 'nightly', '--overlap', 'wait'], 2, '--overlap: wait'],
     [['show', 'nobody'], 2, 'There is no schedule nobody'],
     [['pause', 'nobody'], 2, 'There is no schedule nobody'],

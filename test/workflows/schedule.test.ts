@@ -232,6 +232,17 @@ describe('a schedule', { timeout: 120_000 }, () => {
     expect(world.run.mostInFlight).toBe(1);
   });
 
+  it.each([
+    ['2026-01-07T00:00:00Z', '2026-01-05T00:00:00Z', 'the end is before its beginning'],
+    ['2026-01-07T00:00:00Z', '9999-01-01T00:00:00Z', 'has yet to come'],
+  ])('is not filled in from %s to %s', async (from, to, message) => {
+    const range = { from: new Date(from), to: new Date(to) };
+    await expect(backfillSchedule(harness.client, 'nobody', range)).rejects.toMatchObject({
+      type: 'Usage',
+      message: expect.stringContaining(message),
+    });
+  });
+
   it('skips a date without input when it is to, and tells so', async () => {
     const told = await receiver([200]);
     const notify = [{ kind: 'webhook' as const, url: told.url }];
