@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 
 import { ClientError } from '../client/errors.js';
-import type { ScheduleDefinition, ScheduleView } from '../client/schedules.js';
+import type { ScheduleDefinition, ScheduleView, Triggered } from '../client/schedules.js';
 import type { SchedulePolicies } from '../contracts/schedule.js';
 import {
   addGenerationOptions,
@@ -198,25 +198,37 @@ async function trigger(
   const { print, printJson, say } = await import('./output.js');
 
   const policy = overlapOf(overlap, await policies());
-  const { run, outcome } = await withClient(async (client) => ({
+  const { view, outcome } = await withClient(async (client) => ({
     outcome: await triggerSchedule(client, name, policy),
-    run: (await describeSchedule(client, name)).run,
+    view: await describeSchedule(client, name),
   }));
   const { state } = outcome;
+  const { runId } = state === 'started' ? outcome.started : occurrenceOf(view.run, new Date());
+  const told = state === 'skipped' ? {} : { runId };
+  if (json) printJson({ name, ...told, state });
+  else if (state !== 'skipped') print(runId);
+  say(triggeredText(state, runId, policy ?? view.policies.overlap, view));
+}
+
+/** What became of a trigger, for people. */
+export function triggeredText(
+  state: Triggered['state'],
+  runId: string,
+  policy: SchedulePolicies['overlap'],
+  { name, run }: Pick<ScheduleView, 'name' | 'run'>,
+): string {
+  if (state === 'started') return `Triggered. Watch it: rankflow watch ${runId}`;
   if (state === 'skipped') {
-    if (json) printJson({ name, state });
-    say('Nothing is started: a run goes on, and the policy is to skip then.');
-    return;
+    return policy === 'skip'
+      ? 'Nothing is started: a run goes on, and the policy is to skip then.'
+      : `Nothing is started: a run goes on, and by the policy ${policy} no more may wait than do.`;
   }
-  const { runId } = state === 'started' ? outcome.started : occurrenceOf(run, new Date());
-  if (json) printJson({ name, runId, state });
-  else print(runId);
-  if (state === 'started') say(`Triggered. Watch it: rankflow watch ${runId}`);
-  else {
-    const exact = !/\{(?:hour|minute|second)\}/u.test(run.runId);
-    const otherwise = exact ? '' : ', or with another time: see `rankflow schedule show`';
-    say(`It starts after the run that goes on, as ${runId}${otherwise}.`);
-  }
+  const exact = !/\{(?:hour|minute|second)\}/u.test(run.runId);
+  const otherwise = exact ? '' : ', or with another time';
+  const see = `rankflow schedule show ${name}`;
+  return state === 'waiting'
+    ? `It starts after the run that goes on, as ${runId}${otherwise}: see ${see}`
+    : `Temporal was asked to start it as ${runId}${otherwise}, and has not yet: see ${see}`;
 }
 
 const policies = async () => (await import('../contracts/schedule.js')).SchedulePolicies;

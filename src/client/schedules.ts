@@ -303,7 +303,9 @@ export async function updateSchedule(
 export type Triggered =
   | { readonly state: 'started'; readonly started: StartedOccurrence }
   /** A run goes on: this start comes after it (`waiting`), or not at all. */
-  | { readonly state: 'waiting' | 'skipped' };
+  | { readonly state: 'waiting' | 'skipped' }
+  /** No run goes on, and the server has not started this one yet. */
+  | { readonly state: 'asked' };
 
 /** The server starts what is due within a second, on a busy machine in a few. */
 const TRIGGERED_MS = 5_000;
@@ -325,9 +327,10 @@ export const triggerSchedule = async (
     await handle.trigger(OVERLAP[overlap ?? before.policies.overlap]);
     const until = Date.now() + TRIGGERED_MS;
     for (;;) {
-      const found = newIn(before, viewOf(name, await handle.describe()));
+      const after = viewOf(name, await handle.describe());
+      const found = newIn(before, after);
       if (found !== undefined) return found;
-      if (Date.now() > until) return { state: 'waiting' };
+      if (Date.now() > until) return { state: after.running > 0 ? 'waiting' : 'asked' };
       await setTimeout(LOOK_MS);
     }
   });
