@@ -29,6 +29,7 @@ import {
   triggerSchedule,
   type ScheduleDefinition,
   type ScheduleView,
+  type StartedOccurrence,
   updateSchedule,
 } from '../../src/client/schedules.js';
 import type { PruneInput, PublishInput } from '../../src/contracts/activities.js';
@@ -185,6 +186,65 @@ describe('a schedule', { timeout: 120_000 }, () => {
       expect(result).toMatchObject({ state: 'completed', runId: `busy-${today()}` });
     }
     expect(world.run.attempts).toHaveLength(1);
+  });
+
+  /** Starts a run whose batch ends only when the run is cancelled, and with the policy `overlap` the next one. */
+  const twoOf = async (name: string, overlap: SchedulePolicies['overlap']) => {
+    putInput(today());
+    const runId = '{schedule}-{date}-{hour}{minute}{second}';
+    const output = `${folder}/{runId}.jsonl`;
+    const one = definition(name, { runId, output }, { overlap });
+    await createSchedule(harness.client, one, { paused: true });
+    world.run.onBatch = async () => new Promise(() => {});
+    await triggerSchedule(harness.client, name);
+    await eventually(() => world.run.inFlight === 1, 60);
+    world.run.onBatch = async () => {};
+    await triggerSchedule(harness.client, name);
+    const { recent } = await seen(name, (view) => view.recent.length === 2);
+    const startOf = (start: StartedOccurrence | undefined) => ({
+      runId: start?.runId ?? '',
+      result: async () => harness.client.workflow.getHandle(start?.workflowId ?? '').result(),
+    });
+    return [startOf(recent[0]), startOf(recent[1])] as const;
+  };
+
+  it('cancels the run before with cancel-other, and publishes what it has', async () => {
+    const [before, next] = await twoOf('cancelling', 'cancel-other');
+    expect(await before.result()).toMatchObject({
+      ...{ runId: before.runId, state: 'cancelled' },
+      output: { succeeded: 0, failed: 10 },
+      publishedUri: `${folder}/${before.runId}.jsonl`,
+    });
+    expect(await next.result()).toMatchObject({ runId: next.runId, state: 'completed' });
+    expect(published.slice(-2)).toEqual([before.runId, next.runId]);
+  });
+
+  it('publishes nothing of the run before with terminate-other, which still assembles what it has', async () => {
+    const [before, next] = await twoOf('ending', 'terminate-other');
+    await expect(before.result()).rejects.toMatchObject({ cause: { name: 'TerminatedFailure' } });
+    const inference = harness.client.workflow.getHandle(inferenceWorkflowId(before.runId));
+    expect(await inference.result()).toMatchObject({ state: 'cancelled', output: { failed: 10 } });
+    expect(await next.result()).toMatchObject({ runId: next.runId, state: 'completed' });
+    expect(published).not.toContain(before.runId);
+  });
+
+  it('lets one start wait with buffer-one, and no other', async () => {
+    putInput(today());
+    let finish: () => void = () => {};
+    world.run.onBatch = async () => new Promise((resolve) => (finish = resolve));
+    await createSchedule(harness.client, definition('one-waits', {}, { overlap: 'buffer-one' }), {
+      paused: true,
+    });
+    await triggerSchedule(harness.client, 'one-waits');
+    await eventually(() => world.run.inFlight === 1, 60);
+    expect(await triggerSchedule(harness.client, 'one-waits')).toEqual({ state: 'waiting' });
+    expect(await triggerSchedule(harness.client, 'one-waits')).toEqual({ state: 'skipped' });
+    finish();
+    const { recent } = await seen('one-waits', (view) => view.recent.length === 2);
+    for (const { workflowId } of recent) {
+      const result = await harness.client.workflow.getHandle(workflowId).result();
+      expect(result).toMatchObject({ state: 'completed', runId: `one-waits-${today()}` });
+    }
   });
 
   it('is triggered for the time of the server, to the second', async () => {
