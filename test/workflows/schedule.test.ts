@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
 import { existsSync, readFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -37,6 +38,7 @@ import { inferenceWorkflowId, notifyWorkflowId } from '../../src/contracts/names
 import type { SchedulePolicies, ScheduledRun } from '../../src/contracts/schedule.js';
 import type { ScheduledResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
+import { startBucketServer } from '../support/bucket-server.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { labelsOf, unlabelled } from '../support/labels.js';
@@ -314,6 +316,26 @@ describe('a schedule', { timeout: 120_000 }, () => {
     expect(JSON.parse(told.calls[0]?.body ?? '')).toMatchObject({ state: 'skipped' });
     expect(world.run.attempts).toEqual([]);
     told.server.close();
+  });
+
+  it('finds its input in a bucket, where an empty one is none', async () => {
+    const bucket = await startBucketServer('inputs');
+    for (const [name, value] of Object.entries(bucket.env)) vi.stubEnv(name, value);
+    const change = { input: `${bucket.root}/{date}/requests.jsonl`, noInput: 'skip' as const };
+    await createSchedule(harness.client, definition('remote', change), { paused: true });
+    try {
+      expect(await triggered('remote')).toMatchObject({ state: 'skipped' });
+      await bucket.put(`${today()}/requests.jsonl`, '');
+      expect(await triggered('remote', 2)).toMatchObject({ state: 'skipped' });
+      await bucket.put(`${today()}/requests.jsonl`, '{}\n');
+      expect(await triggered('remote', 3)).toMatchObject({ state: 'completed' });
+    } finally {
+      await bucket.close();
+    }
+    const handle = harness.client.workflow.getHandle(inferenceWorkflowId(`remote-${today()}`));
+    const { run } = (await handle.describe()).memo as { run: { parameters: object } };
+    const sha256 = createHash('sha256').update('{}\n').digest('hex');
+    expect(JSON.stringify(run.parameters)).toContain(sha256);
   });
 
   it('waits for an input that comes late', async () => {
