@@ -39,7 +39,9 @@ export function costText(cost: RunCost): string {
     parts.push(`${shown(cost.moneyPerMillionTokens)} per million tokens`);
   if (preemptions > 0) {
     const engines = `${preemptions} ${preemptions === 1 ? 'engine' : 'engines'} preempted`;
-    parts.push(`${engines}, ${shown(drainingHours)} engine-hours draining`);
+    const paid =
+      cost.drainingMoney === undefined ? '' : ` (${shown(cost.drainingMoney)} of the cost)`;
+    parts.push(`${engines}, ${shown(drainingHours)} engine-hours draining${paid}`);
   }
   if (redoneTokens > 0) {
     const left =

@@ -26,6 +26,8 @@ export interface RunCost {
   readonly tokensPerEngineHour?: number;
   /** Only when every node has a price. */
   readonly money?: number;
+  /** Of the money: for engines that were draining; absent when none were. */
+  readonly drainingMoney?: number;
   readonly moneyPerMillionTokens?: number;
 }
 
@@ -43,9 +45,10 @@ const HOUR_S = 3_600;
  * @param tokens generated ones: those of the results
  */
 export function costOf(usage: RunUsage, tokens: number, prices: Prices = {}): RunCost {
+  const priceOf = (node: string): number | undefined => prices.nodes?.[node] ?? prices.engineHour;
   const nodes = usage.nodes.map((one): NodeCost => {
     const engineHours = (one.loadingSeconds + one.readySeconds + one.drainingSeconds) / HOUR_S;
-    const price = prices.nodes?.[one.node] ?? prices.engineHour;
+    const price = priceOf(one.node);
     return {
       node: one.node,
       engineHours,
@@ -55,17 +58,21 @@ export function costOf(usage: RunUsage, tokens: number, prices: Prices = {}): Ru
   const engineHours = sum(nodes.map((one) => one.engineHours));
   const paid = nodes.flatMap(({ money }) => (money === undefined ? [] : [money]));
   const money = nodes.length > 0 && paid.length === nodes.length ? sum(paid) : undefined;
+  const drainingHours = sum(usage.nodes.map((one) => one.drainingSeconds)) / HOUR_S;
+  const drainingMoney =
+    sum(usage.nodes.map((one) => one.drainingSeconds * (priceOf(one.node) ?? 0))) / HOUR_S;
   const { generateSeconds: seconds, redone } = usage;
   return {
     engineHours,
     loadingHours: sum(usage.nodes.map((one) => one.loadingSeconds)) / HOUR_S,
-    drainingHours: sum(usage.nodes.map((one) => one.drainingSeconds)) / HOUR_S,
+    drainingHours,
     preemptions: usage.preemptions ?? 0,
     ...(redone && { redoneTokens: redone.tokens, redoneAfterLeaving: redone.leftTokens }),
     nodes,
     ...(seconds && { tokensPerSecond: tokens / seconds }),
     ...(engineHours > 0 && { tokensPerEngineHour: tokens / engineHours }),
     ...(money !== undefined && { money }),
+    ...(money !== undefined && drainingHours > 0 && { drainingMoney }),
     ...(money !== undefined && tokens > 0 && { moneyPerMillionTokens: (money / tokens) * 1e6 }),
   };
 }

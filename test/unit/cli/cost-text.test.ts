@@ -16,7 +16,7 @@ const USAGE: RunUsage = {
 test('people read it in a line, and the nodes in another', () => {
   expect(costText(costOf(USAGE, 3_000_000, { engineHour: 2 }))).toBe(
     'took     1.5 engine-hours, 7% of it loading, 3000 tokens/s, 2000000 tokens per engine-hour, ' +
-      'cost 3, 1 per million tokens, 1 engine preempted, 0.05 engine-hours draining\n' +
+      'cost 3, 1 per million tokens, 1 engine preempted, 0.05 engine-hours draining (0.1 of the cost)\n' +
       '         a 1, b 0.5',
   );
 });

@@ -25,8 +25,17 @@ test('engine-hours, rates and money follow from what was held', () => {
     tokensPerSecond: 3_000,
     tokensPerEngineHour: 2_000_000,
     money: 3,
+    drainingMoney: 0.1,
     moneyPerMillionTokens: 1,
   });
+});
+
+test('what draining cost is at the price of its node, and not told without one', () => {
+  const nodes = { a: 4, b: 20 };
+  expect(costOf(USAGE, 1, { nodes }).drainingMoney).toBe(1);
+  expect(costOf(USAGE, 1, { nodes: { b: 20 } })).not.toHaveProperty('drainingMoney');
+  const quiet = { nodes: [{ node: 'a', loadingSeconds: 0, readySeconds: 9, drainingSeconds: 0 }] };
+  expect(costOf(quiet, 1, { nodes })).not.toHaveProperty('drainingMoney');
 });
 
 test('what was generated again is told, and what of it engines that had to leave gave back', () => {
