@@ -39,9 +39,11 @@ export function costText(cost: RunCost): string {
     parts.push(`${shown(cost.moneyPerMillionTokens)} per million tokens`);
   if (preemptions > 0) {
     const engines = `${preemptions} ${preemptions === 1 ? 'engine' : 'engines'} preempted`;
+    const { reloadingHours = 0, drainingMoney = 0, reloadingMoney = 0 } = cost;
+    const again = reloadingHours > 0 ? ` and ${shown(reloadingHours)} loading elsewhere` : '';
     const paid =
-      cost.drainingMoney === undefined ? '' : ` (${shown(cost.drainingMoney)} of the cost)`;
-    parts.push(`${engines}, ${shown(drainingHours)} engine-hours draining${paid}`);
+      money === undefined ? '' : ` (${shown(drainingMoney + reloadingMoney)} of the cost)`;
+    parts.push(`${engines}, ${shown(drainingHours)} engine-hours draining${again}${paid}`);
   }
   if (redoneTokens > 0) {
     const left =

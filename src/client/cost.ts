@@ -14,6 +14,8 @@ export interface RunCost {
   /** Of these: models were loading; engines finished what they had while their node was taken away. */
   readonly loadingHours: number;
   readonly drainingHours: number;
+  /** Of the loading: in the place of engines whose node was taken away; absent when there were none. */
+  readonly reloadingHours?: number;
   /** Engines whose node was taken away with notice. */
   readonly preemptions: number;
   /** Completion tokens that were generated more than once, at most; absent when there were none. */
@@ -26,8 +28,9 @@ export interface RunCost {
   readonly tokensPerEngineHour?: number;
   /** Only when every node has a price. */
   readonly money?: number;
-  /** Of the money: for engines that were draining; absent when none were. */
+  /** Of the money: for these hours of draining and of loading again; absent when there were none. */
   readonly drainingMoney?: number;
+  readonly reloadingMoney?: number;
   readonly moneyPerMillionTokens?: number;
 }
 
@@ -58,22 +61,27 @@ export function costOf(usage: RunUsage, tokens: number, prices: Prices = {}): Ru
   const engineHours = sum(nodes.map((one) => one.engineHours));
   const paid = nodes.flatMap(({ money }) => (money === undefined ? [] : [money]));
   const money = nodes.length > 0 && paid.length === nodes.length ? sum(paid) : undefined;
-  const drainingHours = sum(usage.nodes.map((one) => one.drainingSeconds)) / HOUR_S;
-  const drainingMoney =
-    sum(usage.nodes.map((one) => one.drainingSeconds * (priceOf(one.node) ?? 0))) / HOUR_S;
+  type Kind = 'drainingSeconds' | 'reloadingSeconds';
+  const hoursOf = (kind: Kind): number => sum(usage.nodes.map((one) => one[kind] ?? 0)) / HOUR_S;
+  const moneyOf = (kind: Kind): number =>
+    sum(usage.nodes.map((one) => (one[kind] ?? 0) * (priceOf(one.node) ?? 0))) / HOUR_S;
+  const [drainingHours, reloadingHours] = [hoursOf('drainingSeconds'), hoursOf('reloadingSeconds')];
+  const priced = money !== undefined;
   const { generateSeconds: seconds, redone } = usage;
   return {
     engineHours,
     loadingHours: sum(usage.nodes.map((one) => one.loadingSeconds)) / HOUR_S,
     drainingHours,
+    ...(reloadingHours > 0 && { reloadingHours }),
     preemptions: usage.preemptions ?? 0,
     ...(redone && { redoneTokens: redone.tokens, redoneAfterLeaving: redone.leftTokens }),
     nodes,
     ...(seconds && { tokensPerSecond: tokens / seconds }),
     ...(engineHours > 0 && { tokensPerEngineHour: tokens / engineHours }),
-    ...(money !== undefined && { money }),
-    ...(money !== undefined && drainingHours > 0 && { drainingMoney }),
-    ...(money !== undefined && tokens > 0 && { moneyPerMillionTokens: (money / tokens) * 1e6 }),
+    ...(priced && { money }),
+    ...(priced && drainingHours > 0 && { drainingMoney: moneyOf('drainingSeconds') }),
+    ...(priced && reloadingHours > 0 && { reloadingMoney: moneyOf('reloadingSeconds') }),
+    ...(priced && tokens > 0 && { moneyPerMillionTokens: (money / tokens) * 1e6 }),
   };
 }
 

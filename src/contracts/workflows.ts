@@ -54,6 +54,8 @@ export interface NodeUsage {
   /** What Ray calls the node. */
   readonly node: string;
   readonly loadingSeconds: number;
+  /** Of these: in the place of engines whose node was taken away with notice; absent when there were none. */
+  readonly reloadingSeconds?: number;
   readonly readySeconds: number;
   /** After notice that the node is taken away, or because the fleet was made smaller. */
   readonly drainingSeconds: number;
@@ -315,6 +317,8 @@ export interface FleetSlotStatus {
   readonly index?: number;
   /** ISO 8601 time at which the node of a draining slot goes. */
   readonly deadline?: string;
+  /** That it stands in for one whose node is taken away, and has not been ready yet. */
+  readonly replaces?: true;
   /** Of a draining slot: that its engine has given back all work, or is gone. */
   readonly drained?: boolean;
   readonly nodeId?: string;

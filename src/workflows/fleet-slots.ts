@@ -56,13 +56,21 @@ export function mergeSlots(
     engines.find((engine) => engine.slot === slot);
   const places = placesOf(desired, before).map((place) => {
     const known = before.find(({ slot }) => slot === place.slot);
-    return mergeSlot(place, known, engineOf(place.slot), now);
+    const replaces = known === undefined ? isPreempted(place.index, before) : known.replaces;
+    const merged = mergeSlot(place, known, engineOf(place.slot), now);
+    return replaces ? { ...merged, replaces } : merged;
   });
   const draining = before
     .filter(({ state }) => state === 'draining')
     .flatMap((slot) => mergeDraining(slot, engineOf(slot.slot)));
   return [...places, ...draining].toSorted((a, b) => a.slot - b.slot);
 }
+
+/** Whether an engine of this index drains because its node is taken away: only then a reason stands at it. */
+const isPreempted = (index: number, slots: readonly FleetSlotStatus[]): true | undefined =>
+  slots.some(
+    (slot) => slot.state === 'draining' && slot.problem !== undefined && indexOf(slot) === index,
+  ) || undefined;
 
 /** What its node took with it, or Ray has started again elsewhere, has nothing left to drain. */
 function mergeDraining(
@@ -118,8 +126,9 @@ function problemWith(engine: ObservedEngine | undefined): Problem | undefined {
 
 /** The slot after the canary of its present incarnation came back. */
 export function judge(slot: FleetSlotStatus, verdict: Verdict, now: number): FleetSlotStatus {
-  const { problem: _over, ...rest } = slot;
+  const { problem: _over, ...known } = slot;
   if (verdict.kind === 'ready') {
+    const { replaces: _done, ...rest } = known;
     const { loadSeconds, maxModelLen, batches, metrics } = verdict.result;
     const since = slot.state === 'ready' ? slot.since : new Date(now).toISOString();
     const busy = batches !== undefined && { batches };
@@ -127,7 +136,7 @@ export function judge(slot: FleetSlotStatus, verdict: Verdict, now: number): Fle
     return { ...rest, state: 'ready', since, loadSeconds, maxModelLen, ...busy, ...scraped };
   }
   const state = verdict.kind === 'failed' ? 'failed' : 'restarting';
-  return { ...rest, state, since: new Date(now).toISOString(), problem: verdict.problem };
+  return { ...known, state, since: new Date(now).toISOString(), problem: verdict.problem };
 }
 
 /** The slots whose engines are on nodes with notice drain until the earliest deadline that was given. */

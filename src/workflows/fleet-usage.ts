@@ -52,10 +52,14 @@ export class Usage {
     const seconds = Math.max(0, now - (this.#until ?? now)) / 1000 / users.length;
     this.#until = now;
     if (users.length === 0 || seconds === 0) return;
-    for (const { state, nodeId } of slots) {
+    for (const { state, nodeId, replaces } of slots) {
       const kind = COUNTED[state];
       if (kind === undefined || nodeId === undefined) continue;
-      for (const user of users) this.#add(user, nodeId, kind, seconds);
+      const again = replaces === true && kind === 'loadingSeconds';
+      for (const user of users) {
+        this.#add(user, nodeId, kind, seconds);
+        if (again) this.#add(user, nodeId, 'reloadingSeconds', seconds);
+      }
     }
   }
 
@@ -105,13 +109,15 @@ export class Usage {
     this.#users.set(user, nodes);
     const node = this.#names.get(nodeId) ?? nodeId.slice(0, 8);
     const before = nodes.get(node) ?? { loadingSeconds: 0, readySeconds: 0, drainingSeconds: 0 };
-    nodes.set(node, { ...before, [kind]: before[kind] + seconds });
+    nodes.set(node, { ...before, [kind]: (before[kind] ?? 0) + seconds });
   }
 }
 
-/** To milliseconds. */
-const rounded = (seconds: Seconds): Seconds => ({
-  loadingSeconds: Math.round(seconds.loadingSeconds * 1000) / 1000,
-  readySeconds: Math.round(seconds.readySeconds * 1000) / 1000,
-  drainingSeconds: Math.round(seconds.drainingSeconds * 1000) / 1000,
+const toMilliseconds = (seconds: number): number => Math.round(seconds * 1000) / 1000;
+
+const rounded = ({ loadingSeconds, reloadingSeconds, readySeconds, drainingSeconds }: Seconds) => ({
+  loadingSeconds: toMilliseconds(loadingSeconds),
+  ...(reloadingSeconds && { reloadingSeconds: toMilliseconds(reloadingSeconds) }),
+  readySeconds: toMilliseconds(readySeconds),
+  drainingSeconds: toMilliseconds(drainingSeconds),
 });

@@ -313,6 +313,8 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
 
   it('counts what engines were held for a user, on which node and how', async () => {
     await onTwoNodes('counted', 2, { user: 'inference/one' });
+    ray.onCanary = async (slot) =>
+      slot === 2 ? new Promise((resolve) => setTimeout(resolve, 500)) : undefined;
     await giveNotice('counted', 60);
     await eventually(async () => (await statusOf('counted')).ready === 2);
     const seen = (await statusOf('counted')).usage;
@@ -321,9 +323,15 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
     const { usage } = await stop('counted', { user: 'inference/one' });
     expect(usage?.preemptions).toBe(1);
     expect(usage?.nodes.map(({ node }) => node).toSorted()).toEqual([STAYS, GOES]);
-    for (const { node, readySeconds, drainingSeconds } of usage?.nodes ?? []) {
-      if (node === GOES) expect(drainingSeconds).toBeGreaterThan(0);
-      else expect([readySeconds > 0, drainingSeconds]).toEqual([true, 0]);
+    for (const { node, readySeconds, drainingSeconds, ...held } of usage?.nodes ?? []) {
+      if (node === GOES) {
+        expect(drainingSeconds).toBeGreaterThan(0);
+        expect(held.reloadingSeconds).toBeUndefined();
+      } else {
+        expect([readySeconds > 0, drainingSeconds]).toEqual([true, 0]);
+        expect(held.reloadingSeconds).toBeGreaterThan(0.4);
+        expect(held.reloadingSeconds).toBeLessThan(held.loadingSeconds);
+      }
     }
   });
 

@@ -21,6 +21,16 @@ test('people read it in a line, and the nodes in another', () => {
   );
 });
 
+test('what preemptions cost is draining and loading again', () => {
+  const [a, b] = USAGE.nodes;
+  const nodes = [{ ...a, reloadingSeconds: 180 }, b] as RunUsage['nodes'];
+  const text = (prices: Parameters<typeof costOf>[2]) =>
+    costText(costOf({ ...USAGE, nodes }, 0, prices));
+  const hours = '1 engine preempted, 0.05 engine-hours draining and 0.05 loading elsewhere';
+  expect(text({ engineHour: 2 })).toContain(`${hours} (0.2 of the cost)`);
+  expect(text({})).toMatch(new RegExp(`${hours}\\n`, 'u'));
+});
+
 test('tokens that were generated again are in the line', () => {
   const again = (leftTokens: number) =>
     costText(costOf({ nodes: [], redone: { rows: 3, tokens: 900, leftTokens } }, 0));

@@ -38,6 +38,15 @@ test('what draining cost is at the price of its node, and not told without one',
   expect(costOf(quiet, 1, { nodes })).not.toHaveProperty('drainingMoney');
 });
 
+test('loading again in the place of preempted engines is told apart, with its money', () => {
+  const [a, b] = USAGE.nodes;
+  const nodes = [{ ...a, reloadingSeconds: 180 }, b] as RunUsage['nodes'];
+  expect(costOf({ ...USAGE, nodes }, 1, { nodes: { a: 4, b: 20 } })).toMatchObject({
+    ...{ loadingHours: 0.1, reloadingHours: 0.05, reloadingMoney: 0.2, drainingMoney: 1 },
+  });
+  expect(costOf(USAGE, 1, { engineHour: 1 })).not.toHaveProperty('reloadingMoney');
+});
+
 test('what was generated again is told, and what of it engines that had to leave gave back', () => {
   const redone = { rows: 3, tokens: 900, leftTokens: 600 };
   expect(costOf({ ...USAGE, redone }, 3_000)).toMatchObject({

@@ -398,6 +398,23 @@ describe('a fleet whose nodes are taken away', () => {
     }
   });
 
+  it('knows what stands in for an engine whose node goes, until it is ready', () => {
+    const taken = { type: 'EngineGone', message: 'its node is taken away' } as const;
+    const marksOf = (slots: FleetSlotStatus[]) => slots.map(({ replaces }) => replaces ?? false);
+    const before = [slotOf(0, 'ready'), draining(1, { problem: taken })];
+    const placing = mergeSlots(2, before, [engine(0), engine(1)], NOW);
+    expect(marksOf(placing)).toEqual([false, false, true]);
+    const loading = mergeSlots(2, placing, [engine(0), engine(2)], NOW);
+    expect(marksOf(loading)).toEqual([false, true]);
+    const result = { engine: 'e', loadSeconds: 1, maxModelLen: 1, vllmVersion: '0' };
+    const ready = loading.map((slot) => judge(slot, { kind: 'ready', result }, NOW));
+    expect(marksOf(ready)).toEqual([false, false]);
+    // One that goes as the fleet was made smaller has no reason; the fleet may grow again meanwhile.
+    const smaller = [slotOf(0, 'ready'), draining(1)];
+    const grown = mergeSlots(2, smaller, [engine(0), engine(1)], NOW);
+    expect(marksOf(grown)).toEqual([false, false, false]);
+  });
+
   it('says at a slot that waits why it does, for as long as it is so', () => {
     const slots = [slotOf(0, 'ready'), slotOf(2, 'placing')];
     const shortage = { type: 'ImpossibleResources', message: 'no room' } as const;

@@ -48,6 +48,15 @@ test('users share the time in which they all use it, and time of nobody is not m
   expect(usage.take('one')).toBeUndefined();
 });
 
+test('loading in the place of a preempted engine is told apart', () => {
+  const usage = new Usage();
+  usage.count([], ['me'], 0);
+  usage.count([slot(0, 'loading'), { ...slot(1, 'loading'), replaces: true }], ['me'], 10_000);
+  usage.count([slot(0, 'ready'), { ...slot(1, 'placing'), replaces: true }], ['me'], 12_000);
+  const seconds = { loadingSeconds: 20, reloadingSeconds: 10, readySeconds: 2 };
+  expect(usage.of('me')).toEqual({ nodes: [node('aaaaaaaa', seconds)] });
+});
+
 test('preemptions count for those who use the fleet', () => {
   const usage = new Usage();
   usage.count([], ['me'], 0);
