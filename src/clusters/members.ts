@@ -1,5 +1,6 @@
+import { ClientError } from '../client/errors.js';
 import type { SshFile } from '../contracts/cluster-file.js';
-import type { SshNode, SshProvider } from '../contracts/cluster.js';
+import { SshNode, type SshProvider } from '../contracts/cluster.js';
 import type { ClusterNodeStatus } from '../contracts/workflows.js';
 
 /** What is wrong with a value of the cluster file. */
@@ -19,15 +20,25 @@ export interface Members {
 
 /** A range stands for this many hosts at most: more is a slip of the finger. */
 const LONGEST_RANGE = 1024;
+/** Where ssh logs in when nobody says otherwise. */
+const SSH_PORT = 22;
 
-/** `10.0.0.[8-10]` → `10.0.0.8`, `10.0.0.9`, `10.0.0.10`; numbers keep the width of the first. */
-export function expandHosts(pattern: string): string[] {
+/**
+ * `10.0.0.[8-10]` → `10.0.0.8`, `10.0.0.9`, `10.0.0.10`; numbers keep the width of the first.
+ *
+ * @returns the hosts, or what is wrong with the range
+ */
+export function expandHosts(pattern: string): string[] | string {
   const match = /^(?<before>.*)\[(?<first>\d+)-(?<last>\d+)\](?<after>.*)$/u.exec(pattern);
   if (match?.groups === undefined) return [pattern];
   const { before = '', first = '', last = '', after = '' } = match.groups;
-  const length = Math.min(LONGEST_RANGE, Number(last) - Number(first) + 1);
+  const length = Number(last) - Number(first) + 1;
+  if (length < 1) return `${pattern} stands for no host`;
+  if (length > LONGEST_RANGE) {
+    return `${pattern} stands for ${length} hosts, and a range for ${LONGEST_RANGE} at most`;
+  }
   return Array.from(
-    { length: Math.max(0, length) },
+    { length },
     (_, index) => `${before}${String(Number(first) + index).padStart(first.length, '0')}${after}`,
   );
 }
@@ -55,7 +66,7 @@ export function membersOf(file: SshFile, complaints: Complaint[]): Members {
     if (typeof entry === 'string') spares.push(...hostsOf(entry, path, complaints));
     else spares.push({ node: named(entry), path });
   }
-  checkUnique([...placed, ...spares], complaints);
+  checkUnique([...placed, ...spares], file.ssh.port, complaints);
   const count = placed.length - 1;
   const workers = [...placed.slice(1), ...spares].map(({ node }) => node);
   return { head: { ...head, name: 'head' }, workers, count };
@@ -65,8 +76,9 @@ type Placed = { readonly node: SshNode; readonly path: readonly PropertyKey[] };
 
 function hostsOf(pattern: string, path: readonly PropertyKey[], complaints: Complaint[]): Placed[] {
   const hosts = expandHosts(pattern);
-  if (hosts.length === 0) complaints.push({ path, message: `${pattern} stands for no host` });
-  return hosts.map((host) => ({ node: named({ host }), path }));
+  if (typeof hosts !== 'string') return hosts.map((host) => ({ node: named({ host }), path }));
+  complaints.push({ path, message: hosts });
+  return [];
 }
 
 type Group = Extract<SshFile['workers'][number], { group: string }>;
@@ -93,12 +105,17 @@ function groupOf(
   return { wanted: nodes.slice(0, wanted), others: nodes.slice(wanted) };
 }
 
-/** A host without a name is called as it is addressed. */
+/** A host without a name is called as it is addressed; Ray takes no name that ends in a sign. */
 export const named = (
   node: Omit<SshNode, 'name'> & { readonly name?: string | undefined },
 ): SshNode => ({
   ...node,
-  name: node.name ?? node.host.toLowerCase().replaceAll(/[^a-z0-9.-]/gu, '-'),
+  name:
+    node.name ??
+    node.host
+      .toLowerCase()
+      .replaceAll(/[^a-z0-9.-]/gu, '-')
+      .replaceAll(/^[.-]+|[.-]+$/gu, ''),
 });
 
 /**
@@ -107,6 +124,7 @@ export const named = (
  *
  * @param hosts hosts or names of nodes; none: what the file has, or was asked for without one, and the cluster lacks
  * @param present nodes of the cluster
+ * @throws ClientError `Usage` with all that no node can be made of
  */
 export function nodesToAdd(
   hosts: readonly string[],
@@ -120,16 +138,45 @@ export function nodesToAdd(
   }
   const workers = [...(asked?.workers ?? []), ...(file?.workers ?? [])];
   const known = new Map(workers.map((node) => [node.name, node]));
-  return hosts.flatMap(expandHosts).map((host) => {
-    const own = there.get(host);
-    return (
-      known.get(host) ??
-      named({ host: own?.host ?? host, ...(own !== undefined && { name: host }) })
-    );
+  const complaints: Complaint[] = [];
+  const chosen = hosts.flatMap((pattern): Placed[] => {
+    const expanded = expandHosts(pattern);
+    if (typeof expanded !== 'string') {
+      return expanded.map((host) => ({ node: nodeOf(host, known, there), path: [pattern] }));
+    }
+    complaints.push({ path: [pattern], message: expanded });
+    return [];
   });
+  for (const { node, path } of chosen) {
+    const { error } = SshNode.safeParse(node);
+    for (const { message } of error?.issues ?? []) complaints.push({ path, message });
+  }
+  const others = [...(asked ? [asked.head] : []), ...known.values()].filter(
+    ({ name }) => there.has(name) && chosen.every(({ node }) => node.name !== name),
+  );
+  const unchanged = others.map((node) => ({ node, path: [node.name] }));
+  checkUnique([...unchanged, ...chosen], (file ?? asked)?.ssh.port, complaints);
+  if (complaints.length === 0) return chosen.map(({ node }) => node);
+  const problems = complaints.map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new ClientError('Usage', [...new Set(problems)].join('\n'));
 }
 
-function checkUnique(placed: readonly Placed[], complaints: Complaint[]): void {
+function nodeOf(
+  host: string,
+  known: ReadonlyMap<string, SshNode>,
+  there: ReadonlyMap<string, Pick<ClusterNodeStatus, 'name' | 'host'>>,
+): SshNode {
+  const own = there.get(host);
+  return (
+    known.get(host) ?? named({ host: own?.host ?? host, ...(own !== undefined && { name: host }) })
+  );
+}
+
+function checkUnique(
+  placed: readonly Placed[],
+  sshPort: number | undefined,
+  complaints: Complaint[],
+): void {
   const names = new Map<string, number>();
   const hosts = new Map<string, string>();
   for (const { node, path } of placed) {
@@ -137,7 +184,7 @@ function checkUnique(placed: readonly Placed[], complaints: Complaint[]): void {
       complaints.push({ path, message: `there are two nodes called ${node.name}` });
     names.set(node.name, 1);
     // Two nodes on one host would each count all of its CPUs and GPUs.
-    const where = `${node.host}:${node.ssh?.port ?? ''}`;
+    const where = `${node.host}:${node.ssh?.port ?? sshPort ?? SSH_PORT}`;
     const other = hosts.get(where);
     if (other !== undefined)
       complaints.push({ path, message: `${node.host} is the host of ${other}, too` });

@@ -27,7 +27,10 @@ const pattern = z
 
 const Host = z.union([pattern, one]);
 const Group = z.strictObject({
-  group: SshNode.shape.name.describe('Its nodes are called <group>-1, <group>-2, …'),
+  group: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9.-]{0,57}$/, 'expected lower-case letters, digits, . and -')
+    .describe('Its nodes are called <group>-1, <group>-2, …'),
   hosts: z.array(pattern).min(1),
   count: z
     .int()

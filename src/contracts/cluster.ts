@@ -80,14 +80,21 @@ export const NodeResources = z
   })
   .meta({ id: 'NodeResources' });
 
-const label = /^[A-Za-z0-9](?:[\w./-]{0,61}[A-Za-z0-9])?$/;
+/** As Ray takes them: what a label is called may begin with a domain. */
+const labelValue = /^[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?$/;
+const labelName =
+  /^(?:[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\/)?[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?$/;
 
 /** One host of a cluster over ssh. */
 export const SshNode = z
   .strictObject({
     name: z
       .string()
-      .regex(/^[a-z0-9][a-z0-9.-]{0,62}$/, 'expected lower-case letters, digits, . and -'),
+      // It is the value of a label of Ray, too.
+      .regex(
+        /^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$/,
+        'expected lower-case letters, digits, and within them . and -',
+      ),
     host: hostName.describe('Address, host name or ssh alias'),
     address: z
       .string()
@@ -97,8 +104,8 @@ export const SshNode = z
     ssh: SshLogin.optional(),
     labels: z
       .record(
-        z.string().regex(label, 'expected a label name'),
-        z.string().regex(label, 'expected a label value'),
+        z.string().regex(labelName, 'expected a label name'),
+        z.string().regex(labelValue, 'expected a label value'),
       )
       .optional(),
     resources: NodeResources.optional(),

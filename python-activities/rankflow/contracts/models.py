@@ -662,7 +662,7 @@ class SshLogin(BaseModel):
 
 LabelsAdditionalProperty = TypeAliasType(
     "LabelsAdditionalProperty",
-    Annotated[str, Field(pattern="^[A-Za-z0-9](?:[\\w./-]{0,61}[A-Za-z0-9])?$")],
+    Annotated[str, Field(pattern="^[A-Za-z0-9](?:[\\w.-]{0,61}[A-Za-z0-9])?$")],
 )
 
 
@@ -670,7 +670,7 @@ class SshNode(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]{0,62}$")]
+    name: Annotated[str, Field(pattern="^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$")]
     host: Annotated[
         str,
         Field(
@@ -692,7 +692,7 @@ class SshNode(BaseModel):
             Annotated[
                 str,
                 StringConstraints(
-                    pattern=r"^[A-Za-z0-9](?:[\w./-]{0,61}[A-Za-z0-9])?$"
+                    pattern=r"^(?:[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\/)?[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?$"
                 ),
             ],
             LabelsAdditionalProperty,

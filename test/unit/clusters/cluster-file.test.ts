@@ -176,6 +176,43 @@ environment:
     ]);
   });
 
+  it('is refused where Ray would refuse a node', () => {
+    const problems = problemsOf(`${MINIMAL}workers:
+  - {host: b, labels: {zone: a/b}}
+  - {name: c-, host: c}
+  - {host: d, labels: {example.org/zone: a_b.c, a//b: x}}
+`);
+    expect(problems).toEqual([
+      '6: workers.0.labels.zone: expected a label value',
+      '7: workers.1.name: expected lower-case letters, digits, and within them . and -',
+      '8: workers.2.labels.a//b: expected a label name',
+    ]);
+  });
+
+  it('is refused when a host would be two nodes, or a range is a slip of the finger', () => {
+    const problems = problemsOf(`${MINIMAL}workers:
+  - {host: 10.0.0.1, ssh: {port: 22}}
+  - n[1-5000]
+  - n[9-8]
+`);
+    expect(problems).toEqual([
+      '6: workers.0: 10.0.0.1 is the host of head, too',
+      '7: workers.1: n[1-5000] stands for 5000 hosts, and a range for 1024 at most',
+      '8: workers.2: n[9-8] stands for no host',
+    ]);
+  });
+
+  it('may have two nodes on one address when ssh finds them at other ports', () => {
+    const ssh = 'ssh: {port: 2222}\nworkers:\n  - {name: b, host: 10.0.0.1, ssh: {port: ';
+    expect(parse(`${MINIMAL}${ssh}2223}}\n`).workers).toHaveLength(1);
+    expect(problemsOf(`${MINIMAL}${ssh}2222}}\n`)).toHaveLength(1);
+  });
+
+  it('calls a host as Ray can take it', () => {
+    const names = parse(`${MINIMAL}workers: ['fe80::', _a, B.c]\n`).workers.map(({ name }) => name);
+    expect(names).toEqual(['fe80', 'a', 'b.c']);
+  });
+
   it('is refused when ports meet, or a file that it names is not there', () => {
     const problems = problemsOf(
       MINIMAL.replace('{python: /venv/bin/python}', '{requirements: none.txt}') +

@@ -33,4 +33,16 @@ describe('the nodes to add', () => {
       { name: 'lent', host: '10.0.0.9' },
     ]);
   });
+
+  it.each([
+    [['h!'], /^h!: expected a host name/u],
+    [['-oProxyCommand=x'], /expected a host name/u],
+    [['c', 'c'], /^c: there are two nodes called c$/mu],
+    [['c-[1-5000]'], /5000 hosts/u],
+    [['c', '10.0.0.1'], /^10\.0\.0\.1: 10\.0\.0\.1 is the host of head, too$/mu],
+  ])('are refused before anything is asked of the cluster: %s', (hosts, why) => {
+    expect(() => nodesToAdd(hosts, present, undefined, asked)).toThrow(
+      expect.objectContaining({ type: 'Usage', message: expect.stringMatching(why) as string }),
+    );
+  });
 });
