@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 
 import { isMap, isNode, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
@@ -11,9 +11,11 @@ import { ClusterSpec, type NodeEnvironment, type SshNode } from '../contracts/cl
 import type { InputProblem } from '../contracts/run.js';
 import { membersOf, type Complaint } from './members.js';
 
-/** Whether an argument of a command is a cluster file and not the name of a cluster. */
+/** Whether an argument of a command is a cluster file and not the name of a cluster; a folder may be called as one. */
 export const isClusterFile = (text: string): boolean =>
-  /\.ya?ml$/u.test(text) || text.includes('/') || existsSync(text);
+  /\.ya?ml$/u.test(text) ||
+  text.includes('/') ||
+  statSync(text, { throwIfNoEntry: false })?.isFile() === true;
 
 /**
  * Reads a cluster file: checks it and fills in what it leaves out.

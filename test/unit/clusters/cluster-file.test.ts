@@ -239,6 +239,9 @@ environment:
     expect(isClusterFile('cluster.yaml')).toBe(true);
     expect(isClusterFile('./lab')).toBe(true);
     expect(isClusterFile('local')).toBe(false);
+    // Files and folders of this project, where tests run.
+    expect(isClusterFile('LICENSE')).toBe(true);
+    expect(isClusterFile('docs')).toBe(false);
   });
 
   it('is shown as steps for each node, with neither token nor secrets', () => {
