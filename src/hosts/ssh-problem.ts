@@ -1,4 +1,5 @@
 import { HostError, type HostErrorType } from './host.js';
+import { jumpHost } from './jump.js';
 import type { SshTarget } from './ssh.js';
 
 /** What ssh says, what it means, and what helps. The first that matches. */
@@ -21,7 +22,7 @@ const MEANINGS: readonly {
     type: 'HostKeyRefused',
     what: ({ host }) => `the host key of ${host} is not known`,
     wayOut: (target) =>
-      `Compare its fingerprint and add it: ssh-keyscan${target.port === undefined ? '' : ` -p ${target.port}`} ` +
+      `Compare its fingerprint and add it: ${onTheWay(target)}ssh-keyscan${target.port === undefined ? '' : ` -p ${target.port}`} ` +
       `${target.host} >> ${knownHosts(target)}`,
   },
   {
@@ -51,11 +52,41 @@ const knownHosts = ({ knownHostsFile }: SshTarget): string =>
 const knownName = ({ host, port }: SshTarget): string =>
   port === undefined || port === 22 ? host : `'[${host}]:${port}'`;
 
+/** `ssh-keyscan` itself knows no hosts to go through: the last of them runs it. */
+function onTheWay({ jump = [] }: SshTarget): string {
+  const last = jump.at(-1);
+  if (last === undefined) return '';
+  const { user, host, port } = jumpHost(last);
+  const words = [
+    ...(jump.length > 1 ? ['-J', jump.slice(0, -1).join(',')] : []),
+    ...(port === undefined ? [] : ['-p', String(port)]),
+    user === undefined ? host : `${user}@${host}`,
+  ];
+  return `ssh ${words.join(' ')} `;
+}
+
+/** The host that ssh speaks of: one to go through is not the target, and is reached through those before it. */
+function spokenOf(target: SshTarget, stderr: string): SshTarget {
+  const { jump = [] } = target;
+  if (isNamed(target.host, stderr)) return target;
+  const at = jump.findIndex((text) => isNamed(jumpHost(text).host, stderr));
+  if (at === -1) return target;
+  const { user, host, port } = jumpHost(jump[at] ?? '');
+  return { ...target, user, host, port, jump: jump.slice(0, at) };
+}
+
+/** Whether a text has a host's name or address, and not as a part of another. */
+function isNamed(host: string, text: string): boolean {
+  const escaped = host.replaceAll(/[.[\]]/gu, String.raw`\$&`);
+  return new RegExp(String.raw`(?<![\w.:-])${escaped}(?![\w-]|[.:]\w)`, 'iu').test(text);
+}
+
 /** Lines of what ssh says that an error shows. */
 const SHOWN_LINES = 3;
 
 /** The error for what ssh itself says when it ends with 255. Anything not known: the host is not there. */
-export function sshProblem(target: SshTarget, stderr: string): HostError {
+export function sshProblem(asked: SshTarget, stderr: string): HostError {
+  const target = spokenOf(asked, stderr);
   const meaning = MEANINGS.find(({ said }) => said.test(stderr));
   const said = stderr
     .split('\n')

@@ -1,6 +1,7 @@
 import { runHere, timedOut } from './command.js';
 import { putFile } from './files.js';
 import { DEFAULT_TIMEOUT_MS, type CommandResult, type Host, type RunOptions } from './host.js';
+import { jumpHost } from './jump.js';
 import { sshProblem } from './ssh-problem.js';
 
 /** How to reach one host with the system's OpenSSH. */
@@ -97,18 +98,6 @@ function jumpArguments(target: SshTarget, jump: readonly string[]): string[] {
     word === '[%h]:%p' ? word : quote(word.replaceAll('%', '%%')),
   );
   return ['-o', `ProxyCommand=${escaped.join(' ')}`];
-}
-
-/** `user@host:port`, with IPv6 addresses in brackets. */
-export function jumpHost(text: string): { user?: string; host: string; port?: number } {
-  const match =
-    /^(?:(?<user>[^@]+)@)?(?:\[(?<six>[^\]]+)\]|(?<host>[^:]+))(?::(?<port>\d+))?$/u.exec(text);
-  const { user, six, host, port } = match?.groups ?? {};
-  return {
-    host: six ?? host ?? text,
-    ...(user !== undefined && { user }),
-    ...(port !== undefined && { port: Number(port) }),
-  };
 }
 
 /** ssh splits this value at blanks, and takes `%` for the beginning of a token. */

@@ -2,7 +2,8 @@ import { execFileSync } from 'node:child_process';
 
 import { describe, expect, it } from 'vitest';
 
-import { jumpHost, quote, remoteCommand, sshArguments } from '../../../src/hosts/ssh.js';
+import { jumpHost } from '../../../src/hosts/jump.js';
+import { quote, remoteCommand, sshArguments } from '../../../src/hosts/ssh.js';
 import { sshProblem } from '../../../src/hosts/ssh-problem.js';
 
 const target = { name: 'worker-1', host: '10.0.0.2' };
@@ -154,5 +155,35 @@ describe('what ssh says', () => {
       'No ED25519 host key is known for x',
     );
     expect(error.wayOut).toContain('ssh-keyscan 10.0.0.2 >> /k');
+  });
+
+  it('is about the host to go through when that is the one that ssh names', () => {
+    const behind = { ...target, knownHostsFile: '/k', jump: ['me@10.0.0.20:2200', 'inner'] };
+    const closed = '\nkex_exchange_identification: Connection closed by remote host';
+    const about = (said: string): string => {
+      const { message, wayOut } = sshProblem(behind, said + closed);
+      return `${message.split(' (')[0]}. ${wayOut}`;
+    };
+    const unknown = (host: string): string =>
+      `No ED25519 host key is known for ${host} and you have requested strict checking.\nHost key verification failed.`;
+    expect(about(unknown('[10.0.0.20]:2200'))).toMatch(
+      /^worker-1: the host key of 10\.0\.0\.20 is not known\..* add it: ssh-keyscan -p 2200 10\.0\.0\.20 >> \/k$/u,
+    );
+    expect(about(unknown('inner'))).toMatch(
+      /^worker-1: the host key of inner is not known\..* add it: ssh -p 2200 me@10\.0\.0\.20 ssh-keyscan inner >> \/k$/u,
+    );
+    // That does not go through the others by itself.
+    expect(about(unknown('10.0.0.2'))).toMatch(
+      /^worker-1: the host key of 10\.0\.0\.2 is not known\..* add it: ssh -J me@10\.0\.0\.20:2200 inner ssh-keyscan 10\.0\.0\.2 >> \/k$/u,
+    );
+    expect(about('me@10.0.0.20: Permission denied (publickey).')).toMatch(
+      /^worker-1: me@10\.0\.0\.20 refuses the key/u,
+    );
+    expect(about('ssh: connect to host 10.0.0.20 port 2200: Connection timed out')).toMatch(
+      /^worker-1: 10\.0\.0\.20 does not answer on port 2200\./u,
+    );
+    expect(about('channel 0: open failed: connect failed: No route to host')).toMatch(
+      /^worker-1: 10\.0\.0\.2 does not answer on port 22 through /u,
+    );
   });
 });
