@@ -77,9 +77,10 @@ async function up(target: string, flags: UpFlags): Promise<void> {
   await startStackUnless(!flags.start);
   say(`Bringing up the cluster ${name} ...`);
   const { address } = await withClient(async (client) => {
-    const { farServerWarning } = await import('../clusters/reach.js');
-    const warning = farServerWarning(spec);
-    if (warning !== undefined) say(warning);
+    const { farServerWarning, noNodeWarning } = await import('../clusters/reach.js');
+    // Without a start the workers may be anywhere.
+    const warnings = [farServerWarning(spec), flags.start && (await noNodeWarning(spec))];
+    for (const warning of warnings) if (warning) say(warning);
     return ensureCluster(client, spec);
   });
   if (flags.json) {
