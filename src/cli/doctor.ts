@@ -61,8 +61,8 @@ async function cluster({ cluster: file = '', store, simulated, json }: Flags): P
   const spec = readClusterFile(file);
   say(`Looking at the hosts of ${spec.name} ...`);
   const report = await inspectCluster(spec, {
-    // Nobody need have brought it up yet, and nobody need be there to be asked.
-    running: 'maybe',
+    // Nobody need have brought it up yet, and no Temporal need be there to be asked.
+    running: 'ask',
     temporal: temporalFor(spec),
     store: store ?? paths.store,
     engine: simulated ? 'simulated' : 'vllm',

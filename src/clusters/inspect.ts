@@ -1,11 +1,13 @@
-import { nodeFolder } from '../activities/ssh/node-settings.js';
-import { installPlan } from '../activities/ssh/environment.js';
+import { callAgent, StatusAnswer } from '../activities/ssh/agent.js';
+import { nodeFolder, nodeMarker } from '../activities/ssh/node-settings.js';
+import { installPlan, isInstalled } from '../activities/ssh/environment.js';
 import { targetOf } from '../activities/ssh/hosts.js';
 import { ClientError } from '../client/errors.js';
 import type { ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
 import type { HostReport } from '../hosts/alike/facts.js';
 import { portsToReach } from '../hosts/alike/ports.js';
 import { pythonMatchOf, type VersionRules } from '../hosts/alike/versions.js';
+import { HostError } from '../hosts/host.js';
 import { inspectHosts, type InspectedHost } from '../hosts/inspect.js';
 import { localHost } from '../hosts/local.js';
 import { sshHost } from '../hosts/ssh.js';
@@ -17,8 +19,8 @@ export interface ClusterInspection {
   readonly nodes?: readonly string[];
   /** False: who reaches whom is not looked at. */
   readonly reach?: boolean;
-  /** Whether its nodes run already, so that their ports are taken. */
-  readonly running?: boolean | 'maybe';
+  /** Whether its nodes run already, so that their ports are taken; default false. `ask`: each host is asked. */
+  readonly running?: boolean | 'ask';
   /** Address of Temporal for engines on nodes; not looked at when absent. */
   readonly temporal?: string | undefined;
   readonly store?: string | undefined;
@@ -36,7 +38,7 @@ const HERE = 'this machine';
  */
 export async function inspectCluster(
   { name, nodes }: ClusterSpec,
-  { nodes: wanted, reach = true, ...options }: ClusterInspection,
+  { nodes: wanted, reach = true, running = false, ...options }: ClusterInspection,
 ): Promise<HostReport> {
   if (nodes.provider === 'existing') {
     throw new ClientError('Usage', `The hosts of ${name} are not ours to look at.`, {
@@ -53,17 +55,40 @@ export async function inspectCluster(
   return inspectHosts([...chosen.map((node) => onSsh(name, nodes, node)), here()], {
     ...settings(options),
     ports: reach ? portsToReach(nodes.ports) : [],
+    running: running === 'ask' ? await askWhetherRunning(name, nodes, chosen) : running,
     storeEnvironment: passedOn(nodes),
     rules: rulesOf(nodes, options.engine),
   });
 }
 
-function settings({ running, temporal, store, engine, signal }: ClusterInspection) {
+/** Which nodes run, by name, as the hosts say; a node of which something is left has its ports, too. */
+async function askWhetherRunning(
+  cluster: string,
+  nodes: SshProvider,
+  chosen: readonly SshNode[],
+): Promise<Record<string, boolean>> {
+  const { python } = installPlan(nodes.environment);
+  const asked = chosen.map(async (node): Promise<readonly [string, boolean][]> => {
+    const { folder } = nodeFolder(cluster, nodes, node.name);
+    const given = { folder, marker: nodeMarker(cluster, node.name) };
+    try {
+      const host = sshHost(targetOf(nodes, node));
+      const { running, left } = await callAgent(host, python, 'status', given, StatusAnswer);
+      return [[node.name, running || left === true]];
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      // A Python that is still to be installed has started nothing.
+      return error.type === 'HostRefused' && isInstalled(python) ? [[node.name, false]] : [];
+    }
+  });
+  return Object.fromEntries((await Promise.all(asked)).flat());
+}
+
+function settings({ temporal, store, engine, signal }: Omit<ClusterInspection, 'running'>) {
   return {
     temporal,
     store,
     rules: { ...(engine && { engine }) },
-    ...(running && { running }),
     ...(signal && { signal }),
   };
 }

@@ -3,7 +3,7 @@ import type { HostFinding, HostReport, HostRole, PortToReach } from './alike/fac
 import { judgeReach } from './alike/reach.js';
 import { judgeStore } from './alike/store.js';
 import { compareVersions, type VersionRules } from './alike/versions.js';
-import { exploreReach } from './matrix.js';
+import { exploreReach, type Running } from './matrix.js';
 import { askHost, type Able, type InspectedHost } from './respondent.js';
 import { tripStore } from './trip.js';
 
@@ -11,8 +11,7 @@ export type { InspectedHost } from './respondent.js';
 
 export interface InspectOptions {
   readonly ports: readonly PortToReach[];
-  /** Whether nodes run already, so that their ports are taken. */
-  readonly running?: boolean | 'maybe';
+  readonly running?: Running;
   /** Address of the Temporal service, as the nodes get it. */
   readonly temporal?: string | undefined;
   readonly store?: string | undefined;

@@ -12,10 +12,12 @@ export interface Matrix {
   readonly problems: readonly HostFinding[];
 }
 
+/** Whether nodes run already, so that their ports are taken: all, or by host. Of a host that is missing nobody knows. */
+export type Running = boolean | Readonly<Record<string, boolean>>;
+
 export interface ReachOptions {
   readonly ports: readonly PortToReach[];
-  /** Whether nodes run already, so that ports are taken. */
-  readonly running?: boolean | 'maybe';
+  readonly running?: Running;
   readonly temporal?: string | undefined;
 }
 
@@ -63,9 +65,11 @@ export async function exploreReach(able: readonly Able[], options: ReachOptions)
     );
     const closed = [...listeners].flatMap(([host, { listener, wanted }]) =>
       listener.ports.flatMap(({ port, problem }, index): ClosedPort[] => {
-        if (problem === undefined || (problem === 'taken' && options.running === true)) return [];
-        const own = options.running === 'maybe' ? { maybeOwn: true } : {};
-        return [{ host, what: wanted[index]?.what ?? '', port, problem, ...own }];
+        const { running = false } = options;
+        const own = typeof running === 'object' ? running[host] : running;
+        if (problem === undefined || (problem === 'taken' && own)) return [];
+        const maybe = own === undefined ? { maybeOwn: true } : {};
+        return [{ host, what: wanted[index]?.what ?? '', port, problem, ...maybe }];
       }),
     );
     const cells = await Promise.all(

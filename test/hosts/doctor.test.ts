@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { userInfo } from 'node:os';
@@ -8,10 +9,14 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 
 import { checkNodes, removeNodes, startNode } from '../../src/activities/ssh-cluster.js';
+import { MARKER } from '../../src/activities/local/node-command.js';
 import { installPlan } from '../../src/activities/ssh/environment.js';
+import { targetOf } from '../../src/activities/ssh/hosts.js';
+import { nodeMarker } from '../../src/activities/ssh/node-settings.js';
 import { clusterFolder } from '../../src/activities/local/node-state.js';
 import { readClusterFile } from '../../src/clusters/cluster-file.js';
 import type { HostReport } from '../../src/hosts/alike/facts.js';
+import { sshHost } from '../../src/hosts/ssh.js';
 import { paths } from '../../src/setup/paths.js';
 import { SshHosts, whyNoHosts } from '../support/ssh-hosts.js';
 
@@ -158,6 +163,50 @@ describe.skipIf(reason !== undefined)('rankflow doctor --cluster', { timeout: 12
       });
     } finally {
       await removeNodes({ spec, nodes: ['b'] });
+    }
+  });
+
+  it('refuses a port that another program has, and not one that the node itself has', async () => {
+    const { name, nodes } = readClusterFile(file);
+    if (nodes.provider !== 'ssh') throw new Error('not over ssh');
+    const a = hosts.network.host('a');
+    const occupy = `import socket, time\nserver = socket.create_server(("${a.address}", 9001))\nprint(flush=True)\ntime.sleep(600)`;
+    const [command, args] = hosts.network.command(a, paths.python, ['-c', occupy]);
+    const portFindings = async (marker: string): Promise<[string[], number | undefined]> => {
+      const program = spawn(command, args, { env: { ...process.env, [MARKER]: marker } });
+      try {
+        await once(program.stdout, 'data');
+        const store = path.join(hosts.folder, 'store');
+        const { stdout, exitCode } = await doctor('--cluster', file, '--store', store, '--json');
+        const found = told(JSON.parse(stdout) as HostReport);
+        return [found.filter((line) => line.startsWith('port')), exitCode];
+      } finally {
+        program.kill('SIGKILL');
+      }
+    };
+    expect(await portFindings('of nobody')).toEqual([['port refuses a'], 1]);
+    expect(await portFindings(nodeMarker(name, 'a'))).toEqual([[], 0]);
+  });
+
+  it('blames a host to go through when that is the one that is not to be trusted', async () => {
+    const { nodes } = readClusterFile(file);
+    if (nodes.provider !== 'ssh') throw new Error('not over ssh');
+    const gate = hosts.addressOf('a');
+    const ssh = { ...nodes.ssh, knownHosts: hosts.knownHosts, jump: [`root@${gate}`] };
+    const b = sshHost(targetOf({ ...nodes, ssh }, { name: 'b', host: hosts.addressOf('b') }));
+    expect(await b.run(['true'])).toMatchObject({ exitCode: 0 });
+    hosts.trust(NAMES, ['a']);
+    try {
+      await expect(b.run(['true'])).rejects.toMatchObject({
+        type: 'HostKeyRefused',
+        message: expect.stringContaining(`b: ${gate} shows another host key`) as string,
+      });
+      hosts.trust(['head', 'b']);
+      await expect(b.run(['true'])).rejects.toMatchObject({
+        message: expect.stringContaining(`b: the host key of ${gate} is not known`) as string,
+      });
+    } finally {
+      hosts.trust(NAMES);
     }
   });
 

@@ -383,7 +383,10 @@ def tail(folder: Path, lines: int = TAIL_LINES) -> str:
 
 
 def status(given: dict[str, Any]) -> dict[str, Any]:
-    """Whether the node runs, for how many seconds, and where a head is."""
+    """Whether the node runs, for how many seconds, and where a head is.
+
+    With ``marker`` also whether processes of one that ended are left.
+    """
     folder = Path(given["folder"])
     record = read_record(folder)
     running = runs(record)
@@ -394,6 +397,8 @@ def status(given: dict[str, Any]) -> dict[str, Any]:
         answer |= {name: record[name] for name in known if name in record}
     if not running:
         answer["tail"] = tail(folder)
+        if "marker" in given:
+            answer["left"] = bool(marked(given["marker"]))
     return answer
 
 

@@ -136,6 +136,8 @@ def test_a_pid_that_belongs_to_another_process_is_not_the_node(node: dict[str, A
 def test_a_node_that_was_killed_before_it_was_recorded_is_ended_first(node: dict[str, Any]) -> None:
     lost = call("start", node)
     (Path(node["folder"]) / agent.RECORD).unlink()
+    status = call("status", node)
+    assert (status["running"], status["left"]) == (False, True)
     fresh = call("start", node)
     assert fresh["pid"] != lost["pid"]
     assert agent.identity_of(lost["pid"]) is None

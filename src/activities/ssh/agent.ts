@@ -10,6 +10,8 @@ import { paths } from '../../setup/paths.js';
 export const CheckAnswer = z.object({ problems: z.array(z.string()), address: z.string() });
 export const StatusAnswer = z.object({
   running: z.boolean(),
+  /** Told when it was asked with the node's marker: processes of a node that runs no more. */
+  left: z.boolean().optional(),
   ageSeconds: z.number(),
   /** By the clock of the host. */
   startedAtMs: z.number().optional(),
