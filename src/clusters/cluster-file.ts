@@ -199,14 +199,9 @@ function portRange(
   return [first, last];
 }
 
-interface Ports {
-  readonly gcs: number;
-  readonly dashboard: number;
-  readonly client: number;
-  readonly nodeManager?: number | undefined;
-  readonly objectManager?: number | undefined;
+type Ports = Omit<SshFile['ports'], 'workers'> & {
   readonly workers: [number, number] | undefined;
-}
+};
 
 /** Two servers of one host cannot have one port. */
 function checkPorts(

@@ -121,6 +121,14 @@ export const ClusterPorts = z
     client: port.default(10_001).describe('Head: Ray client'),
     nodeManager: port.optional().describe('Each node; default any free port'),
     objectManager: port.optional().describe('Each node; default any free port'),
+    dashboardAgentGrpc: port
+      .optional()
+      .describe('Each node: logs of jobs come from there to the head; default any free port'),
+    dashboardAgentListen: port.optional().describe('Each node; default any free port'),
+    runtimeEnvAgent: port.optional().describe('Each node; default any free port'),
+    metricsExport: port
+      .optional()
+      .describe("Each node: Ray's metrics for a Prometheus; default any free port"),
     workers: z
       .tuple([port, port])
       .optional()

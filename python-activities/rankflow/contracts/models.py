@@ -142,6 +142,42 @@ class ClusterPorts(BaseModel):
             le=65535,
         ),
     ] = None
+    dashboard_agent_grpc: Annotated[
+        int | None,
+        Field(
+            alias="dashboardAgentGrpc",
+            description="Each node: logs of jobs come from there to the head; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    dashboard_agent_listen: Annotated[
+        int | None,
+        Field(
+            alias="dashboardAgentListen",
+            description="Each node; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    runtime_env_agent: Annotated[
+        int | None,
+        Field(
+            alias="runtimeEnvAgent",
+            description="Each node; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    metrics_export: Annotated[
+        int | None,
+        Field(
+            alias="metricsExport",
+            description="Each node: Ray's metrics for a Prometheus; default any free port",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
     workers: Annotated[
         tuple[Worker, Worker] | None,
         Field(

@@ -65,12 +65,32 @@ export const hostPort = (host: string, port: number): string =>
 
 /** Ports that a node has to have to itself, by their names in the cluster file. */
 export function fixedPorts({ name }: SshNode, ports: SshProvider['ports']): Record<string, number> {
-  const { gcs, dashboard, client, nodeManager, objectManager } = ports;
-  return {
-    ...(name === HEAD && { gcs, dashboard, client }),
-    ...(nodeManager !== undefined && { nodeManager }),
-    ...(objectManager !== undefined && { objectManager }),
-  };
+  const { gcs, dashboard, client, workers: _, ...each } = ports;
+  return { ...(name === HEAD && { gcs, dashboard, client }), ...definedOf(each) };
+}
+
+const definedOf = (ports: Readonly<Record<string, number | undefined>>): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(ports).flatMap(([name, port]) => (port === undefined ? [] : [[name, port]])),
+  );
+
+/** What each node listens on, by the keys of the cluster file, as `ray start` is told. */
+const PORT_FLAGS = {
+  nodeManager: '--node-manager-port',
+  objectManager: '--object-manager-port',
+  dashboardAgentGrpc: '--dashboard-agent-grpc-port',
+  dashboardAgentListen: '--dashboard-agent-listen-port',
+  runtimeEnvAgent: '--runtime-env-agent-port',
+  metricsExport: '--metrics-export-port',
+} as const;
+
+function portArguments(ports: SshProvider['ports']): string[] {
+  // Other servers of the host may have the fixed one that Ray takes.
+  const given = { ...ports, dashboardAgentListen: ports.dashboardAgentListen ?? 0 };
+  return (Object.keys(PORT_FLAGS) as (keyof typeof PORT_FLAGS)[]).flatMap((key) => {
+    const port = given[key];
+    return port === undefined ? [] : [`${PORT_FLAGS[key]}=${port}`];
+  });
 }
 
 /** Arguments of `ray start`, in the foreground: the node's log and process are those of `ray start`. */
@@ -98,10 +118,7 @@ export function startArguments({ cluster, nodes, node, address, head }: NodePlac
     `--object-store-memory=${OBJECT_STORE_BYTES}`,
     ...(firstPort === undefined ? [] : [`--min-worker-port=${firstPort}`]),
     ...(lastPort === undefined ? [] : [`--max-worker-port=${lastPort}`]),
-    ...(ports.nodeManager === undefined ? [] : [`--node-manager-port=${ports.nodeManager}`]),
-    ...(ports.objectManager === undefined ? [] : [`--object-manager-port=${ports.objectManager}`]),
-    // Other servers of the host may have the fixed one that Ray takes.
-    '--dashboard-agent-listen-port=0',
+    ...portArguments(ports),
   ];
 }
 

@@ -7,6 +7,8 @@ export interface NodePorts {
   readonly client?: number | undefined;
   readonly nodeManager?: number | undefined;
   readonly objectManager?: number | undefined;
+  /** Only the head connects to it, and a cluster works without: logs of jobs come from there. */
+  readonly dashboardAgentGrpc?: number | undefined;
   /** First and last port of worker processes. */
   readonly workers?: readonly [number, number] | undefined;
 }
@@ -29,6 +31,14 @@ export function portsToReach(ports: NodePorts): PortToReach[] {
       : [{ what: 'Ray client', port: ports.client, on: 'head' as const, optional: true }]),
     { what: 'node manager', port: ports.nodeManager ?? 0, on: 'nodes' },
     { what: 'object manager', port: ports.objectManager ?? 0, on: 'nodes' },
+    ...(ports.dashboardAgentGrpc === undefined
+      ? []
+      : [
+          {
+            ...{ what: 'dashboard agent', port: ports.dashboardAgentGrpc },
+            ...{ on: 'nodes' as const, optional: true },
+          },
+        ]),
     ...sample.map((port) => ({ what: 'workers', port, on: 'nodes' as const })),
   ];
 }

@@ -218,6 +218,9 @@ environment:
       MINIMAL.replace('{python: /venv/bin/python}', '{requirements: none.txt}') +
         'ports:\n  gcs: 8265\n  nodeManager: 20005\n  workers: 20000-20999\n',
     );
+    expect(
+      problemsOf(`${MINIMAL}ports: {metricsExport: 9003, dashboardAgentGrpc: 9003}\n`),
+    ).toEqual(['5: ports.metricsExport: 9003 is the port of dashboardAgentGrpc, too']);
     expect(problems.join('\n')).toMatch(/^4: environment\.requirements: cannot be read: ENOENT/mu);
     expect(problems.join('\n')).toMatch(/^6: .*8265 is the port of .*, too|8265 is the port/mu);
     expect(problems.join('\n')).toMatch(

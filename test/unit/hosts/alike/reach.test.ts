@@ -134,6 +134,8 @@ describe('what has to be reached', () => {
     expect(ports.filter(({ on }) => on === 'nodes').map(({ port }) => port)).toEqual([
       0, 9000, 20_000, 20_499, 20_999,
     ]);
+    const agents = portsToReach({ gcs: 6379, dashboard: 8265, dashboardAgentGrpc: 9003 });
+    expect(agents.find(({ port }) => port === 9003)).toMatchObject({ on: 'nodes', optional: true });
     const ray = portsToReach({ gcs: 6379, dashboard: 8265, workers: [30_000, 30_000] });
     expect(ray.filter(({ what }) => what === 'workers')).toHaveLength(1);
   });
