@@ -28,3 +28,47 @@ test('the ports that the guide fixes are ports of a cluster file', () => {
   if (nodes.provider !== 'ssh') throw new Error('expected provider ssh');
   expect(nodes.ports).toMatchObject({ nodeManager: 9001, workers: [20_000, 20_999] });
 });
+
+/** Keys below `key` of a JSON schema, with those of the objects in it; keys in a list and in a node count for themselves. */
+function keysOf(schema: Schema, before = ''): string[] {
+  const own = Object.entries(schema.properties ?? {});
+  return own.flatMap(([key, value]) => {
+    const shapes = [value, ...(value.anyOf ?? []), ...(value.items?.anyOf ?? [])].map(resolved);
+    const isPart = ['ssh', 'ports', 'environment', 'resources'].includes(key);
+    // What a node says of ssh is as what the cluster says.
+    if (key === 'ssh' && schema.properties?.['host']) return [key];
+    const inner = shapes.flatMap((shape) => keysOf(shape, isPart ? `${key}.` : ''));
+    return isPart ? inner : [before + key, ...inner];
+  });
+}
+
+interface Schema {
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly anyOf?: readonly Schema[];
+  readonly items?: Schema;
+  readonly $ref?: string;
+}
+
+const published = JSON.parse(
+  readFileSync(path.join(paths.packageRoot, 'schemas/cluster.schema.json'), 'utf8'),
+) as Schema & { readonly $defs: Readonly<Record<string, Schema>> };
+const resolved = (schema: Schema): Schema =>
+  published.$defs[schema.$ref?.split('/').at(-1) ?? ''] ?? schema;
+
+test('every key of a cluster file is in a table', () => {
+  const rows = text.slice(text.indexOf('## The cluster file')).match(/^\|.*$/gmu) ?? [];
+  const named = new Set(rows.flatMap((row) => row.match(/(?<=`)[\w.]+(?=`)/gu) ?? []));
+  const kinds = Object.entries(published.$defs).filter(([name]) => name.endsWith('ClusterFile'));
+  const keys = new Set(kinds.flatMap(([, schema]) => keysOf(schema)));
+  for (const key of [
+    'setup',
+    'ssh.jump',
+    'ports.workers',
+    'resources.custom',
+    'group',
+    'tokenFile',
+  ]) {
+    expect([...keys]).toContain(key);
+  }
+  expect([...keys].filter((key) => !named.has(key))).toEqual([]);
+});
