@@ -4,7 +4,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { paths } from '../../src/setup/paths.js';
-import { blocksOf, headingLevels } from './markdown.js';
+import { blocksOf, headingLevels, linkTargets, tablesOf } from './markdown.js';
 
 const read = (file: string): string => readFileSync(path.join(paths.packageRoot, file), 'utf8');
 
@@ -21,6 +21,21 @@ describe.each([
 
   test('have the same headings', () => {
     expect(headingLevels(read(chinese))).toEqual(headingLevels(read(english)));
+  });
+
+  test('have tables of the same shape with the same code', () => {
+    expect(tablesOf(read(chinese))).toEqual(tablesOf(read(english)));
+  });
+
+  test('link to the same places', () => {
+    const targets = (file: string): string[] =>
+      linkTargets(read(file))
+        .map((target) => target.replace('.zh-CN.md', '.md'))
+        // A heading of a translation has another name.
+        .map((target) => (target.startsWith('#') ? '#' : target))
+        .toSorted();
+    expect(targets(chinese)).toEqual(targets(english));
+    expect(targets(english).length).toBeGreaterThan(1);
   });
 
   test('link to each other', () => {

@@ -35,3 +35,26 @@ export function headingLevels(markdown: string): number[] {
   const prose = markdown.replaceAll(/^```.*?^```$/gmsu, '');
   return [...prose.matchAll(/^(#+) /gmu)].map(([, marks = '']) => marks.length);
 }
+
+/** Where a document links to, in order; what is in code blocks is no link. */
+export function linkTargets(markdown: string): string[] {
+  const prose = markdown.replaceAll(/^```.*?^```$/gmsu, '');
+  return [...prose.matchAll(/\]\((?<target>[^)\s]+)\)/gu)].map(
+    ({ groups }) => groups?.['target'] ?? '',
+  );
+}
+
+/** The tables of a document, for each cell of each row the code in it: words differ from language to language. */
+export function tablesOf(markdown: string): string[][][] {
+  const prose = markdown.replaceAll(/^```.*?^```$/gmsu, '');
+  const tables = prose.match(/^\|.*(?:\n\|.*)*/gmu) ?? [];
+  return tables.map((table) =>
+    table
+      .split('\n')
+      .filter((row) => !/^[|\s:-]+$/u.test(row))
+      .flatMap((row) => row.split(/(?<!\\)\|/u).slice(1, -1))
+      .map((cell) =>
+        [...cell.matchAll(/`(?<code>[^`]+)`/gu)].map(({ groups }) => groups?.['code'] ?? ''),
+      ),
+  );
+}
