@@ -12,14 +12,16 @@ import type {
 import { OUTCOMES } from '../hosts/alike/reach.js';
 import { vllmOf } from '../hosts/alike/versions.js';
 
+const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const STYLE = { style: { head: [], border: [] } };
 
-/** What hosts are, whom they reach and what is not well, as three tables. */
+/** What hosts are and have room for, whom they reach and what is not well, as tables. */
 export function hostReportText(report: HostReport): string {
   const { hosts, reach, store, findings } = report;
   return [
     hostTable(hosts),
+    roomTable(hosts),
     ...(reach.length > 0 || store !== undefined ? [reachTable(report)] : []),
     ...(findings.length > 0 ? [findingTable(findings)] : []),
     summary(report),
@@ -67,6 +69,30 @@ function hostRow({ name, role, address, fingerprint, clock, noEnvironment }: Hos
     skew === 0 ? 'ok' : `${skew > 0 ? '+' : ''}${skew.toFixed(1)} s`,
   ];
 }
+
+function roomTable(hosts: readonly HostFacts[]): string {
+  const table = new Table({
+    head: ['host', 'disk free', '/dev/shm free', 'open files', 'processes', 'locked memory'],
+    ...STYLE,
+  });
+  for (const { name, fingerprint } of hosts) {
+    if (fingerprint === undefined) continue;
+    const { folders, shm, limits } = fingerprint;
+    const disks = Object.values(folders).flatMap((room) => (room === null ? [] : [room]));
+    table.push([
+      name,
+      [...new Set(disks.map((room) => `${roomText(room)} at ${room.path}`))].join('\n') || '-',
+      shm === null ? '-' : roomText(shm),
+      String(limits.nofile ?? 'no limit'),
+      String(limits.nproc ?? 'no limit'),
+      limits.memlock === null ? 'no limit' : `${(limits.memlock / MIB).toFixed(0)} MiB`,
+    ]);
+  }
+  return table.toString();
+}
+
+const roomText = ({ free, total }: { readonly free: number; readonly total: number }): string =>
+  `${(free / GIB).toFixed(1)} of ${(total / GIB).toFixed(1)} GiB`;
 
 /** Rows reach columns. */
 function reachTable({ hosts, reach, store }: HostReport): string {
