@@ -30,6 +30,7 @@ export const NAMESPACES = [
   'run',
   'fleet',
   'cluster',
+  'cluster-cli',
   'cluster-ssh',
   'inference',
   'record',
