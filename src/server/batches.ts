@@ -8,7 +8,7 @@ import { BatchWorker, type WorkerOptions } from './batch-worker.js';
 import { ApiError, noSuchBatch } from './errors.js';
 import { isId, newId, timeOfId } from './ids.js';
 import { type Page, type PageQuery, readPage } from './pages.js';
-import { RecordFolder } from './records.js';
+import { RecordFolder, UnreadableRecord } from './records.js';
 import type { Batch, CreateBatch } from './schemas.js';
 import type { Space, Spaces } from './spaces.js';
 
@@ -76,7 +76,11 @@ export class Batches {
   async list(namespace: string, query: PageQuery): Promise<Page<Batch>> {
     const { batches } = this.space(namespace);
     return readPage(await batches.ids(), query, async (id) => {
-      const state = await batches.load(id);
+      const state = await batches.load(id).catch((error: unknown) => {
+        if (!(error instanceof UnreadableRecord)) throw error;
+        this.tellOnce(id, error.message, 'the record of a batch is not readable');
+        return undefined;
+      });
       return state && this.show(state);
     });
   }
@@ -110,7 +114,10 @@ export class Batches {
     const worker = async (): Promise<void> => {
       for (const id of next) {
         if (signal?.aborted) return;
-        const marker = await this.open.read(id);
+        const marker = await this.open.read(id).catch((error: unknown) => {
+          this.tellOnce(id, (error as Error).message, 'the marker of a batch is not readable');
+          return undefined;
+        });
         if (marker !== undefined && isId('batch', id)) await this.advance(marker.namespace, id);
       }
     };
@@ -130,10 +137,10 @@ export class Batches {
     this.turns.delete(id);
   }
 
-  private tellOnce(id: string, reason: string): void {
+  private tellOnce(id: string, reason: string, message = 'the batch waits for another try'): void {
     if (this.reasons.get(id) === reason) return;
     this.reasons.set(id, reason);
-    this.options.log.warn({ batch: id, reason }, 'the batch waits for another try');
+    this.options.log.warn({ batch: id, reason }, message);
   }
 
   private async turn(space: Space, id: string): Promise<void> {

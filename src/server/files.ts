@@ -4,10 +4,11 @@ import type { Readable } from 'node:stream';
 
 import { z } from 'zod';
 
+import type { Log } from './batch-worker.js';
 import { noSuchFile } from './errors.js';
 import { isId, newId, timeOfId } from './ids.js';
 import { type Page, type PageQuery, readPage } from './pages.js';
-import { listFolder, RecordFolder, removeFile, syncFolder } from './records.js';
+import { listFolder, RecordFolder, removeFile, syncFolder, UnreadableRecord } from './records.js';
 import type { ExpiresAfter, FileObject } from './schemas.js';
 import { receive, type UploadLimits } from './upload.js';
 
@@ -36,6 +37,8 @@ export interface Received {
 export class FileStore {
   private readonly records: RecordFolder<FileRecord>;
   private readonly contents: string;
+  /** Files whose records are known to be damaged: said once. */
+  private readonly told = new Set<string>();
 
   /**
    * @param store root of the store that runs write their results to
@@ -45,6 +48,7 @@ export class FileStore {
     private readonly store: string,
     folder: string,
     private readonly now: () => number = Date.now,
+    private readonly log?: Log,
   ) {
     this.records = new RecordFolder(path.join(folder, 'files'), FileRecord);
     this.contents = path.join(folder, 'contents');
@@ -105,17 +109,22 @@ export class FileStore {
    * @throws ApiError 404
    */
   async remove(id: string): Promise<void> {
-    const { result } = await this.recordOf(id);
+    if (!isId('file', id)) throw noSuchFile(id);
+    const record = await this.read(id);
+    if (record !== 'unreadable' && (record === undefined || this.isExpired(record))) {
+      throw noSuchFile(id);
+    }
     // The record first: without one, bytes that are left show nowhere and are swept.
     if (!(await this.records.remove(id))) throw noSuchFile(id);
-    if (result === undefined) await removeFile(this.uploadPath(id));
+    // An id of a result names no upload.
+    await removeFile(this.uploadPath(id));
   }
 
   /** Removes files that have expired, and uploads that never got a record because the server was killed. */
   async sweep(): Promise<void> {
     for (const id of await this.records.names()) {
-      const record = await this.records.read(id);
-      if (record === undefined || !this.isExpired(record)) continue;
+      const record = await this.read(id);
+      if (record === undefined || record === 'unreadable' || !this.isExpired(record)) continue;
       await this.records.remove(id);
       if (record.result === undefined) await removeFile(this.uploadPath(id));
     }
@@ -134,8 +143,23 @@ export class FileStore {
 
   /** An expired file is gone, also before it is swept. */
   private async find(id: string): Promise<FileRecord | undefined> {
-    const record = await this.records.read(id);
-    return record === undefined || this.isExpired(record) ? undefined : record;
+    const record = await this.read(id);
+    if (record === undefined || record === 'unreadable') return undefined;
+    return this.isExpired(record) ? undefined : record;
+  }
+
+  /** A record that is damaged must not hide the others: it is told, and shows nowhere. */
+  private async read(id: string): Promise<FileRecord | 'unreadable' | undefined> {
+    try {
+      return await this.records.read(id);
+    } catch (error) {
+      if (!(error instanceof UnreadableRecord)) throw error;
+      if (!this.told.has(id)) {
+        this.log?.warn({ file: id, reason: error.message }, 'the record of a file is not readable');
+      }
+      this.told.add(id);
+      return 'unreadable';
+    }
   }
 
   private isExpired({ expiresAt }: FileRecord): boolean {

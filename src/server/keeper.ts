@@ -36,8 +36,8 @@ export class Keeper {
     try {
       await this.batches.advanceAll(this.ending.signal);
       if (Date.now() - this.sweptAt > SWEEP_MS) {
-        await this.spaces.sweep();
         this.sweptAt = Date.now();
+        await this.spaces.sweep();
       }
     } catch (error) {
       this.log.error({ reason: (error as Error).message }, 'a round over the open batches failed');

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 
-import type { z } from 'zod';
+import { z } from 'zod';
 
 /**
  * A folder of small JSON files, one record each. A record is created whole or not at all, and is on disk when the
@@ -14,21 +14,26 @@ export class RecordFolder<T> {
     private readonly schema: z.ZodType<T>,
   ) {}
 
-  /** @returns false when there was one already, which stays as it is */
+  /**
+   * @returns false when there was one already, which stays as it is
+   * @throws when it could not be read again
+   */
   async create(name: string, value: T): Promise<boolean> {
-    return createFile(this.fileOf(name), JSON.stringify(value));
+    return createFile(this.fileOf(name), JSON.stringify(this.schema.parse(value)));
   }
 
   /** Puts a record in the place of the one that is there, in one step. */
   async replace(name: string, value: T): Promise<void> {
-    const temporary = await temporaryFile(this.fileOf(name), JSON.stringify(value));
+    const text = JSON.stringify(this.schema.parse(value));
+    const temporary = await temporaryFile(this.fileOf(name), text);
     await rename(temporary, this.fileOf(name));
     await syncFolder(this.folder);
   }
 
+  /** @throws UnreadableRecord */
   async read(name: string): Promise<T | undefined> {
     const text = await readIfThere(this.fileOf(name));
-    return text === undefined ? undefined : this.schema.parse(JSON.parse(text));
+    return text === undefined ? undefined : parsed(this.schema, text);
   }
 
   /** @returns false when there was none */
@@ -45,6 +50,23 @@ export class RecordFolder<T> {
   private fileOf(name: string): string {
     return path.join(this.folder, `${name}.json`);
   }
+}
+
+/** A file that is no record: half of one, or one of another shape. Its message has nothing of what is in it. */
+export class UnreadableRecord extends Error {
+  override readonly name = 'UnreadableRecord';
+}
+
+function parsed<T>(schema: z.ZodType<T>, text: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new UnreadableRecord('it is no JSON');
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new UnreadableRecord(z.prettifyError(result.error));
 }
 
 /** Names in a folder, ascending; a folder that is not there is empty. Files in the making are left out. */

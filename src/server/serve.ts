@@ -48,7 +48,7 @@ export const serverLogger = (
 export async function createServer(options: ServerOptions): Promise<Server> {
   const { store, runs, models, limits, logger } = options;
   const root = recordsFolder(store);
-  const spaces = new Spaces(store, root);
+  const spaces = new Spaces(store, root, Date.now, logger);
   const batches = new Batches({
     ...{ store, spaces, runs, models },
     maxRows: limits.rows,

@@ -1,6 +1,7 @@
 import path from 'node:path';
 
 import { BatchRecords } from './batch-records.js';
+import type { Log } from './batch-worker.js';
 import { FileStore } from './files.js';
 import { listFolder } from './records.js';
 
@@ -22,22 +23,28 @@ export class Spaces {
     private readonly store: string,
     readonly root: string,
     private readonly now: () => number = Date.now,
+    private readonly log?: Log,
   ) {}
 
   of(namespace: string): Space {
     const folder = path.join(this.root, 'spaces', namespace);
     const space = this.known.get(namespace) ?? {
-      files: new FileStore(this.store, folder, this.now),
+      files: new FileStore(this.store, folder, this.now, this.log),
       batches: new BatchRecords(folder),
     };
     this.known.set(namespace, space);
     return space;
   }
 
-  /** Removes what has expired, in all namespaces. */
+  /** Removes what has expired, in all namespaces: one that cannot be swept holds up no other. */
   async sweep(): Promise<void> {
     for (const namespace of await listFolder(path.join(this.root, 'spaces'))) {
-      await this.of(namespace).files.sweep();
+      try {
+        await this.of(namespace).files.sweep();
+      } catch (error) {
+        const reason = (error as Error).message;
+        this.log?.error({ namespace, reason }, 'the files of a namespace could not be swept');
+      }
     }
   }
 }

@@ -149,11 +149,11 @@ async function upload(
     throw tooLarge(limits.bytes);
   }
   const fields: Record<string, unknown> = {};
-  let file: { filename: string; received: Received } | undefined;
+  let file: NamedUpload | undefined;
   try {
     for await (const part of request.parts()) {
       if (part.type === 'field') fields[part.fieldname] = part.value;
-      else file = { filename: part.filename, received: await receiveFile(part, files, limits) };
+      else file = await receiveFile(part, files, limits);
     }
     const { expires_after: expiresAfter } = checkFields(fields);
     if (file === undefined) throw missing('file');
@@ -164,13 +164,25 @@ async function upload(
   }
 }
 
+interface NamedUpload {
+  readonly filename: string;
+  readonly received: Received;
+}
+
 async function receiveFile(
   part: MultipartFile,
   files: FileStore,
   limits: UploadLimits,
-): Promise<Received> {
-  if (part.fieldname === 'file') return files.receive(part.file, limits);
-  throw new ApiError(400, `Unrecognized file field: '${part.fieldname}'.`);
+): Promise<NamedUpload> {
+  if (part.fieldname !== 'file') {
+    throw new ApiError(400, `Unrecognized file field: '${part.fieldname}'.`);
+  }
+  // A part with a content type counts as a file also without a name.
+  const filename = part.filename as string | undefined;
+  if (filename === undefined || filename === '') {
+    throw new ApiError(400, "The part 'file' has no file name.", { param: 'file' });
+  }
+  return { filename, received: await files.receive(part.file, limits) };
 }
 
 /** The fields of a form: nested ones are named `expires_after[seconds]`. */

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { afterEach, expect, test, vi } from 'vitest';
@@ -207,6 +207,24 @@ test('a batch is listed after those that are newer, page by page', async () => {
   for (const query of ['?limit=101', '?limit=0', '?after=x']) {
     expect((await api.ask('GET', `/v1/batches${query}`)).status, query).toBe(400);
   }
+});
+
+test('a damaged record hides no other batch, and holds up none', async () => {
+  api = await ApiServer.start();
+  api.runs.away = true;
+  const damaged = await api.batchOf([line('a')]);
+  const marked = await api.batchOf([line('a')]);
+  const good = await api.batchOf([line('a')]);
+  api.runs.away = false;
+  const [key] = await api.keys.list();
+  const root = recordsFolder(api.store);
+  const folder = path.join(root, 'spaces', key?.namespace ?? '', 'batches');
+  writeFileSync(path.join(folder, damaged, 'request.json'), '{}');
+  writeFileSync(path.join(root, 'open', `${marked}.json`), '{');
+  await api.rounds();
+  expect(api.runs.started.map(({ id }) => id)).toEqual([good]);
+  const { data } = await api.get<{ data: Batch[] }>('GET', '/v1/batches');
+  expect(data.map(({ id }) => id)).toEqual([good, marked]);
 });
 
 test('while Temporal is away batches are made and asked for, and start when it is back', async () => {

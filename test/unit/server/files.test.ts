@@ -1,4 +1,4 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -78,6 +78,64 @@ test.each([
     expect(onDisk()).toEqual([]);
   },
 );
+
+test.each(['', '; filename=""'])(
+  'a file without a name (%j) is refused, and the list goes on',
+  async (name) => {
+    api = await ApiServer.start();
+    const part = (head: string, text: string) => `--b\r\n${head}\r\n\r\n${text}\r\n`;
+    const purpose = part('Content-Disposition: form-data; name="purpose"', 'batch');
+    const head = `Content-Disposition: form-data; name="file"${name}`;
+    const file = part(`${head}\r\nContent-Type: application/octet-stream`, line('a'));
+    const response = await api.server.app.inject({
+      ...{ method: 'POST', url: '/v1/files', payload: `${purpose}${file}--b--\r\n` },
+      headers: {
+        authorization: `Bearer ${api.key}`,
+        'content-type': 'multipart/form-data; boundary=b',
+      },
+    });
+    expect([response.statusCode, response.json()]).toMatchObject([
+      400,
+      { error: { param: 'file', message: expect.stringMatching(/no file name/u) } },
+    ]);
+    expect((await api.get<List>('GET', '/v1/files')).data).toEqual([]);
+    expect(onDisk()).toEqual([]);
+  },
+);
+
+test('a damaged record hides no other file, can be deleted, and holds up no sweep', async () => {
+  api = await ApiServer.start();
+  const fields = { 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': '3600' };
+  const good = (await api.upload('x', { purpose: 'batch', ...fields })).json<FileObject>();
+  const damaged = [(await api.upload('y')).json().id, (await api.upload('z')).json().id];
+  const [key] = await api.keys.list();
+  const files = path.join(recordsFolder(api.store), 'spaces', key?.namespace ?? '', 'files');
+  const [nameless = '', torn = ''] = damaged.map((id) => path.join(files, `${id}.json`));
+  const { filename: _, ...rest } = JSON.parse(readFileSync(nameless, 'utf8')) as FileObject;
+  writeFileSync(nameless, JSON.stringify(rest));
+  writeFileSync(torn, '{"id');
+
+  const listed = await api.get<List>('GET', '/v1/files');
+  expect(listed.data.map(({ id }) => id)).toEqual([good.id]);
+  expect((await api.ask('GET', `/v1/files/${damaged[0]}`)).status).toBe(404);
+  expect(api.log.join('')).toContain('not readable');
+  const later = () => (good.created_at + 3_601) * 1000;
+  await new Spaces(api.store, recordsFolder(api.store), later).sweep();
+  expect(onDisk().filter((name) => name.includes(good.id))).toEqual([]);
+  for (const id of damaged) await api.get('DELETE', `/v1/files/${id}`);
+  expect(onDisk()).toEqual([]);
+});
+
+test('a namespace that cannot be swept holds up no other', async () => {
+  api = await ApiServer.start();
+  const spaces = path.join(recordsFolder(api.store), 'spaces');
+  // A file where a folder belongs, and before all others.
+  mkdirSync(path.join(spaces, '0'), { recursive: true });
+  writeFileSync(path.join(spaces, '0', 'files'), '');
+  const { id } = (await api.upload('x')).json();
+  await new Spaces(api.store, recordsFolder(api.store), () => Date.now() + 31 * 86_400_000).sweep();
+  expect(onDisk().filter((name) => name.includes(id))).toEqual([]);
+});
 
 test('the purpose may come after the file, and the file has to be there', async () => {
   api = await ApiServer.start();

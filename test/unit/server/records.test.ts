@@ -48,6 +48,15 @@ test('a record of another shape is an error, not a guess', async () => {
   await expect(records.read('a')).rejects.toThrow(/expected number/u);
 });
 
+test('what could not be read again is not written', async () => {
+  const wrong = { n: undefined } as unknown as { n: number };
+  await expect(records.create('a', wrong)).rejects.toThrow(/expected number/u);
+  expect(await records.names()).toEqual([]);
+  await records.create('a', { n: 1 });
+  await expect(records.replace('a', wrong)).rejects.toThrow(/expected number/u);
+  expect(await records.read('a')).toEqual({ n: 1 });
+});
+
 test('ids sort by time, also within a millisecond, and only ids become paths', () => {
   const ids = Array.from({ length: 100 }, () => newId('batch', 1_800_000_000_000));
   expect(ids.toSorted()).toEqual(ids);
