@@ -13,6 +13,7 @@ interface Flags {
   readonly maxSize?: number;
   readonly unfinishedOlderThan?: number;
   readonly scheduled?: boolean;
+  readonly batches?: boolean;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -32,13 +33,15 @@ export function register(program: Command): void {
       seconds,
     )
     .option('--scheduled', 'also runs of schedules, whose own retention removes them otherwise')
+    .option('--batches', 'also batches of the batch API whose results clients may still ask for')
     .option('--dry-run', 'print what would go and how much that frees')
     .option('--json', 'print it as JSON')
     .addHelpText(
       'after',
       `
-Results stay as long as their run does. Runs that another run retries, batches of the batch API and runs whose
-workflow is running stay whatever the rules are.`,
+Results stay as long as their run does. Runs that another run retries, batches of the batch API that have not ended and
+runs whose workflow is running stay whatever the rules are. A batch whose results were deleted or have expired goes by
+the rules, with what the API tells of it.`,
     )
     .action(gc);
 }
@@ -81,7 +84,7 @@ async function gc(flags: Flags): Promise<void> {
     const garbage = await collectGarbage(
       client,
       root,
-      { ...rules, scheduled: flags.scheduled ?? false },
+      { ...rules, scheduled: flags.scheduled ?? false, batches: flags.batches ?? false },
       { dryRun: flags.dryRun ?? false },
     );
     if (flags.json) printJson(garbage);

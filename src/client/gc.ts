@@ -17,6 +17,8 @@ export interface GarbageRules {
   readonly unfinishedOlderThanSeconds?: number;
   /** Runs of schedules, too. */
   readonly scheduled?: boolean;
+  /** Batches of the batch API whose results are still among its files, too. */
+  readonly batches?: boolean;
 }
 
 /** A run that goes, or whose attempts do. */

@@ -104,7 +104,8 @@ export class FileStore {
   }
 
   /**
-   * Removes a file. Results of a run are only taken out of the list: they belong to the run, which keeps them.
+   * Removes a file. Results of a run are only taken out of the list: they belong to the run, which keeps them until
+   * the store is freed of it.
    *
    * @throws ApiError 404
    */

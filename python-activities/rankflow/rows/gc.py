@@ -9,21 +9,21 @@ keeps a folder that still holds files from being taken for a run.
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from rankflow.contracts.errors import ErrorType, RankflowError
-from rankflow.rows.gc_plan import Decision, Step, StoredRun, Wanted, decide
+from rankflow.rows.api_batches import api_batches, forget_batch
+from rankflow.rows.gc_plan import ApiBatch, Decision, Step, StoredRun, Wanted, decide
 from rankflow.rows.manifest import Manifest, read_manifest
 from rankflow.rows.plan import load_plan
 from rankflow.rows.retry import retried_run
 from rankflow.store import MissingKey, Store, open_store
 from rankflow.store.base import Entries
 from rankflow.store.layout import (
-    API_SPACES,
     RUNS,
     SCHEDULES,
     all_attempts_prefix,
@@ -58,8 +58,9 @@ def collect_garbage(wanted: Wanted, now: datetime | None = None) -> dict[str, An
         RankflowError: STORE_UNAVAILABLE.
     """
     store = open_store(wanted.store)
-    runs = survey(store)
-    decision = decide(runs, wanted, now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
+    runs = survey(store, now)
+    decision = decide(runs, wanted, now)
     if not wanted.dry_run:
         _carry_out(store, decision, {run.run_id: run for run in runs})
     freed = sum(step.bytes for step in (*decision.remove, *decision.collect))
@@ -77,27 +78,31 @@ def _shown(step: Step) -> dict[str, Any]:
     return {"runId": step.run_id, "bytes": step.bytes, "why": step.why}
 
 
-def survey(store: Store) -> list[StoredRun]:
+def survey(store: Store, now: datetime) -> list[StoredRun]:
     """Everything that a decision needs to know of the runs of a store."""
     schedules = {
         parts[-1].removesuffix(".json"): parts[1]
         for key in store.list(SCHEDULES)
         if len(parts := key.split("/")) == 3
     }
-    batches = {
-        batch
-        for space in store.folders(API_SPACES)
-        for batch in store.folders(f"{API_SPACES}/{space}/batches")
-    }
-    found = (look(store, run_id, schedules, batches) for run_id in store.folders(RUNS))
-    return [run for run in found if run is not None]
+    # Before the runs: a batch that is made meanwhile has a run that is too young to go.
+    batches = api_batches(store, now)
+    folders = store.folders(RUNS)
+    found = (look(store, run_id, schedules, batches) for run_id in folders)
+    # A batch that failed before it had a run has records all the same.
+    alone = (
+        StoredRun(run_id, finished=False, modified=batch.modified, size=batch.size, batch=batch)
+        for run_id, batch in batches.items()
+        if run_id not in folders
+    )
+    return [*(run for run in found if run is not None), *alone]
 
 
 def look(
     store: Store,
     run_id: str,
     schedules: Mapping[str, str] = MappingProxyType({}),
-    batches: Set[str] = frozenset(),
+    batches: Mapping[str, ApiBatch] = MappingProxyType({}),
 ) -> StoredRun | None:
     """What a decision needs to know of a run; None when it has gone, or its folder is foreign."""
     try:
@@ -113,7 +118,11 @@ def look(
 
 
 def _look(
-    store: Store, run_id: str, entries: Entries, schedules: Mapping[str, str], batches: Set[str]
+    store: Store,
+    run_id: str,
+    entries: Entries,
+    schedules: Mapping[str, str],
+    batches: Mapping[str, ApiBatch],
 ) -> StoredRun:
     at = {entry.key: entry for entry in entries}
     finished = manifest_key(run_id) in at
@@ -138,7 +147,7 @@ def _look(
         spare_objects=len(spare),
         retry_of=retried_run(store, run_id) if retry_link_key(run_id) in at else None,
         schedule=schedules.get(run_id),
-        batch=run_id in batches,
+        batch=batches.get(run_id),
         removing=not finished and removing_key(run_id) in at,
         marked=finished and removing_key(run_id) in at,
         damaged=damaged,
@@ -263,6 +272,9 @@ def remove_run(
             return reason
     if not _is(store, mark, own):
         return None
+    if run.batch is not None and run.batch.state != "open":
+        # Killed after this, it is a run like any other, and nothing names what is not there.
+        forget_batch(store, run.batch)
     store.delete(manifest_key(run_id))
     keys = [entry.key for entry in store.entries(run_prefix(run_id)) if entry.key != mark]
     for chunk in _chunks(keys):

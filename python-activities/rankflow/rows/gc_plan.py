@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -32,10 +33,27 @@ class Wanted(BaseModel):
     """Runs without results that nobody has written to for so long go, too."""
     scheduled: bool = False
     """Runs of schedules, too."""
+    batches: bool = False
+    """Batches of the batch API whose results are still among its files, too."""
     running: list[str] = []
     """Runs whose workflows run, as Temporal says."""
     asked: list[str] | None = None
     """Runs that Temporal was asked for: no other is removed. None: it does not answer."""
+
+
+@dataclass(frozen=True)
+class ApiBatch:
+    """What is known of a batch of the batch API, beside its run."""
+
+    state: Literal["open", "listed", "released"]
+    """``listed``: ended, and its results are among the files; ``released``: they were deleted, have
+    expired, or there never were any."""
+    folder: str
+    """Prefix of its records."""
+    results: tuple[str, ...]
+    """Keys of the records of its result files that are left."""
+    modified: datetime
+    size: int
 
 
 @dataclass(frozen=True)
@@ -54,8 +72,8 @@ class StoredRun:
     retry_of: str | None = None
     schedule: str | None = None
     """Name of the schedule whose records name it."""
-    batch: bool = False
-    """Whether it is a batch of the batch API."""
+    batch: ApiBatch | None = None
+    """The batch of the batch API that it is."""
     removing: bool = False
     """Whether it is gone already, to readers: a removal was broken off."""
     marked: bool = False
@@ -177,8 +195,10 @@ def _protection(run: StoredRun, wanted: Wanted, now: datetime) -> str | None:
 
 
 def _owner(run: StoredRun, wanted: Wanted) -> str | None:
-    if run.batch:
-        return "it is a batch of the batch API"
+    if run.batch is not None and run.batch.state == "open":
+        return "it is a batch of the batch API that has not ended"
+    if run.batch is not None and run.batch.state == "listed" and not wanted.batches:
+        return "it is a batch of the batch API, whose results are still among its files"
     if run.schedule is not None and not wanted.scheduled:
         return f"it is a run of the schedule {run.schedule}, whose retention removes it"
     return None

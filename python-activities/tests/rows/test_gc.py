@@ -222,6 +222,50 @@ def test_results_that_are_not_whole_keep_the_attempts(root: str, tmp_path: Path)
     assert store.list("runs/a/attempts") == attempts
 
 
+def api_batch(
+    store: Store, batch: str, results: bool = True, expires_at: int | None = None
+) -> None:
+    """The records that the server keeps of a batch that has ended."""
+    folder = f"api/spaces/main/batches/{batch}"
+    store.put(f"{folder}/request.json", b'{"metadata": {"about": "sesame"}}')
+    files = {"output_file_id": f"file-{batch}", "error_file_id": None}
+    store.put(f"{folder}/ended.json", json.dumps({"status": "completed"} | files).encode())
+    if results:
+        record = json.dumps({"result": "x", "expiresAt": expires_at}).encode()
+        store.put(f"api/spaces/main/files/file-{batch}.json", record)
+
+
+def test_a_batch_goes_with_its_records_once_its_results_were_deleted_or_have_expired(
+    root: str, tmp_path: Path
+) -> None:
+    store = open_store(root)
+    for name in ("open", "kept", "deleted", "expired"):
+        finished(root, tmp_path, f"batch_{name}", "batch_cancelled")
+    store.put("api/spaces/main/files/file-input.json", b'{"expiresAt": null}')
+    store.put("api/spaces/main/batches/batch_open/request.json", b"{}")
+    api_batch(store, "batch_kept")
+    api_batch(store, "batch_deleted", results=False)
+    api_batch(store, "batch_expired", expires_at=int((LATER - timedelta(days=1)).timestamp()))
+    api_batch(store, "batch_failed", results=False)
+    told = collected(root, **OLD)
+    assert sorted(ids(told["removed"])) == ["batch_deleted", "batch_expired"]
+    assert {one["runId"]: one["why"] for one in told["kept"]} == {
+        "batch_open": "it is a batch of the batch API that has not ended",
+        "batch_kept": "it is a batch of the batch API, whose results are still among its files",
+    }
+    assert store.folders("runs") == ["batch_kept", "batch_open"]
+    assert is_whole(store, "batch_kept")
+    assert store.folders("api/spaces/main/batches") == ["batch_failed", "batch_kept", "batch_open"]
+    files = ["api/spaces/main/files/file-batch_kept.json", "api/spaces/main/files/file-input.json"]
+    assert store.list("api/spaces/main/files") == files
+
+    rules = {"unfinishedOlderThanSeconds": 0, "asked": ["batch_failed", "batch_kept"]}
+    told = collected(root, **OLD, **rules, batches=True)
+    assert sorted(ids(told["removed"])) == ["batch_failed", "batch_kept"]
+    assert store.folders("runs") == ["batch_open"]
+    assert store.list("api") == ["api/spaces/main/batches/batch_open/request.json", files[1]]
+
+
 class Killed(BaseException):
     """The process has ended here."""
 
@@ -296,6 +340,26 @@ def test_killed_at_any_point_a_run_is_whole_or_gone_and_the_next_one_ends_it(
         pytest.fail("it never ended")
     assert states == sorted(states, reverse=True)
     assert {"whole", "gone"} <= set(states)
+
+
+def test_killed_at_any_point_a_batch_is_never_told_without_its_results(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(root)
+    for changes in steps(root):
+        finished(root, tmp_path, "batch_1")
+        api_batch(store, "batch_1")
+        went_on = killed_after(root, changes, monkeypatch, **OLD, batches=True)
+        if store.list("api/spaces/main/files"):
+            assert is_whole(store, "batch_1"), changes
+        collected(root, **OLD, batches=True)
+        assert store.list("runs") == store.list("api/spaces/main/files") == []
+        if not went_on:
+            break
+    else:
+        pytest.fail("it never ended")
+    collected(root, batches=True, unfinishedOlderThanSeconds=0, asked=["batch_1"])
+    assert store.list("api") == []
 
 
 def test_killed_while_attempts_go_a_run_is_valid(

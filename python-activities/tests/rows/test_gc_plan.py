@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rankflow.rows.gc_plan import Decision, StoredRun, Wanted, decide
+from rankflow.rows.gc_plan import ApiBatch, Decision, StoredRun, Wanted, decide
 
 NOW = datetime(2030, 1, 31, tzinfo=UTC)
 DAY = 86_400
@@ -24,6 +24,10 @@ def run(run_id: str, days: float, **fields: Any) -> StoredRun:
 
 def unfinished(run_id: str, days: float, **fields: Any) -> StoredRun:
     return run(run_id, days, finished=False, spare=0, spare_objects=0, **fields)
+
+
+def api(state: Any) -> ApiBatch:
+    return ApiBatch(state, "api/spaces/main/batches/x", (), NOW, 10)
 
 
 def decided(*runs: StoredRun, **rules: Any) -> Decision:
@@ -124,7 +128,7 @@ def test_runs_that_retry_each_other_do_not_hang_it() -> None:
 
 
 def test_runs_of_schedules_and_of_the_batch_api_are_their_owners() -> None:
-    night, batch = run("night", 90, schedule="nightly"), run("batch_1", 90, batch=True)
+    night, batch = run("night", 90, schedule="nightly"), run("batch_1", 90, batch=api("listed"))
     rules = {"olderThanSeconds": 0, "keepLast": 0, "maxBytes": 0}
     decision = decided(night, batch, **rules)
     assert decision.remove == []
@@ -132,8 +136,25 @@ def test_runs_of_schedules_and_of_the_batch_api_are_their_owners() -> None:
     # Their attempts are nobody's.
     assert [step.run_id for step in decision.collect] == ["batch_1", "night"]
     assert removed(night, batch, **rules, scheduled=True) == ["night"]
+    assert removed(night, batch, **rules, batches=True) == ["batch_1"]
     # They do not count among those that are kept.
     assert removed(night, run("a", 95), run("b", 96), keepLast=1) == ["b"]
+
+
+def test_a_batch_whose_results_are_gone_is_a_run_like_any_other() -> None:
+    states = ("open", "listed", "released")
+    batches = [run(state, 90, batch=api(state)) for state in states]
+    assert removed(*batches) == []
+    for rule in ({"olderThanSeconds": 30 * DAY}, {"keepLast": 0}, {"maxBytes": 0}):
+        assert removed(*batches, **rule) == ["released"]
+        assert removed(*batches, **rule, batches=True) == ["listed", "released"]
+    decision = decided(*batches, olderThanSeconds=0, batches=True)
+    assert decision.kept == {"open": "it is a batch of the batch API that has not ended"}
+    assert removed(run("new", 0.5 / 24, batch=api("released")), olderThanSeconds=0) == []
+    # One that failed before it had a run has records only.
+    failed = unfinished("failed", 90, batch=api("released"))
+    assert removed(failed, olderThanSeconds=0, keepLast=0, maxBytes=0) == []
+    assert removed(failed, unfinishedOlderThanSeconds=0, asked=["failed"]) == ["failed"]
 
 
 def test_what_is_not_whole_keeps_its_attempts() -> None:

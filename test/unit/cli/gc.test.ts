@@ -17,7 +17,9 @@ import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest';
 
 import type { Garbage } from '../../../src/client/gc.js';
 import { inferenceWorkflowId, runWorkflowId } from '../../../src/contracts/names.js';
+import type { Batch } from '../../../src/server/schemas.js';
 import { paths } from '../../../src/setup/paths.js';
+import { ApiServer, line } from '../../support/api-server.js';
 import { startBucketServer } from '../../support/bucket-server.js';
 
 const program = path.join(paths.packageRoot, 'dist/cli/main.js');
@@ -58,9 +60,9 @@ for run_id in begun:
 }
 
 /** Has everything of a run be so many days old. */
-function age(runId: string, days: number): void {
+function age(runId: string, days: number, root = store): void {
   const at = Date.now() / 1000 - days * DAY_SECONDS;
-  const folder = path.join(store, 'runs', runId);
+  const folder = path.join(root, 'runs', runId);
   for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
     utimesSync(path.join(folder, name), at, at);
   }
@@ -152,6 +154,41 @@ test('a run whose removal was broken off is gone, and the next gc ends it', asyn
   expect((await rankflow(['status', 'a'])).stderr).toContain('has no run a');
   expect(idsOf((await freed([])).removed)).toEqual(['a']);
   expect(readdirSync(path.join(store, 'runs'))).toEqual(['half']);
+});
+
+test('a batch of the API goes once its results were deleted; with --batches also before', async () => {
+  const api = await ApiServer.start();
+  try {
+    const [kept, deleted, open] = [
+      await api.batchOf([line('a')]),
+      await api.batchOf([line('a')]),
+      await api.batchOf([line('a')]),
+    ];
+    const ended = async (id: string) => api.get<Batch>('GET', `/v1/batches/${id}`);
+    for (const id of [kept, deleted]) api.finish(id, '{}\n');
+    await api.rounds();
+    for (const id of [kept, deleted]) age(id, 40, api.store);
+    await api.ask('DELETE', `/v1/files/${(await ended(deleted)).output_file_id}`);
+    const args = ['--store', api.store, '--runs-older-than', '30d'];
+    const garbage = await freed(args);
+    expect(idsOf(garbage.removed)).toEqual([deleted]);
+    expect(garbage.kept).toMatchObject([
+      { runId: kept, why: expect.stringMatching(/still among its files/u) },
+    ]);
+    expect((await api.ask('GET', `/v1/batches/${deleted}`)).status).toBe(404);
+    const { output_file_id: output } = await ended(kept);
+    expect((await api.ask('GET', `/v1/files/${output}/content`)).text).toBe('{}\n');
+
+    expect(idsOf((await freed([...args, '--batches'])).removed)).toEqual([kept]);
+    expect((await api.ask('GET', `/v1/files/${output}`)).status).toBe(404);
+    const listed = await api.get<{ data: Batch[] }>('GET', '/v1/batches');
+    expect(listed.data.map(({ id }) => id)).toEqual([open]);
+    // What was uploaded is the client's, who deletes it or lets it expire.
+    expect(await api.get('GET', '/v1/files')).toMatchObject({ data: [{}, {}, {}] });
+    expect(readdirSync(path.join(api.store, 'runs'))).toEqual([]);
+  } finally {
+    await api.close();
+  }
 });
 
 test('without Temporal unfinished runs stay, and people are told why', async () => {
