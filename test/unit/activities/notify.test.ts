@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -6,10 +6,13 @@ import path from 'node:path';
 import { inspect } from 'node:util';
 
 import { ApplicationFailure } from '@temporalio/common';
+import { execa } from 'execa';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 
 import { sendWebhook, signatureOf } from '../../../src/activities/notify.js';
+import { paths } from '../../../src/setup/paths.js';
 import { receiverOf } from '../../../src/text.js';
+import { blocksOf } from '../../docs/markdown.js';
 
 const message = {
   schedule: 'nightly',
@@ -26,16 +29,54 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** A receiver that gives one answer, and the headers that it saw. */
+/**
+ * Made without the code under test, and the same with Python's hmac:
+ * printf %s '1893456000.{"schedule":"nightly","runId":"nightly-2030-01-01"}' |
+ *   openssl dgst -sha256 -hmac 'very secret'
+ */
+const VECTOR = {
+  timestamp: '1893456000',
+  body: '{"schedule":"nightly","runId":"nightly-2030-01-01"}',
+  signature: 'sha256=261604a61885989d5a611db042935f34c0296e58a1fb18341f747280e0152b09',
+};
+
+/** What a receiver is told to do, on a message that came; its first line says whether the message is good. */
+async function documentedCheck(
+  headers: Record<string, unknown>,
+  body: string,
+  key: string,
+): Promise<string> {
+  const text = readFileSync(path.join(paths.packageRoot, 'docs/operations.md'), 'utf8');
+  const section = text.slice(text.indexOf('**Being told.**'));
+  const [snippet] = blocksOf(section).filter(({ language }) => language === 'python');
+  const program = [
+    'import hashlib, hmac, json, sys, time',
+    'signature, timestamp, body, key = json.loads(sys.stdin.read())',
+    'body, key = body.encode(), key.encode()',
+    snippet?.code,
+    'print(ok)',
+  ];
+  const { 'x-rankflow-signature': signature, 'x-rankflow-timestamp': timestamp } = headers;
+  const { stdout } = await execa(paths.python, ['-c', program.join('\n')], {
+    input: JSON.stringify([signature, timestamp, body, key]),
+  });
+  return stdout;
+}
+
+/** A receiver that gives one answer, and the headers and bodies that it saw. */
 async function receiver(status: number, headers = {}) {
   const seen: Record<string, unknown>[] = [];
+  const bodies: string[] = [];
   const server = createServer((request, response) => {
-    seen.push(request.headers);
-    response.writeHead(status, headers).end();
+    void request.toArray().then((chunks: Buffer[]) => {
+      seen.push(request.headers);
+      bodies.push(Buffer.concat(chunks).toString());
+      response.writeHead(status, headers).end();
+    });
   });
   servers.push(server);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, seen };
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, seen, bodies };
 }
 
 type Secret = { env?: string; file?: string };
@@ -63,6 +104,26 @@ describe('a webhook', () => {
     const failure = await send((await receiver(status, { location: '/elsewhere' })).url);
     expect(failure).toBeInstanceOf(ApplicationFailure);
     expect((failure as ApplicationFailure).nonRetryable).toBe(final);
+  });
+
+  it('is signed as other programs do it', () => {
+    expect(signatureOf('very secret', VECTOR.timestamp, VECTOR.body)).toBe(VECTOR.signature);
+  });
+
+  it('is checked by what the documentation says, and by nothing that was changed', async () => {
+    const { url, seen, bodies } = await receiver(204);
+    vi.stubEnv('HOOK_KEY', 'very secret');
+    expect(await send(url, { env: 'HOOK_KEY' })).toBeUndefined();
+    const [headers = {}] = seen;
+    const [body = ''] = bodies;
+    expect(JSON.parse(body)).toEqual(message);
+    const hour = 3_600;
+    const old = String(Number(headers['x-rankflow-timestamp']) - hour);
+    expect(await documentedCheck(headers, body, 'very secret')).toBe('True');
+    expect(await documentedCheck(headers, `${body} `, 'very secret')).toBe('False');
+    expect(await documentedCheck(headers, body, 'another')).toBe('False');
+    const replayed = { ...headers, 'x-rankflow-timestamp': old };
+    expect(await documentedCheck(replayed, body, 'very secret')).toBe('False');
   });
 
   it('is not signed without a key', async () => {
