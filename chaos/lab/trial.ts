@@ -25,6 +25,8 @@ export interface TrialOptions {
 
 /** Exit code of a command that could not reach Temporal. */
 const UNREACHABLE = 3;
+/** Exit code for a run that had ended: it cannot be cancelled any more. */
+const HAD_ENDED = 2;
 /** A server that was killed is back long before (seconds). */
 const CANCEL_S = 90;
 
@@ -106,7 +108,8 @@ export class Trial {
       const { exitCode } = await command.done;
       return exitCode === UNREACHABLE ? undefined : exitCode;
     }, CANCEL_S);
-    if (asked !== 0) throw new Error(`rankflow cancel ended with ${asked}`);
+    // It may have ended just before.
+    if (asked !== 0 && asked !== HAD_ENDED) throw new Error(`rankflow cancel ended with ${asked}`);
   }
 
   /**

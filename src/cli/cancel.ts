@@ -12,6 +12,7 @@ export function register(program: Command): void {
 
 async function cancel(id: string, { json }: { readonly json?: boolean }): Promise<void> {
   const { withClient } = await import('../client/connection.js');
+  const { EXIT } = await import('../client/errors.js');
   const { cancelRun, runIdOf } = await import('../client/runs.js');
   const { print, printJson, say } = await import('./output.js');
 
@@ -24,4 +25,6 @@ async function cancel(id: string, { json }: { readonly json?: boolean }): Promis
       ? `Cancelling: rows in flight are given up. See: rankflow watch ${runId}`
       : 'The run had ended already.',
   );
+  // As with pause, resume and drain.
+  if (!cancelling) process.exitCode = EXIT.usage;
 }

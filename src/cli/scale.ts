@@ -26,9 +26,16 @@ export function register(program: Command): void {
 
 async function scale(name: string, engines: unknown, flags: Flags): Promise<void> {
   const { withClient } = await import('../client/connection.js');
+  const { ClientError } = await import('../client/errors.js');
   const { scaleFleet } = await import('../client/fleets.js');
   const { print, printJson, say } = await import('./output.js');
 
+  const { minEngines, maxEngines, scaleDownAfter } = flags;
+  if (scaleDownAfter !== undefined && minEngines === undefined && maxEngines === undefined) {
+    throw new ClientError('Usage', '--scale-down-after is for a fleet that scales by itself.', {
+      wayOut: 'Give --min-engines and --max-engines, too.',
+    });
+  }
   const request = requestOf(engines, flags);
   const scaled = await withClient(async (client) => scaleFleet(client, name, request));
   if (flags.json) printJson({ name, ...scaled });
@@ -37,7 +44,7 @@ async function scale(name: string, engines: unknown, flags: Flags): Promise<void
   say(`${change}. See how they come and go: rankflow fleet status ${name}`);
 }
 
-/** Nothing is checked here: the fleet says what is wrong. */
+/** What it asks for is not checked here: the fleet says what is wrong. */
 function requestOf(engines: unknown, flags: Flags): ScaleRequest {
   const { minEngines, maxEngines, scaleDownAfter: idleSeconds } = flags;
   const limits = { minEngines, maxEngines, idleSeconds: idleSeconds ?? 120 };

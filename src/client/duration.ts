@@ -1,14 +1,21 @@
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 
+/** A hundred years: longer than anybody waits, and short enough for dates and timers. */
+const MOST_SECONDS = 36_525 * 86_400;
+
 /**
  * Seconds of a length of time as people write it: `90s`, `15m`, `8h`, `2d`, `1h30m`.
  *
- * @returns undefined when it is none
+ * @returns undefined when it is none, or longer than a hundred years
  */
 export function secondsOf(text: string): number | undefined {
   const parts = [...text.matchAll(/(\d+)([smhd])/gu)];
   if (parts.length === 0 || parts.map(([part]) => part).join('') !== text) return undefined;
-  return parts.reduce((sum, [, count, unit]) => sum + Number(count) * (UNITS[unit ?? ''] ?? 0), 0);
+  const seconds = parts.reduce(
+    (sum, [, count, unit]) => sum + Number(count) * (UNITS[unit ?? ''] ?? 0),
+    0,
+  );
+  return seconds <= MOST_SECONDS ? seconds : undefined;
 }
 
 /** `5400` → `1h30m`. */

@@ -38,7 +38,10 @@ export const InferenceInput = z
     }),
     affinity: z.enum(['pull', 'rank']).default('pull'),
     deadline: z.iso
-      .datetime()
+      .datetime({
+        error:
+          'expected a length of time such as 8h, of a hundred years at most, or a time with its zone',
+      })
       .optional()
       .describe('When the run expires: what is done is kept, the rest become batch_expired lines'),
     priority: RunPriority.optional(),

@@ -102,6 +102,19 @@ test('with --json a command line that is not understood is one JSON line too', a
   expect((await rankflow('run', '--help', '--json')).stdout).toMatch(/^Usage:/u);
 }, 20_000);
 
+test('a deadline that no date can hold is a usage error that names its flag', async () => {
+  for (const deadline of ['99999999999d', 'tomorrow']) {
+    const flags = ['--model', 'org/model', '--deadline', deadline];
+    const { exitCode, stderr } = await rankflow('run', input, ...flags);
+    expect([exitCode, stderr]).toEqual([2, expect.stringMatching(/--deadline: .* such as 8h/u)]);
+  }
+});
+
+test('an option that would do nothing to a fleet is refused', async () => {
+  const given = await rankflow('scale', 'models', '2', '--scale-down-after', '5m');
+  expect([given.exitCode, given.stderr]).toEqual([2, expect.stringContaining('--min-engines')]);
+});
+
 test.each([
   [['status', 'r']],
   [['list']],

@@ -15,9 +15,12 @@ describe('a length of time', () => {
     expect(secondsOf(durationText(seconds))).toBe(seconds);
   });
 
-  it.each([[''], ['8'], ['h'], ['8 h'], ['8h!'], ['-8h'], ['1.5h']])('is not %j', (text) => {
-    expect(secondsOf(text)).toBeUndefined();
-  });
+  it.each([[''], ['8'], ['h'], ['8 h'], ['8h!'], ['-8h'], ['1.5h'], ['36526d'], ['99999999999d']])(
+    'is not %j',
+    (text) => {
+      expect(secondsOf(text)).toBeUndefined();
+    },
+  );
 });
 
 describe('a deadline', () => {
@@ -30,6 +33,7 @@ describe('a deadline', () => {
 
   it('is left alone when it is neither, for the schema to refuse', () => {
     expect(momentOf('tomorrow', now)).toBe('tomorrow');
+    expect(momentOf('99999999999d', now)).toBe('99999999999d');
     expect(momentOf('2026-01-31T08:00', now)).toBe('2026-01-31T08:00');
   });
 });
