@@ -13,7 +13,9 @@ import type {
   JobStatus,
 } from '../contracts/job.js';
 import { CONTROL_QUEUE, jobWorkflowId, SIGNAL, WORKFLOW } from '../contracts/names.js';
+import { jobAttributes } from '../contracts/search-attributes.js';
 import { jobSummary } from '../workflows/job-details.js';
+import { startAttributes } from './attributes.js';
 import { heartbeatOf, lastFailureOf } from './encryption.js';
 import { describeWorkflow, queryWorkflow } from './entities.js';
 import { ClientError, describeFailure, type Failure } from './errors.js';
@@ -124,6 +126,7 @@ export async function startJob(client: Client, job: PreparedJob): Promise<Starte
       memo: { job: memo },
       staticSummary: jobSummary(spec),
       staticDetails: `Cluster \`${spec.cluster.name}\`, store \`${spec.store}\``,
+      ...(await startAttributes(client, jobAttributes(spec))),
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       workflowIdConflictPolicy: 'FAIL',
     });

@@ -2,6 +2,7 @@ import { defineSearchAttributeKey, type SearchAttributePair } from '@temporalio/
 
 import type { FleetSpec } from './fleet.js';
 import type { InferenceInput } from './inference.js';
+import type { JobSpec } from './job.js';
 
 /**
  * Typed search attributes of workflows: what Temporal's lists can be filtered by. A server with a SQL database has
@@ -11,7 +12,7 @@ export const ATTRIBUTE = {
   model: defineSearchAttributeKey('RankflowModel', 'KEYWORD'),
   fleet: defineSearchAttributeKey('RankflowFleet', 'KEYWORD'),
   cluster: defineSearchAttributeKey('RankflowCluster', 'KEYWORD'),
-  /** Of a run, fleet, cluster or scheduled run; see the status of each. */
+  /** Of a run, fleet, cluster, scheduled run or job; see the status of each. */
   state: defineSearchAttributeKey('RankflowState', 'KEYWORD'),
   schedule: defineSearchAttributeKey('RankflowSchedule', 'KEYWORD'),
   /** Rows of a run, once it is planned. */
@@ -44,6 +45,12 @@ export const fleetAttributes = (spec: FleetSpec): AttributeValues => ({
   fleet: spec.name,
   cluster: spec.cluster.name,
   state: 'starting',
+});
+
+/** What a job is found by from its start. */
+export const jobAttributes = ({ cluster }: JobSpec): AttributeValues => ({
+  cluster: cluster.name,
+  state: 'preparing',
 });
 
 /** What a keyword may be long, in characters: SQL databases keep 255. */

@@ -29,6 +29,7 @@ import type {
 } from '../contracts/job.js';
 import { CONTROL_QUEUE, QUERY, SIGNAL, submissionIdOf } from '../contracts/names.js';
 import type { Problem } from '../contracts/workflows.js';
+import { Attributes } from './attributes.js';
 import { problemOf, workflowFailure } from './failures.js';
 import { jobDetails } from './job-details.js';
 import { count, judge, planNext, type JobCounts, type Verdict } from './job-plan.js';
@@ -97,6 +98,8 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
   const { jobId, cluster } = spec;
   // The same after a relaunch, so that what an earlier try left behind is still ours to give back.
   const user = workflowInfo().workflowId;
+  // None where the job was started without: so histories of before replay.
+  const attributes = new Attributes();
   const work = new CancellationScope();
   const clock = new CancellationScope();
   let state: JobState = 'preparing';
@@ -117,6 +120,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
   });
   const enter = (next: JobState): void => {
     state = next;
+    attributes.set({ state });
     setCurrentDetails(jobDetails(status()));
   };
   const setAttempt = (change: Partial<AttemptStatus>): void => {

@@ -1,3 +1,4 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -6,7 +7,21 @@ import proto from '@temporalio/proto';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
+import {
+  awaitRun,
+  findInput,
+  planOccurrence,
+  prepareScheduledRun,
+} from '../../src/activities/scheduled.js';
 import { knowsAttributes, startAttributes } from '../../src/client/attributes.js';
+import { jobResult, startJob } from '../../src/client/jobs.js';
+import {
+  checkSchedule,
+  createSchedule,
+  deleteSchedule,
+  triggerSchedule,
+} from '../../src/client/schedules.js';
+import { JobSpec } from '../../src/contracts/job.js';
 import {
   CONTROL_QUEUE,
   QUERY,
@@ -18,6 +33,9 @@ import {
 } from '../../src/contracts/names.js';
 import { ATTRIBUTE, attributePairs } from '../../src/contracts/search-attributes.js';
 import { paths } from '../../src/setup/paths.js';
+import { blocksOf } from '../docs/markdown.js';
+import { FakeJobs } from '../support/fake-job.js';
+import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
@@ -25,6 +43,7 @@ import { World } from '../support/world.js';
 const NAMESPACE = 'attributes';
 const { IndexedValueType } = proto.temporal.api.enums.v1;
 
+const folder = mkdtempSync(path.join(tmpdir(), 'rankflow-attributes-'));
 let harness: Harness;
 let world: World;
 
@@ -49,9 +68,19 @@ beforeAll(async () => {
     });
     return ATTRIBUTE.state.name in customAttributes;
   });
-  world = await World.start(harness);
+  const jobs = new FakeJobs();
+  jobs.ends = [{ status: 'succeeded' }];
+  // Its cluster is the world's.
+  const ofJobs = ['openJob', 'submitJob', 'followJob', 'endJob'] as const;
+  world = await World.start(harness, {
+    ...Object.fromEntries(ofJobs.map((name) => [name, jobs.activities[name]])),
+    ...{ planOccurrence, findInput, prepareScheduledRun, awaitRun },
+    publishResults: async () => ({}),
+    pruneScheduled: async () => ({ removed: [] }),
+  });
 });
 afterAll(async () => {
+  rmSync(folder, { recursive: true });
   await world.reset();
   await harness.close();
 });
@@ -118,6 +147,74 @@ describe('lists of workflows', () => {
       await keepHistory(harness.client, 'inference-attributes', 'inference/found');
       await keepHistory(harness.client, 'fleet-attributes', 'fleet/models');
     }
+  });
+});
+
+describe('lists of what schedules and jobs do', { timeout: 60_000 }, () => {
+  it('find the starts of a schedule and their runs by its name', async () => {
+    const input = path.join(folder, 'requests.jsonl');
+    writeFileSync(input, '{}\n');
+    world.run = new FakeRun([1]);
+    world.run.onFinalized = ({ runId, store }, result) => {
+      const run = path.join(store, 'runs', runId);
+      mkdirSync(run, { recursive: true });
+      const manifest = JSON.stringify({ state: 'completed', ...result });
+      writeFileSync(path.join(run, 'manifest.json'), manifest);
+    };
+    const definition = checkSchedule({
+      run: {
+        schedule: 'nightly',
+        timing: { cron: ['0 2 * * *'], timeZone: 'UTC' },
+        input,
+        inference: {
+          run: { ...fakeSpec('template', 1), store: folder },
+          specHash: SPEC_HASH,
+          cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
+          fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
+          affinity: 'pull',
+          keep: true,
+        },
+      },
+      policies: {},
+    });
+    await createSchedule(harness.client, definition, { paused: true });
+    await triggerSchedule(harness.client, 'nightly');
+    const ids = await eventually(async () => {
+      const ended = await found("RankflowSchedule = 'nightly' AND RankflowState = 'completed'");
+      return ended.length === 2 && ended;
+    }, 50);
+    expect(ids).toEqual([
+      expect.stringMatching(/^inference\/nightly-\d{4}-\d\d-\d\d$/u),
+      expect.stringMatching(/^scheduled\/nightly-/u),
+    ]);
+    expect(await found("RankflowSchedule = 'other'")).toEqual([]);
+    await deleteSchedule(harness.client, 'nightly');
+  });
+
+  it('find a job by its cluster and state', async () => {
+    const spec = JobSpec.parse({
+      ...{ jobId: 'found', entrypoint: 'python train.py', store: folder },
+      cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
+    });
+    await startJob(harness.client, { spec, parameters: 'none' });
+    expect(await jobResult(harness.client, 'found')).toMatchObject({ state: 'succeeded' });
+    const query = "WorkflowType = 'jobWorkflow' AND RankflowCluster = 'ray'";
+    await findsAll(`${query} AND RankflowState = 'succeeded'`, ['job/found']);
+    expect(await upserts('job/found')).toBeLessThanOrEqual(4);
+  });
+});
+
+describe('the queries that the documentation has for saving', () => {
+  const text = readFileSync(path.join(paths.packageRoot, 'docs/operations.md'), 'utf8');
+  const [block] = blocksOf(text.slice(text.indexOf('Queries to save')));
+  const queries = block?.code.split('\n') ?? [];
+
+  it.each(queries)('are understood by the server: %s', async (query) => {
+    expect(await found(query)).toBeInstanceOf(Array);
+  });
+
+  it('are all there', () => {
+    expect(queries.length).toBeGreaterThan(5);
   });
 });
 
