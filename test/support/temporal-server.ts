@@ -49,6 +49,7 @@ export const NAMESPACES = [
   'job-examples',
   'secure',
   'encrypted',
+  'documented',
 ] as const;
 
 /** Starts Temporal's dev server, in memory, on a free port of the loopback, and bundles the workflows. */
