@@ -7,6 +7,7 @@ import fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  type FastifySchema,
   LogController,
 } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
@@ -20,6 +21,7 @@ import { batchRoutes } from './routes/batches.js';
 import { fileRoutes } from './routes/files.js';
 import { healthRoutes } from './routes/health.js';
 import { modelRoutes } from './routes/models.js';
+import { ApiErrorBody } from './schemas.js';
 import type { Spaces } from './spaces.js';
 import type { UploadLimits } from './upload.js';
 
@@ -42,6 +44,10 @@ const BODY_BYTES = 65_536;
 /** A large file on a slow line takes its time; an hour is far more, and ends what never ends. */
 const REQUEST_TIMEOUT_MS = 3_600_000;
 
+/** What any route behind a key may answer, beside its own. */
+const EVERYWHERE = { 401: ApiErrorBody, 429: ApiErrorBody, 500: ApiErrorBody };
+const responsesOf = ({ response }: FastifySchema): object => response ?? {};
+
 /** A request is one line of the log: its method, path, key and status, but no body, header or query. */
 class RequestLog extends LogController {
   override incomingRequest(): void {}
@@ -61,6 +67,11 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
     logController: new RequestLog(),
     bodyLimit: BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    frameworkErrors: (error, request, reply) => {
+      // No hook has seen it: there is no route for what is no URL.
+      void reply.header('x-request-id', request.id);
+      handleError(error, request, reply);
+    },
     genReqId: () => `req_${randomBytes(12).toString('hex')}`,
   });
   app.setValidatorCompiler(validatorCompiler);
@@ -91,6 +102,11 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   await app.register(
     async (v1) => {
       requireKey(v1);
+      v1.addHook('onRoute', (route) => {
+        const { schema } = route;
+        if (schema)
+          route.schema = { ...schema, response: { ...EVERYWHERE, ...responsesOf(schema) } };
+      });
       // One byte more than is allowed: the meter of the upload says what is wrong, not the parser.
       const fileSize = options.limits.bytes + 1;
       await v1.register(multipart, {

@@ -31,6 +31,7 @@ const BY_STATUS: Readonly<Record<number, string>> = {
   400: 'The request could not be read: its body is malformed or broke off.',
   406: 'Expected a multipart/form-data request.',
   413: 'The request is too large.',
+  414: 'The URL of the request is too long.',
   415: 'The content type of the request is not supported.',
 };
 
@@ -49,6 +50,9 @@ export function answerOf(error: unknown, request: FastifyRequest): ApiError {
     );
   }
   const status = (error as Partial<FastifyError> | null)?.statusCode ?? 500;
+  if ((error as Partial<FastifyError> | null)?.code === 'FST_ERR_BAD_URL') {
+    return new ApiError(400, 'The URL of the request is malformed.');
+  }
   const message = BY_STATUS[status];
   if (message !== undefined) return new ApiError(status, message);
   return new ApiError(500, 'The server had an error while processing your request.', {

@@ -161,6 +161,17 @@ test('what is no JSON, no route or no object has an error body too, and none quo
   expect((await api.ask('GET', '/v1/files/..%2f..%2f..%2fkeys')).status).toBe(404);
 });
 
+test.each([
+  ['malformed', '/v1/models/%E0%A4%A', 400],
+  ['too long', `/v1/files/${'x'.repeat(500)}`, 414],
+])('a URL that is %s is answered with an error body, too', async (what, url, status) => {
+  api = await ApiServer.start();
+  const response = await api.ask('GET', url);
+  const message = `The URL of the request is ${what}.`;
+  expect([response.status, response.json()]).toEqual([status, error(message)]);
+  expect(response.headers['x-request-id']).toMatch(/^req_/u);
+});
+
 test('every answer has a request id', async () => {
   api = await ApiServer.start();
   const first = await api.ask('GET', '/healthz');
@@ -194,7 +205,10 @@ test('the published document names every route, its schemas and how to authentic
   const document = await api.get<{
     openapi: string;
     info: { version: string };
-    paths: Record<string, Record<string, { requestBody?: { content: object } }>>;
+    paths: Record<
+      string,
+      Record<string, { requestBody?: { content: object }; responses: Record<string, object> }>
+    >;
     components: { schemas: Record<string, { properties: object }>; securitySchemes: object };
   }>('GET', '/openapi.json', { key: '' });
   expect([document.openapi, document.info.version]).toEqual(['3.1.0', '1.2.3']);
@@ -216,6 +230,17 @@ test('the published document names every route, its schemas and how to authentic
     'post /v1/batches/{batch_id}/cancel',
     'post /v1/files',
   ]);
+  // What each of them may answer, beside its own.
+  for (const [url, methods] of Object.entries(document.paths)) {
+    for (const [method, { responses }] of Object.entries(methods)) {
+      const told = ['401', '429', '500'].filter((status) => status in responses);
+      expect([method, url, told]).toEqual([
+        method,
+        url,
+        url.startsWith('/v1/') ? ['401', '429', '500'] : [],
+      ]);
+    }
+  }
   const { Batch, File, Error: Failure, ...more } = document.components.schemas;
   expect(Object.keys(Batch?.properties ?? {})).toContain('request_counts');
   expect(Object.keys(File?.properties ?? {})).toContain('filename');
