@@ -71,7 +71,7 @@ async function readOwnOptions(
 
 const SERVER_ONLY: ReadonlySet<string> = new Set([
   ...['model', 'models', 'host', 'port', 'store', 'start'],
-  ...['maxFileMb', 'maxRows', 'rateLimit', 'windowHours'],
+  ...['maxFileMb', 'maxRows', 'maxStoredMb', 'rateLimit', 'windowHours'],
 ]);
 
 async function readObject(file: string): Promise<Record<string, unknown>> {

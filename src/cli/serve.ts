@@ -18,6 +18,7 @@ interface Flags extends Omit<RunFlags, 'model'> {
   readonly port: number;
   readonly maxFileMb: number;
   readonly maxRows: number;
+  readonly maxStoredMb?: number;
   readonly rateLimit: number;
   readonly windowHours: number;
   /** False with `--no-start`. */
@@ -38,6 +39,11 @@ export function register(program: Command): void {
     .option('--store <folder>', 'folder that holds files, batches, plans and results')
     .option('--max-file-mb <n>', 'largest file, in MB', integer(1, 100_000), 200)
     .option('--max-rows <n>', 'most requests of a batch', integer(1, 10_000_000), 50_000)
+    .option(
+      '--max-stored-mb <n>',
+      'what the files of one key may take together, in MB (default: no limit)',
+      integer(1, 100_000_000),
+    )
     .option('--rate-limit <n>', 'requests of one key in a minute', integer(1, 1_000_000), 600)
     .option('--window-hours <n>', 'hours after which a batch expires', integer(1, 720), 24)
     .option('--no-start', 'do not start Temporal and the workers on this machine');
@@ -86,7 +92,10 @@ async function run(flags: Flags, command: Command): Promise<void> {
     });
     const server = await createServer({
       ...{ store, runs, models: new Set(served.keys()) },
-      limits: { bytes: flags.maxFileMb * 1_000_000, rows: flags.maxRows },
+      limits: {
+        ...{ bytes: flags.maxFileMb * 1_000_000, rows: flags.maxRows },
+        ...(flags.maxStoredMb !== undefined && { storedBytes: flags.maxStoredMb * 1_000_000 }),
+      },
       requestsPerMinute: flags.rateLimit,
       windowSeconds: flags.windowHours * 3_600,
       version: command.parent?.version() ?? '',

@@ -31,7 +31,7 @@ export interface AppOptions {
   readonly batches: Batches;
   readonly models: Iterable<string>;
   readonly limits: UploadLimits;
-  /** Requests of one key, or of one address without a key, in a minute. */
+  /** Requests of one namespace, or of one address without a key, in a minute. */
   readonly requestsPerMinute: number;
   /** @throws when Temporal does not answer */
   readonly ping: () => Promise<void>;
@@ -85,7 +85,7 @@ export async function buildApp(options: AppOptions): Promise<FastifyInstance> {
   await app.register(rateLimit, {
     max: options.requestsPerMinute,
     timeWindow: '1 minute',
-    keyGenerator: ({ principal, ip }: FastifyRequest) => principal?.keyId ?? ip,
+    keyGenerator: ({ principal, ip }: FastifyRequest) => principal?.namespace ?? ip,
     errorResponseBuilder: (_, { after }) =>
       new ApiError(429, `Rate limit reached. Please try again in ${after}.`, {
         type: 'requests',

@@ -16,6 +16,8 @@ export interface BatchesOptions extends Omit<WorkerOptions, 'now'> {
   readonly spaces: Spaces;
   /** How long a batch may take. */
   readonly windowSeconds: number;
+  /** What all files of a namespace may take together; absent: whatever the disk has. */
+  readonly storedBytes?: number | undefined;
   readonly now?: () => number;
 }
 
@@ -43,7 +45,9 @@ export class Batches {
     this.worker = new BatchWorker({ ...options, now: this.now });
   }
 
+  /** @throws ApiError 403 when the files of the namespace take more than they may: results would come on top */
   async create(namespace: string, body: CreateBatch): Promise<Batch> {
+    await this.space(namespace).files.checkRoom(0, this.options.storedBytes);
     const id = newId('batch', this.now());
     const createdAt = Math.floor(timeOfId(id) / 1000);
     const request = {

@@ -8,9 +8,16 @@ import type { Log } from './batch-worker.js';
 import { noSuchFile } from './errors.js';
 import { isId, newId, timeOfId } from './ids.js';
 import { type Page, type PageQuery, readPage } from './pages.js';
-import { listFolder, RecordFolder, removeFile, syncFolder, UnreadableRecord } from './records.js';
+import {
+  listFolder,
+  RecordFolder,
+  removeFile,
+  sizeOf,
+  syncFolder,
+  UnreadableRecord,
+} from './records.js';
 import type { ExpiresAfter, FileObject } from './schemas.js';
-import { receive, type UploadLimits } from './upload.js';
+import { noRoomLeft, receive, type UploadLimits } from './upload.js';
 
 const FileRecord = z.object({
   id: z.string(),
@@ -60,7 +67,33 @@ export class FileStore {
     const id = newId('file', this.now());
     const bytes = await receive(source, this.uploadPath(id), limits);
     await syncFolder(this.contents);
+    try {
+      // Others may have come meanwhile, and not every client says beforehand how much it sends.
+      await this.checkRoom(0, limits.storedBytes);
+    } catch (error) {
+      await this.discard({ id });
+      throw error;
+    }
     return { id, bytes };
+  }
+
+  /**
+   * Looks whether so many bytes more may be stored.
+   *
+   * @throws ApiError 403
+   */
+  async checkRoom(bytes: number, limit: number | undefined): Promise<void> {
+    if (limit !== undefined && (await this.stored()) + bytes > limit) throw noRoomLeft(limit);
+  }
+
+  /** What the files take, in bytes: uploads, those on their way too, and results that are listed. */
+  private async stored(): Promise<number> {
+    const uploads = await listFolder(this.contents);
+    const uploaded = new Set(uploads);
+    const sizes = await Promise.all(uploads.map(async (id) => sizeOf(this.uploadPath(id))));
+    const results = (await this.records.names()).filter((id) => !uploaded.has(id));
+    for (const id of results) sizes.push((await this.find(id))?.bytes ?? 0);
+    return sizes.reduce((sum, size) => sum + size, 0);
   }
 
   async keep(
@@ -74,7 +107,7 @@ export class FileStore {
     return toFileObject(record);
   }
 
-  async discard({ id }: Received): Promise<void> {
+  async discard({ id }: Pick<Received, 'id'>): Promise<void> {
     await removeFile(this.uploadPath(id));
   }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { z } from 'zod';
@@ -73,6 +73,11 @@ function parsed<T>(schema: z.ZodType<T>, text: string): T {
 export async function listFolder(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch(noneIfMissing([] as string[]));
   return names.filter((name) => !name.startsWith('.')).toSorted();
+}
+
+/** In bytes; 0 for a file that is not there. */
+export async function sizeOf(file: string): Promise<number> {
+  return (await stat(file).catch(noneIfMissing({ size: 0 }))).size;
 }
 
 /** @returns false when it was not there */

@@ -52,6 +52,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   const batches = new Batches({
     ...{ store, spaces, runs, models },
     maxRows: limits.rows,
+    storedBytes: limits.storedBytes,
     windowSeconds: options.windowSeconds,
     log: logger,
   });

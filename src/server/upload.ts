@@ -7,6 +7,8 @@ import { ApiError } from './errors.js';
 export interface UploadLimits {
   readonly bytes: number;
   readonly rows: number;
+  /** What all files of a namespace may take together; absent: whatever the disk has. */
+  readonly storedBytes?: number;
 }
 
 /**
@@ -61,6 +63,11 @@ export const tooLarge = (bytes: number): ApiError =>
   new ApiError(413, `The file is larger than ${bytes} bytes.`, {
     param: 'file',
     code: 'file_too_large',
+  });
+
+export const noRoomLeft = (limit: number): ApiError =>
+  new ApiError(403, `The files of this key may take ${limit} bytes: delete some first.`, {
+    code: 'storage_limit_exceeded',
   });
 
 const tooManyRows = (rows: number): ApiError =>

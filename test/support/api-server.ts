@@ -81,6 +81,7 @@ export const CREATE = { endpoint: CHAT, completion_window: '24h' };
 interface Settings {
   readonly bytes?: number;
   readonly rows?: number;
+  readonly storedBytes?: number;
   readonly requestsPerMinute?: number;
   readonly windowSeconds?: number;
 }
@@ -113,7 +114,10 @@ export class ApiServer {
       store: this.store,
       runs: this.runs,
       models: new Set([MODEL]),
-      limits: { bytes: settings.bytes ?? 1_000_000, rows: settings.rows ?? 1_000 },
+      limits: {
+        ...{ bytes: settings.bytes ?? 1_000_000, rows: settings.rows ?? 1_000 },
+        ...(settings.storedBytes !== undefined && { storedBytes: settings.storedBytes }),
+      },
       requestsPerMinute: settings.requestsPerMinute ?? 100_000,
       windowSeconds: settings.windowSeconds ?? 86_400,
       version: '1.2.3',

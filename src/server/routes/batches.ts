@@ -24,7 +24,7 @@ export const batchRoutes: FastifyPluginAsyncZod<BatchesRoutesOptions> = async (
         tags,
         summary: 'Create a batch from an uploaded file',
         body: CreateBatch,
-        response: { 200: Batch, 400: ApiErrorBody },
+        response: { 200: Batch, 400: ApiErrorBody, 403: ApiErrorBody },
       },
     },
     async (request) => batches.create(callerOf(request).namespace, request.body),

@@ -48,7 +48,7 @@ export const fileRoutes: FastifyPluginAsyncZod<FilesRoutesOptions> = async (
         summary: 'Upload a file of requests',
         consumes: ['multipart/form-data'],
         body: UploadForm,
-        response: { 200: FileObject, 400: ApiErrorBody, 413: ApiErrorBody },
+        response: { 200: FileObject, 400: ApiErrorBody, 403: ApiErrorBody, 413: ApiErrorBody },
       },
       // A form is read as it comes, so there is no body yet that could be checked.
       validatorCompiler: () => (value: unknown) => ({ value }),
@@ -148,6 +148,8 @@ async function upload(
   if (Number(request.headers['content-length'] ?? 0) > limits.bytes + FORM_BYTES) {
     throw tooLarge(limits.bytes);
   }
+  const length = Number(request.headers['content-length'] ?? 0);
+  await files.checkRoom(Math.max(0, length - FORM_BYTES), limits.storedBytes);
   const fields: Record<string, unknown> = {};
   let file: NamedUpload | undefined;
   try {

@@ -75,6 +75,11 @@ test('a key that asks too often waits; another one does not wait for it', async 
     error: { type: 'requests', param: null, code: 'rate_limit_exceeded' },
   });
   expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0);
+  // One that was made to replace it, or is used beside it, asks in its name.
+  const [first] = await api.keys.list();
+  const successor = await api.keys.create('successor', first?.id);
+  const key = successor?.key ?? '';
+  expect((await api.ask('GET', '/v1/models', { key })).status).toBe(429);
   const other = await api.newKey();
   expect((await api.ask('GET', '/v1/models', { key: other })).status).toBe(200);
   expect((await api.ask('GET', '/healthz')).status).toBe(200);

@@ -10,7 +10,7 @@ import { derivedId, newId } from '../../../src/server/ids.js';
 import type { FileList, FileObject } from '../../../src/server/schemas.js';
 import { Spaces } from '../../../src/server/spaces.js';
 import { recordsFolder } from '../../../src/server/serve.js';
-import { ApiServer, line } from '../../support/api-server.js';
+import { ApiServer, CREATE, line } from '../../support/api-server.js';
 
 let api: ApiServer;
 afterEach(async () => api.close());
@@ -173,6 +173,35 @@ test('a file that is too large, has too many rows or none is refused, and nothin
   expect(onDisk()).toEqual([]);
   expect((await api.upload('x'.repeat(100_000))).status).toBe(200);
   expect((await api.upload('{}\n\n{}\n\n{}')).status).toBe(200);
+});
+
+test('a flood of files ends at what a namespace may store, results included', async () => {
+  api = await ApiServer.start();
+  await api.restart({ storedBytes: 150_000 });
+  const full = async (text: string, key = api.key) => {
+    const response = await api.upload(text, { purpose: 'batch' }, key);
+    return [response.status, response.json()];
+  };
+  const refused = [403, { error: { code: 'storage_limit_exceeded' } }];
+  const before = await api.batchOf([line('a')]);
+  // Seen by its length, before it is read; and what is within the slack of the form, when it is there.
+  expect(await full('x'.repeat(300_000))).toMatchObject(refused);
+  expect(await full('x'.repeat(160_000))).toMatchObject(refused);
+  expect(onDisk()).toHaveLength(2);
+  const kept = await Promise.all(['a', 'b', 'c'].map(async (text) => full(text.repeat(70_000))));
+  expect(kept.filter(([status]) => status === 200).length).toBeLessThanOrEqual(2);
+  // Others have their own room, and who deletes has room again.
+  expect(await full('x'.repeat(100_000), await api.newKey())).toMatchObject([200, {}]);
+  const { data } = await api.get<List>('GET', '/v1/files');
+  for (const { id } of data) await api.get('DELETE', `/v1/files/${id}`);
+  expect(await full('x'.repeat(140_000))).toMatchObject([200, {}]);
+
+  // Results of a batch count, and no other begins while there are too many.
+  api.finish(before, `${'x'.repeat(20_000)}\n`);
+  await api.rounds();
+  const body = { ...CREATE, input_file_id: data[0]?.id };
+  const batch = await api.ask('POST', '/v1/batches', { body });
+  expect([batch.status, batch.json()]).toMatchObject(refused);
 });
 
 test('an upload is on disk while it comes: it is never held whole', async () => {
