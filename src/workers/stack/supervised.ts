@@ -8,6 +8,7 @@ import { paths } from '../../setup/paths.js';
 import { endGroup, identityOf } from '../../setup/processes.js';
 import { countFailures, restartDelay } from './backoff.js';
 import { keyOf, type ProcessSpec } from './config.js';
+import { boundLog } from './log-file.js';
 import type { ProcessState } from './state.js';
 
 /**
@@ -54,6 +55,7 @@ export class SupervisedProcess {
   start(): void {
     if (this.#stopping) return;
     mkdirSync(paths.logs, { recursive: true });
+    this.boundLog();
     const output = openSync(this.state.log, 'a');
     const startedAt = Date.now();
     const child = spawn(this.spec.command, this.spec.args, {
@@ -74,6 +76,16 @@ export class SupervisedProcess {
     Object.assign(this.state, { status: 'running', process: process_, startedAt });
     this.onChange();
     this.log.info({ process: this.spec.name, pid: child.pid }, 'started');
+  }
+
+  /** Begins its log anew when that has become large. */
+  boundLog(): void {
+    try {
+      boundLog(this.state.log);
+    } catch (error) {
+      // As on a full disk: no reason to end, or not to start, a process.
+      this.log.warn({ process: this.spec.name, err: error }, 'its log could not be begun anew');
+    }
   }
 
   /** Ends the process and its group; returns when nothing of it is left. */

@@ -153,6 +153,13 @@ async function serverAnswers(): Promise<void> {
   }
 }
 
+/** Between two looks at the sizes of the logs. */
+const BOUND_LOGS_MS = 60_000;
+
+setInterval(() => {
+  for (const one of processes) one.boundLog();
+}, BOUND_LOGS_MS).unref();
+
 writeState(state());
 log.info({ address: config.address }, 'starting');
 for (const one of ofRole('server')) one.start();
