@@ -109,6 +109,8 @@ export interface ClusterCarried {
   readonly history?: ClusterHistoryState;
   /** Where the head was seen last. */
   readonly address?: ClusterAddress;
+  /** Since when nobody has used it (milliseconds since the epoch); absent while somebody does. */
+  readonly idleSince?: number;
 }
 
 /** How often a node over ssh has failed, and why it did last. */

@@ -113,7 +113,10 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const attributes = new Attributes();
   const builds = new Builds();
   expectPreemptions(spec.name);
-  const idle = new Idle(spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined);
+  const idle = new Idle(
+    spec.nodes.provider === 'ssh' ? spec.nodes.idleMinutes : undefined,
+    input.carried?.idleSince,
+  );
   const watching = new CancellationScope();
   let everReady = input.carried?.everReady ?? false;
   /** Heads that ended under nodes that were joining them. */
@@ -336,7 +339,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   if (!stopping && failure === undefined) {
     const carried = {
       ...{ ...claims.carried(), ...notices.carried(), ...history.carried(), everReady },
-      ...hosts?.carried(),
+      ...{ ...hosts?.carried(), ...idle.carried() },
     };
     const options = attributes.startingWith({ cluster: spec.name, state });
     await makeContinueAsNewFunc<typeof clusterWorkflow>(options)({ spec, carried });

@@ -5,6 +5,7 @@ import {
   stopFleet,
 } from '../../src/activities/entities.js';
 import { startAttributes } from '../../src/client/attributes.js';
+import type { ClusterObservation } from '../../src/contracts/activities.js';
 import type { InferenceInput } from '../../src/contracts/inference.js';
 import {
   CONTROL_QUEUE,
@@ -85,6 +86,16 @@ export class World {
     return status.name === 'RUNNING';
   }
 
+  /** What is seen of the cluster that the runs are on. */
+  observeCluster(): ClusterObservation {
+    return {
+      reachable: this.headRuns,
+      nodes: this.headRuns ? [rayNode({ name: 'head', head: true })] : [],
+      processes: this.headRuns ? [{ name: 'head', running: true, ageSeconds: 1 }] : [],
+      ...(this.headRuns && { address: ADDRESS }),
+    };
+  }
+
   private rayOf(fleet: string): FakeRay {
     return this.others.get(fleet) ?? this.ray;
   }
@@ -93,12 +104,7 @@ export class World {
     return {
       observeFleet: async (input: Parameters<FakeRay['observeFleet']>[0]) =>
         this.rayOf(input.spec.name).observeFleet(input),
-      observeCluster: async () => ({
-        reachable: this.headRuns,
-        nodes: this.headRuns ? [rayNode({ name: 'head', head: true })] : [],
-        processes: this.headRuns ? [{ name: 'head', running: true, ageSeconds: 1 }] : [],
-        ...(this.headRuns && { address: ADDRESS }),
-      }),
+      observeCluster: async () => this.observeCluster(),
       startLocalNode: async () => {
         this.headsStarted += 1;
         this.headRuns = true;

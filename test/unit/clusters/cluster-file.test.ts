@@ -62,6 +62,14 @@ describe('a cluster file', () => {
     });
   });
 
+  it('goes by itself after as many minutes as it says, and stays when it says nothing', () => {
+    expect(parse(`${MINIMAL}idleTimeoutMinutes: 480`).idleMinutes).toBe(480);
+    expect(parse(MINIMAL).idleMinutes).toBeUndefined();
+    expect(problemsOf(`${MINIMAL}idleTimeoutMinutes: 0`)).toEqual([
+      expect.stringMatching(/^5: idleTimeoutMinutes/u),
+    ]);
+  });
+
   it('spells out ranges and groups; what a group does not want is a spare', () => {
     const { workers, count } = parse(`${MINIMAL}workers:
   - 10.0.0.[8-10]
