@@ -48,18 +48,20 @@ async function hostsOf({ spec, nodes: names, address }: ObserveClusterInput): Pr
   return { address: given, processes: [] };
 }
 
-/** What a cluster is used for: its engines by node, and where it goes when nobody uses it the jobs that are not done. */
+/**
+ * What a cluster is used for: its engines by node, and where it goes when nobody uses it the jobs that are not done.
+ * What the dashboard does not say is absent, and the cluster is there all the same: a head that is ended takes its
+ * nodes with it.
+ */
 async function useOf(
   address: ClusterAddress,
   { nodes: { provider } }: ObserveClusterInput['spec'],
 ): Promise<Pick<ClusterObservation, 'engines' | 'jobs'>> {
-  if (provider === 'ssh') {
-    const [engines, jobs] = await Promise.all([enginesByNode(address), countJobs(address)]);
-    return { engines, jobs };
-  }
-  // For people only: the cluster is there without it.
-  const engines = await enginesByNode(address).catch(() => undefined);
-  return engines === undefined ? {} : { engines };
+  const [engines, jobs] = await Promise.all([
+    enginesByNode(address).catch(() => undefined),
+    provider === 'ssh' ? countJobs(address).catch(() => undefined) : undefined,
+  ]);
+  return { ...(engines !== undefined && { engines }), ...(jobs !== undefined && { jobs }) };
 }
 
 async function enginesByNode(address: ClusterAddress): Promise<Record<string, number>> {

@@ -94,9 +94,9 @@ export interface ClusterObservation {
   readonly nodes: readonly RayNode[];
   /** Nodes that were started, also those that have ended. Empty for an existing cluster. */
   readonly processes: readonly LocalProcess[];
-  /** Engines on each node, by node id; absent when nobody asked. */
+  /** Engines on each node, by node id; absent when nobody asked, or Ray did not say. */
   readonly engines?: Readonly<Record<string, number>>;
-  /** Ray jobs that wait or run; absent when nobody asked. */
+  /** Ray jobs that wait or run; absent when nobody asked, or Ray did not say. */
   readonly jobs?: number;
   /** Why the state API did not answer. */
   readonly problem?: string;

@@ -1,10 +1,13 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 
 import { observeCluster } from '../../../src/activities/observe.js';
 import { engineActorName } from '../../../src/contracts/names.js';
+import { planCluster } from '../../../src/workflows/cluster-plan.js';
+import { Members } from '../../../src/workflows/members.js';
+import { sshProvider } from '../../support/ssh-spec.js';
 
 const actor = (slot: number, node: string, state = 'ALIVE') => ({
   ...{ actor_id: `${slot}`, name: engineActorName('models', '0123456789ab', slot), state },
@@ -24,8 +27,18 @@ const answers: Record<string, readonly object[]> = {
 
 let dashboard: Server;
 let listsActors = true;
+let listsJobs = true;
+beforeEach(() => {
+  listsActors = true;
+  listsJobs = true;
+});
 beforeAll(async () => {
   dashboard = createServer((request, response) => {
+    if (request.url?.startsWith('/api/jobs/')) {
+      response.writeHead(listsJobs ? 200 : 500, { 'content-type': 'application/json' });
+      response.end(JSON.stringify([{ type: 'SUBMISSION', status: 'RUNNING' }]));
+      return;
+    }
     const what = /^\/api\/v0\/(?<what>\w+)/u.exec(request.url ?? '')?.groups?.['what'] ?? '';
     const known = what === 'nodes' || (what === 'actors' && listsActors);
     response.writeHead(known ? 200 : 500, { 'content-type': 'application/json' });
@@ -35,9 +48,9 @@ beforeAll(async () => {
 });
 afterAll(() => dashboard.close());
 
+const dashboardAt = (): string => `http://127.0.0.1:${(dashboard.address() as AddressInfo).port}`;
 const observe = async () => {
-  const { port } = dashboard.address() as AddressInfo;
-  const dashboardUrl = `http://127.0.0.1:${port}`;
+  const dashboardUrl = dashboardAt();
   const nodes = { provider: 'existing', address: '10.0.0.1:6379', dashboardUrl } as const;
   return observeCluster({ spec: { name: 'theirs', nodes } });
 };
@@ -52,3 +65,27 @@ it('sees a cluster that is not ours also where its engines cannot be counted', a
   expect(seen).toMatchObject({ reachable: true, nodes: [{ name: 'head' }, { name: 'a' }] });
   expect(seen.engines).toBeUndefined();
 });
+
+it.each([
+  ['its jobs', { engines: { 'id-a': 2 } }],
+  ['its engines', { jobs: 1 }],
+  ['either', {}],
+])(
+  'sees a cluster over ssh also where the dashboard does not say what of %s there is',
+  async (what, known) => {
+    listsJobs = what === 'its engines';
+    listsActors = what === 'its jobs';
+    const spec = { name: 'lab', nodes: sshProvider(['a']) };
+    const address = { name: 'lab', address: '10.0.0.1:6379', dashboardUrl: dashboardAt() };
+    // The head answers where it was seen last; no host is asked.
+    const seen = await observeCluster({ spec, nodes: [], address });
+    expect(seen).toEqual({
+      ...{ reachable: true, address, processes: [], ...known },
+      nodes: [expect.objectContaining({ name: 'head' }), expect.objectContaining({ name: 'a' })],
+    });
+    const processes = ['head', 'a'].map((name) => ({ name, running: true, ageSeconds: 3600 }));
+    const members = new Members(spec.nodes);
+    const plan = planCluster(spec, { ...seen, processes }, 0, undefined, 0, members);
+    expect(plan).toEqual({ end: [], start: [] });
+  },
+);
