@@ -168,7 +168,11 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
           state === 'ready' || stopping || failure !== undefined || hosts?.blocked !== undefined,
       );
       if (failure !== undefined) throw failureOf(failure);
-      if (state !== 'ready' && hosts?.blocked !== undefined) throw failureOf(hosts.blocked);
+      if (state !== 'ready' && hosts?.blocked !== undefined) {
+        // Who is on it already goes on with the nodes that are left; the others join when their machines are back.
+        const goesOn = !anew && everReady && observation.reachable;
+        if (!goesOn || !patched('serve-degraded')) throw failureOf(hosts.blocked);
+      }
       const { address } = observation;
       if (stopping || address === undefined) throw failureOf(beingStopped(`cluster ${spec.name}`));
       return { address, startedHere: claims.startedFor(request.user) };

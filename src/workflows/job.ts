@@ -8,6 +8,7 @@ import {
   defineSignal,
   isCancellation,
   log,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -41,7 +42,7 @@ export const stopJobSignal = defineSignal(SIGNAL.stopJob);
 
 const entities = proxyActivities<Pick<ControlActivities, 'ensureCluster'>>({
   taskQueue: CONTROL_QUEUE,
-  // Waits for nodes to join, after a loss for machines that come back: as long as it takes them.
+  // Waits for nodes to join, which may install an environment for an hour, or for a head that comes back.
   startToCloseTimeout: '12 hours',
   // It heartbeats every 5 s while it waits, so that a control worker that went away is noticed.
   heartbeatTimeout: '30 seconds',
@@ -231,6 +232,26 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
     await checkStoreShared(cluster, { store: spec.store, cluster: address });
     let counts: JobCounts = { failures: 0, losses: 0, silences: 0 };
     let again = false;
+    /** The repaired cluster. One that does not come up is a loss like others: its machines may be on their way back. */
+    const ensureAgain = async (): Promise<ClusterAddress> => {
+      for (;;) {
+        try {
+          return await ensure();
+        } catch (error) {
+          const met = problemOf(error);
+          if (isCancellation(error) || met.type !== 'ClusterStartFailed') throw error;
+          if (!patched('wait-for-lost-nodes')) throw error;
+          const loss: Verdict = { kind: 'infrastructure', problem: met };
+          counts = count(counts, loss, false);
+          const step = planNext(spec, loss, counts);
+          if (step.next !== 'submit') throw error;
+          problem = met;
+          enter('waiting');
+          const summary = `Wait for the nodes of ${cluster.name}`;
+          await sleep(step.delaySeconds * 1000, { summary });
+        }
+      }
+    };
     // An activity that was cancelled too late has done its work.
     while (ending === undefined) {
       const outcome = await makeAttempt(attempt, address, again);
@@ -246,7 +267,7 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
         const why = `after attempt ${attempt}: ${problem?.type ?? verdict.kind}`;
         await sleep(step.delaySeconds * 1000, { summary: `Wait to try again ${why}` });
       }
-      address = await ensure();
+      address = await ensureAgain();
       // What is thought to be lost may live on where nobody sees it.
       if (verdict.kind === 'infrastructure') await endAttempt(attempt, address);
       if (!again) attempt += 1;

@@ -8,6 +8,7 @@ import type { ClusterSpec } from '../../src/contracts/cluster.js';
 import {
   CONTROL_QUEUE,
   QUERY,
+  SIGNAL,
   UPDATE,
   WORKFLOW,
   clusterWorkflowId,
@@ -129,6 +130,12 @@ const change = async (name: string, request: ChangeNodesRequest) =>
   });
 const stop = async (name: string) =>
   handleOf(name).executeUpdate<StopResult, [object]>(UPDATE.stopCluster, { args: [{}] });
+let deadline = Date.now() + 3_600_000;
+/** Has it look at once: a notice for a node that nobody has, and an earlier one is news each time. */
+const wake = async (name: string) =>
+  handleOf(name).signal(SIGNAL.preemptionNotice, {
+    ...{ nodeId: 'f'.repeat(40), source: 'url', deadline: (deadline -= 1) },
+  });
 const statusOf = async (name: string) => handleOf(name).query<ClusterStatus>(QUERY.status);
 const refusal = async (update: Promise<unknown>): Promise<{ type?: string; message?: string }> =>
   update.then(
@@ -208,6 +215,39 @@ describe('a cluster over ssh', () => {
     expect(await ensure(spec, 'job/two')).toMatchObject({ address: ADDRESS });
     expect(calls).toEqual([`start b at ${ADDRESS.address}`]);
     await stop('again');
+  });
+
+  it('has who is on it go on with fewer nodes when one is lost for good', async () => {
+    const spec = specOf('fewer', ['a', 'b']);
+    expect(await ensure(spec, 'job/one')).toMatchObject({ address: ADDRESS });
+    unfit.set('b', 'disk full');
+    running.delete('b');
+    await wake('fewer');
+    await eventually(async () => (await statusOf('fewer')).state === 'degraded');
+    // Refused by its host, which is final; failures that another try may change take two minutes.
+    expect(await ensure(spec, 'job/one')).toMatchObject({ address: ADDRESS });
+    const { state, nodes } = await statusOf('fewer');
+    expect(state).toBe('degraded');
+    expect(nodes.map(({ name, state: of }) => `${name} ${of}`)).toEqual([
+      ...['head alive', 'a alive', 'b failed'],
+    ]);
+    // Who comes new is told what is lacking, when that has been tried once more.
+    expect(await refusal(ensure(spec, 'job/two'))).toMatchObject({
+      type: 'ClusterStartFailed',
+      message: expect.stringMatching(/lacks nodes that do not start:\n {2}b: disk full/u),
+    });
+    await stop('fewer');
+  });
+
+  it('has nobody go on without its head', async () => {
+    const spec = specOf('headless', []);
+    await ensure(spec, 'job/one');
+    unfit.set('head', 'disk full');
+    running.delete('head');
+    await wake('headless');
+    await eventually(async () => (await statusOf('headless')).nodes[0]?.state === 'failed');
+    expect(await refusal(ensure(spec, 'job/one'))).toMatchObject({ type: 'ClusterStartFailed' });
+    await stop('headless');
   });
 
   it(

@@ -135,6 +135,47 @@ describe('a job', () => {
     ]);
   });
 
+  it('waits for a cluster that does not come up after a loss, and goes on', async () => {
+    jobs.ends = [{ status: 'unknown' }, { status: 'succeeded' }];
+    jobs.onEnsure = () => {
+      if (jobs.ensured === 2 || jobs.ensured === 3) {
+        throw ApplicationFailure.nonRetryable('a: no route to host', 'ClusterStartFailed');
+      }
+    };
+    const handle = await start('rebooting');
+    await eventually(() => jobs.ensured === 2);
+    await eventually(async () => {
+      const { state, problem } = await handle.query<JobStatus>(QUERY.status);
+      return state === 'waiting' && problem?.message === 'a: no route to host';
+    });
+    expect(await handle.result()).toMatchObject({ state: 'succeeded', attempts: 2 });
+    expect(jobs.ensured).toBe(4);
+    const { steps } = await labelsOf(handle);
+    expect(steps.filter(({ what }) => what === 'timer').map(({ summary }) => summary)).toEqual([
+      'Wait to try again after attempt 1: JobLost',
+      ...['Wait for the nodes of ray', 'Wait for the nodes of ray'],
+    ]);
+  });
+
+  it('waits for such a cluster no more often than restarts say, and not when it is new', async () => {
+    jobs.ends = [{ status: 'unknown' }];
+    jobs.onEnsure = () => {
+      if (jobs.ensured > 1) throw ApplicationFailure.nonRetryable('gone', 'ClusterStartFailed');
+    };
+    const lost = await failureOf(await start('hostless', { restarts: 2 }));
+    expect(lost).toMatchObject({ type: 'ClusterStartFailed', message: 'gone' });
+    expect(jobs.ensured).toBe(3);
+    expect(jobs.released).toBe(1);
+
+    jobs = new FakeJobs();
+    jobs.onEnsure = () => {
+      throw ApplicationFailure.nonRetryable('a: has no Ray', 'ClusterStartFailed');
+    };
+    const refused = await failureOf(await start('unfit'));
+    expect(refused).toMatchObject({ type: 'ClusterStartFailed', message: 'a: has no Ray' });
+    expect(jobs.ensured).toBe(1);
+  });
+
   it('is not submitted again while nobody knows whether it runs', async () => {
     jobs.ends = [{ status: 'unreachable', reason: 'fetch failed' }, { status: 'succeeded' }];
     const handle = await start('unreachable');
