@@ -168,5 +168,6 @@ export function refusal(error: WorkflowUpdateFailedError): Error {
     message: cause.message,
     nonRetryable: !unanswered && (cause.nonRetryable ?? false),
     ...(typeof cause.type === 'string' && { type: cause.type }),
+    ...(cause.details && { details: cause.details }),
   });
 }

@@ -137,7 +137,7 @@ export function describeFailure(error: unknown): Failure {
       return failure(link.name, link.message);
     if (link.name === 'ApplicationFailure' && isErrorType(type)) {
       const { problems, total } = problemsOf(link);
-      return failure(type, link.message, problems, total);
+      return failure(type, link.message, problems, total, wayOutIn(link));
     }
   }
   return describeUnknown(chain, error);
@@ -202,11 +202,19 @@ export function isTransient(error: unknown): boolean {
   });
 }
 
-function problemsOf(error: Error): { problems: readonly InputProblem[]; total: number } {
+function firstDetail(error: Error): unknown {
   const details = field(error, 'details');
-  const first: unknown = Array.isArray(details) ? details[0] : undefined;
-  return readProblems(first);
+  return Array.isArray(details) ? details[0] : undefined;
 }
+
+/** A way out of this very failure, which a workflow attached; undefined where its type says all there is to say. */
+function wayOutIn(error: Error): string | undefined {
+  const wayOut = (firstDetail(error) as { wayOut?: unknown } | null | undefined)?.wayOut;
+  return typeof wayOut === 'string' ? wayOut : undefined;
+}
+
+const problemsOf = (error: Error): { problems: readonly InputProblem[]; total: number } =>
+  readProblems(firstDetail(error));
 
 /** Reads `{problems, total}`, as the planner attaches it to `InvalidInput`; anything else has none. */
 export function readProblems(details: unknown): {

@@ -181,8 +181,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       validator: (request) => {
         if (stopping || failure !== undefined)
           throw failureOf(beingStopped(`cluster ${spec.name}`));
-        if (sameValue(request.spec, spec)) return;
-        throw failureOf(otherNodes(spec, request.spec));
+        if (sameValue(request.spec, spec) || hosts?.isAs(request.spec)) return;
+        throw failureOf(otherNodes(hosts?.present ?? spec, request.spec));
       },
     },
   );

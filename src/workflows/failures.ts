@@ -23,11 +23,18 @@ export function problemOf(error: unknown): Problem {
   const inner = causes(error).toReversed();
   for (const link of inner) {
     if (link instanceof ApplicationFailure && isErrorType(link.type)) {
-      return { type: link.type, message: link.message };
+      const wayOut = wayOutIn(link);
+      return { type: link.type, message: link.message, ...(wayOut !== undefined && { wayOut }) };
     }
   }
   const message = inner.find((link) => link.message !== '')?.message ?? String(error);
   return { type: 'Unknown', message };
+}
+
+/** What the user can do about this very one, as {@link failureOf} attaches it. */
+function wayOutIn({ details }: ApplicationFailure): string | undefined {
+  const [first] = (details ?? []) as [{ readonly wayOut?: unknown } | null | undefined];
+  return typeof first?.wayOut === 'string' ? first.wayOut : undefined;
 }
 
 /** Whether another try may change it. */
@@ -36,9 +43,11 @@ export const isRetryable = ({ type }: Problem): boolean =>
 
 /** A failure that ends a workflow or an update, with the type of `problem`; never retried by itself. */
 export function failureOf(problem: Problem): ApplicationFailure {
+  const { wayOut } = problem;
   return ApplicationFailure.create({
     type: problem.type,
     message: problem.message,
+    ...(wayOut !== undefined && { details: [{ wayOut }] }),
     nonRetryable: problem.type === 'Unknown' || !ERRORS[problem.type].retryable,
   });
 }

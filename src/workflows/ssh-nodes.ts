@@ -29,6 +29,7 @@ import { problemOf } from './failures.js';
 import { Members } from './members.js';
 import { HEAD } from './names.js';
 import { A_FEW_TRIES } from './options.js';
+import { sameValue } from './same-value.js';
 
 type Control<K extends keyof ControlActivities> = Pick<ControlActivities, K>;
 
@@ -84,6 +85,16 @@ export class SshNodes {
   /** The cluster with its nodes as updates have changed them. */
   private get whole(): ClusterSpec {
     return { name: this.cluster, nodes: this.members.everyNode };
+  }
+
+  /** The cluster with the hosts that it is to have now. */
+  get present(): ClusterSpec {
+    return { name: this.cluster, nodes: this.members.nodes };
+  }
+
+  /** Whether somebody asks for the cluster as it was changed, such as with the file that `cluster add` was given. */
+  isAs(asked: ClusterSpec): boolean {
+    return sameValue(byName(asked), byName(this.present));
   }
 
   /** Without what only an installation needs: a lock file in every look would fill the history. */
@@ -295,6 +306,13 @@ export class SshNodes {
   carried(): Partial<ClusterCarried> {
     return { ...this.members.carried(), ...(this.#address && { address: this.#address }) };
   }
+}
+
+/** The order of hosts says which are the spares at first, and nothing of a cluster that is up. */
+function byName({ name, nodes }: ClusterSpec): unknown {
+  if (nodes.provider !== 'ssh') return { name, nodes };
+  const workers = nodes.workers.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return { name, nodes: { ...nodes, workers } };
 }
 
 function describe({ add = [], remove = [], drain, count }: ChangeNodesRequest): string {

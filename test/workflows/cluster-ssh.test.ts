@@ -217,6 +217,24 @@ describe('a cluster over ssh', () => {
     await stop('again');
   });
 
+  it('is the same with the file whose hosts were added, and else says what differs', async () => {
+    const spec = specOf('edited', ['a']);
+    await ensure(spec);
+    const more = specOf('edited', ['c', 'a', 'b']);
+    expect(await refusal(ensure(more))).toMatchObject({
+      type: 'ClusterMismatch',
+      message: expect.stringMatching(/other settings: workers\.c \(asked for.*workers\.b.*count/u),
+      details: [{ wayOut: expect.stringMatching(/cluster add FILE.*cluster remove edited/u) }],
+    });
+    const add = ['b', 'c'].map((name) => ({ name, host: name }));
+    await change('edited', { add });
+    expect(await ensure(more)).toMatchObject({ address: ADDRESS });
+    // As it was asked for at first it is asked for by those who name only the cluster.
+    expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
+    expect(calls.filter((call) => call.startsWith('start'))).toHaveLength(4);
+    await stop('edited');
+  });
+
   it('has who is on it go on with fewer nodes when one is lost for good', async () => {
     const spec = specOf('fewer', ['a', 'b']);
     expect(await ensure(spec, 'job/one')).toMatchObject({ address: ADDRESS });

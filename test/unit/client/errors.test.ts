@@ -32,6 +32,15 @@ test('a refused input shows every problem with its line, and how to go on', () =
   });
 });
 
+test('a way out of this very failure goes before the one of its type', () => {
+  const cause = ApplicationFailure.nonRetryable('lab is another', 'ClusterMismatch', {
+    wayOut: 'Add the host.',
+  });
+  expect(describeFailure(new Error('update failed', { cause })).wayOut).toBe('Add the host.');
+  const plain = ApplicationFailure.nonRetryable('lab is another', 'ClusterMismatch');
+  expect(describeFailure(plain).wayOut).toBe(ERRORS.ClusterMismatch.wayOut);
+});
+
 test('what is wrong with the input as a whole is not mended by recording lines', () => {
   const problems = [{ line: 0, code: 'unknown_column', message: "no column 'q'" }];
   const cause = ApplicationFailure.create({

@@ -1,6 +1,8 @@
 import { ActivityFailure, ApplicationFailure, RetryState } from '@temporalio/common';
+import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { describe, expect, it } from 'vitest';
 
+import { refusal } from '../../../src/activities/entities.js';
 import { failureOf, problemOf, workflowFailure } from '../../../src/workflows/failures.js';
 import { table } from '../../../src/workflows/details.js';
 import { sameValue } from '../../../src/workflows/same-value.js';
@@ -26,6 +28,12 @@ describe('failures', () => {
       type: 'Unknown',
       message: 'boom',
     });
+  });
+
+  it('take a way out of their own through workers and workflows', () => {
+    const problem = { type: 'ClusterMismatch', message: 'another', wayOut: 'Add it.' } as const;
+    const update = new WorkflowUpdateFailedError('update failed', failureOf(problem));
+    expect(problemOf(activityFailure(refusal(update)))).toEqual(problem);
   });
 
   it('keep the problems of an input for those who wait for the workflow', () => {
