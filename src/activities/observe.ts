@@ -12,7 +12,14 @@ import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import { engineActorName, fleetQueue, isEngineActor } from '../contracts/names.js';
 import type { ClusterStatus } from '../contracts/workflows.js';
 import { localAddress, localProcesses } from './local/node-state.js';
-import { type ActorState, countJobs, listActors, listNodes, reasonOf } from './ray-state.js';
+import {
+  type ActorState,
+  RayRefusal,
+  countJobs,
+  listActors,
+  listNodes,
+  reasonOf,
+} from './ray-state.js';
 import { observeNodes } from './ssh/observe-nodes.js';
 
 /** What of a cluster is there. Never fails: that Ray does not answer is an observation. */
@@ -24,7 +31,9 @@ export async function observeCluster(input: ObserveClusterInput): Promise<Cluste
     const used = await useOf(address, input.spec);
     return { reachable: true, address, nodes, processes, ...used };
   } catch (error) {
-    return { reachable: false, address, nodes: [], processes, problem: reasonOf(error) };
+    const refused = error instanceof RayRefusal && { refused: true };
+    const problem = reasonOf(error);
+    return { reachable: false, address, nodes: [], processes, problem, ...refused };
   }
 }
 

@@ -6,6 +6,11 @@ import type { RayNode } from '../contracts/activities.js';
 import type { ClusterAddress } from '../contracts/cluster.js';
 import { RAY_NAMESPACE } from '../contracts/names.js';
 
+/** What another try does not change: the address is none, or the token is not that of the cluster. */
+export class RayRefusal extends Error {
+  override readonly name = 'RayRefusal';
+}
+
 /** Ray's state API answers in well under a second, on a busy head in a few. */
 const ANSWER_MS = 10_000;
 /** The most that the state API gives at once (RAY_MAX_LIMIT_FROM_API_SERVER). */
@@ -59,7 +64,7 @@ export function rayAuthEnvironment(tokenFile: string | undefined): Record<string
 /**
  * All nodes that the head knows, lost ones included.
  *
- * @throws Error when the state API does not answer within 10 s, or refuses the token
+ * @throws Error when the state API does not answer within 10 s; RayRefusal when it refuses the token, or has none
  */
 export async function listNodes(cluster: ClusterAddress): Promise<TimedRayNode[]> {
   const nodes = await get(cluster, 'nodes', NodeState, {});
@@ -121,6 +126,9 @@ async function request(
   what: string,
   query: Record<string, string>,
 ): Promise<unknown> {
+  if (!URL.canParse(what, cluster.dashboardUrl)) {
+    throw new RayRefusal(`${cluster.dashboardUrl} is no URL`);
+  }
   const url = new URL(what, cluster.dashboardUrl);
   url.search = String(new URLSearchParams(query));
   const response = await fetch(url, {
@@ -130,23 +138,33 @@ async function request(
   if (response.status === 401 || response.status === 403) {
     const given =
       cluster.tokenFile === undefined ? 'no token' : `the token in ${cluster.tokenFile}`;
-    throw new Error(`${url.origin} refuses ${given}: it is not that of this cluster`);
+    throw new RayRefusal(`${url.origin} refuses ${given}: it is not that of this cluster`);
   }
   if (!response.ok) throw new Error(`${url.origin} answers ${response.status} to ${what}`);
   return response.json();
 }
 
-/** The header that Ray's dashboard expects when token authentication is on. */
+/**
+ * The header that Ray's dashboard expects when token authentication is on.
+ *
+ * @throws RayRefusal when there is no such file, or it may not be read
+ */
 export async function authorization(
   tokenFile: string | undefined,
 ): Promise<Record<string, string>> {
   if (tokenFile === undefined) return {};
-  return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
+  try {
+    return { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
+  } catch (error) {
+    const message = `the token file ${tokenFile} cannot be read: ${(error as Error).message}`;
+    throw new RayRefusal(message, { cause: error });
+  }
 }
 
 /** Why a request failed, in one line: `fetch failed` alone helps nobody. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { cause } = error;
+  if (error instanceof RayRefusal) return error.message;
   return cause instanceof Error ? `${error.message}: ${cause.message}` : error.message;
 }

@@ -1,3 +1,4 @@
+import { homedir } from 'node:os';
 import path from 'node:path';
 
 import { type Command, InvalidArgumentError } from 'commander';
@@ -72,8 +73,9 @@ export const numeric = (text: string): unknown => {
 /** Seconds of `15m`, or the text as it was typed. */
 export const duration = (text: string): unknown => secondsOf(text) ?? text;
 
-/** Workers and engines read files in folders of their own. */
-const absolute = (file: string | undefined): string | undefined => file && path.resolve(file);
+/** Workers and engines read files in folders of their own. Shells leave the `~` of `--option=~/file` as it is. */
+const absolute = (file: string | undefined): string | undefined =>
+  file && path.resolve(file.replace(/^~(?=\/)/u, homedir()));
 
 /** `max-num-seqs=8` → `{max_num_seqs: 8}`; a value that is not JSON is text. */
 export function keyValue(

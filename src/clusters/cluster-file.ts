@@ -125,7 +125,7 @@ function specOf(
     const { tokenFile, ...rest } = nodes;
     return {
       name,
-      nodes: { ...rest, ...(tokenFile && { tokenFile: path.resolve(folder, tokenFile) }) },
+      nodes: { ...rest, ...(tokenFile && { tokenFile: resolved(folder, tokenFile) }) },
     };
   }
   return { name, nodes };
@@ -169,11 +169,13 @@ function sshSpec(file: SshFile, folder: string, complaints: Complaint[]): Cluste
 }
 
 /** Paths of the cluster file start at its folder, `~` at the user's. */
+const resolved = (folder: string, file: string): string =>
+  file.startsWith('~/')
+    ? path.join(process.env['HOME'] ?? '', file.slice(2))
+    : path.resolve(folder, file);
+
 function absolute(login: SshFile['ssh'], folder: string): SshFile['ssh'] {
-  const at = (file: string): string =>
-    file.startsWith('~/')
-      ? path.join(process.env['HOME'] ?? '', file.slice(2))
-      : path.resolve(folder, file);
+  const at = (file: string): string => resolved(folder, file);
   const { identityFile, knownHosts, config, ...rest } = login;
   return {
     ...rest,
@@ -233,7 +235,7 @@ function environmentOf(
   const text = (key: string, file: string | undefined): string | undefined => {
     if (file === undefined) return undefined;
     try {
-      return readFileSync(path.resolve(folder, file), 'utf8');
+      return readFileSync(resolved(folder, file), 'utf8');
     } catch (error) {
       complaints.push({
         path: ['environment', key],

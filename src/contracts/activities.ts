@@ -100,6 +100,8 @@ export interface ClusterObservation {
   readonly jobs?: number;
   /** Why the state API did not answer. */
   readonly problem?: string;
+  /** That waiting does not change it: a wrong token, or an address that is none. */
+  readonly refused?: boolean;
 }
 
 export interface ObserveClusterInput {

@@ -21,8 +21,17 @@ export const LocalProvider = z
 export const ExistingProvider = z
   .strictObject({
     provider: z.literal('existing'),
-    address: z.string().min(1).describe('GCS address host:port'),
-    dashboardUrl: z.string().min(1).describe('http://host:8265'),
+    address: z
+      .string()
+      .regex(/^(?:\[[\dA-Fa-f:.%]+\]|[^\s/:@]+):\d{1,5}$/, 'expected HOST:PORT, as of the GCS')
+      .describe('GCS address host:port'),
+    dashboardUrl: z
+      .string()
+      .regex(
+        /^https?:\/\/(?:\[[\dA-Fa-f:.%]+\]|[^\s/:@?#]+)(?::\d{1,5})?(?:\/\S*)?$/,
+        'expected http://HOST:PORT',
+      )
+      .describe('http://host:8265'),
     tokenFile: z.string().optional().describe('Ray token file (RAY_AUTH_TOKEN_PATH)'),
   })
   .meta({ id: 'ExistingProvider' });

@@ -54,7 +54,7 @@ import { Attributes } from './attributes.js';
 import { countPreemption, expectPreemptions } from './counters.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
-import { beingStopped, notChanged, otherNodes } from './refusals.js';
+import { beingStopped, notChanged, notReached, otherNodes } from './refusals.js';
 import { sameValue } from './same-value.js';
 import { SshNodes } from './ssh-nodes.js';
 import { Builds } from './upgrade.js';
@@ -314,11 +314,9 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
       }
       const now = Date.now();
       const plan = planCluster(spec, observation, blind, notices.byNode, now, hosts?.members);
-      if (spec.nodes.provider === 'existing' && !everReady && blind > START_PATIENCE_S) {
-        failure = {
-          type: 'ClusterStartFailed',
-          message: `cluster ${spec.name} does not answer: ${observation.problem ?? 'it has no nodes'}`,
-        };
+      const { refused = false } = observation;
+      if (spec.nodes.provider === 'existing' && !everReady) {
+        if (refused || blind > START_PATIENCE_S) failure = notReached(spec.name, observation);
       }
       const settledPlan = plan.end.length + plan.start.length === 0;
       const progressed = !settledPlan && (await execute(plan));

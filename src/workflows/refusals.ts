@@ -1,3 +1,4 @@
+import type { ClusterObservation } from '../contracts/activities.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
 import type { FleetSpec } from '../contracts/fleet.js';
 import type { Problem } from '../contracts/workflows.js';
@@ -133,6 +134,17 @@ export const otherModel = ({ name, model, specHash }: FleetSpec): Problem => ({
 export const otherCluster = ({ name, cluster }: FleetSpec): Problem => ({
   type: 'ClusterMismatch',
   message: `fleet ${name} is on cluster ${cluster.name}`,
+});
+
+/** Of a cluster that somebody else brought up. */
+export const notReached = (
+  cluster: string,
+  { problem = 'it has no nodes', refused = false }: ClusterObservation,
+): Problem => ({
+  type: 'ClusterStartFailed',
+  message: `cluster ${cluster} ${refused ? 'cannot be used' : 'does not answer'}: ${problem}`,
+  wayOut:
+    'Check its address, its dashboard and its token file (--address, --dashboard-url, --ray-token-file).',
 });
 
 export const notChanged = (cluster: string, why: string): Problem => ({

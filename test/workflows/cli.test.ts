@@ -1,4 +1,6 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -6,13 +8,15 @@ import { execa } from 'execa';
 import getPort from 'get-port';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
+import { observeCluster } from '../../src/activities/observe.js';
 import { findInput, planOccurrence } from '../../src/activities/scheduled.js';
 import { startRun } from '../../src/client/runs.js';
 import { describeSchedule, type ScheduleView } from '../../src/client/schedules.js';
+import type { ObserveClusterInput } from '../../src/contracts/activities.js';
 import { InferenceInput } from '../../src/contracts/inference.js';
 import { inferenceWorkflowId } from '../../src/contracts/names.js';
 import { paths } from '../../src/setup/paths.js';
-import { ADDRESS, rayNode } from '../support/fake-cluster.js';
+import { ADDRESS } from '../support/fake-cluster.js';
 import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { World } from '../support/world.js';
@@ -32,12 +36,13 @@ beforeAll(async () => {
     planOccurrence,
     findInput,
     sendWebhook: async () => {},
-    observeCluster: async () => ({
-      reachable: world.headRuns,
-      nodes: world.headRuns ? [rayNode({ name: 'head', head: true })] : [],
-      processes: world.headRuns ? [{ name: 'head', running: true, ageSeconds: 1 }] : [],
-      ...(world.headRuns && { address: { ...ADDRESS, dashboardUrl } }),
-    }),
+    observeCluster: async (input: ObserveClusterInput) =>
+      input.spec.nodes.provider === 'existing'
+        ? observeCluster(input)
+        : {
+            ...world.observeCluster(),
+            ...(world.headRuns && { address: { ...ADDRESS, dashboardUrl } }),
+          },
   });
 });
 afterAll(async () => {
@@ -219,5 +224,74 @@ describe('logs of a run', { timeout: 240_000 }, () => {
     world.run.onBatch = async () => {};
     finish();
     await harness.client.workflow.getHandle(inferenceWorkflowId('r1')).result();
+  });
+});
+
+describe('a cluster of somebody else', { timeout: 240_000 }, () => {
+  let dashboard: Server;
+  let at: string[];
+  const token = path.join(home, 'token');
+  const input = path.join(home, 'requests.jsonl');
+  beforeAll(async () => {
+    const head = {
+      ...{ node_id: 'h', node_ip: '10.0.0.1', node_name: 'h', is_head_node: true },
+      ...{ state: 'ALIVE', resources_total: { CPU: 2 } },
+    };
+    dashboard = createServer((request, response) => {
+      const known = request.headers.authorization === 'Bearer right';
+      const result = request.url?.startsWith('/api/v0/nodes') ? [head] : [];
+      response.writeHead(known ? 200 : 401, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(known ? { result: true, data: { result: { result } } } : {}));
+    });
+    await new Promise<void>((resolve) => dashboard.listen(0, '127.0.0.1', resolve));
+    const { port } = dashboard.address() as AddressInfo;
+    at = ['--address', '127.0.0.1:6379', '--dashboard-url', `http://127.0.0.1:${port}`];
+    writeFileSync(input, `${JSON.stringify({ prompt: 'hello' })}\n`);
+  });
+  afterAll(() => dashboard.close());
+
+  const up = async (...more: readonly string[]) =>
+    rankflow('cluster', 'up', 'theirs', '--no-start', ...at, ...more);
+
+  it('is refused at once with a wrong token, with none, and with a file that is not there', async () => {
+    const since = Date.now();
+    writeFileSync(token, 'wrong');
+    const wrong = await up('--ray-token-file', token);
+    expect(wrong.exitCode).toBe(3);
+    expect(wrong.stderr).toMatch(/cluster theirs cannot be used: .* refuses the token in .*token/u);
+    expect(wrong.stderr).toMatch(/way out: Check its address, .*--ray-token-file/u);
+    expect((await up()).stderr).toMatch(/refuses no token/u);
+    const absent = path.join(home, 'absent');
+    expect((await up('--ray-token-file', absent)).stderr).toMatch(
+      /the token file .*absent cannot be read: ENOENT/u,
+    );
+
+    world.run = new FakeRun([1]);
+    const model = ['--model', 'org/model', '--backend', 'simulated', '--run-id', 'refused'];
+    const run = await rankflow(
+      ...['run', input, '--no-start', '--cluster', 'guarded', ...at, ...model],
+      ...['--ray-token-file', token, '--store', path.join(home, 'store')],
+    );
+    expect([run.exitCode, run.stderr]).toEqual([
+      3,
+      expect.stringMatching(/cluster guarded cannot be used: .* refuses the token in/u),
+    ]);
+    // Not after the two minutes that one which does not answer is waited for.
+    expect(Date.now() - since).toBeLessThan(90_000);
+  });
+
+  it('is attached to with its token', async () => {
+    writeFileSync(token, 'right\n');
+    const { exitCode, stdout } = await up('--ray-token-file', token);
+    expect([exitCode, stdout]).toEqual([0, 'theirs']);
+    await printed('cluster', 'down', 'theirs');
+  });
+
+  it('has to be named by an address and a URL', async () => {
+    const bad = ['--address', 'ray-head', '--dashboard-url', 'ray-head:8265'];
+    const { exitCode, stderr } = await rankflow('cluster', 'up', 'theirs', '--no-start', ...bad);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(/--address: expected HOST:PORT/u);
+    expect(stderr).toMatch(/--dashboard-url: expected http:\/\/HOST:PORT/u);
   });
 });

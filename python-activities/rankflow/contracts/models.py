@@ -234,9 +234,20 @@ class ExistingProvider(BaseModel):
         populate_by_name=True,
     )
     provider: Literal["existing"]
-    address: Annotated[str, Field(description="GCS address host:port", min_length=1)]
+    address: Annotated[
+        str,
+        Field(
+            description="GCS address host:port",
+            pattern="^(?:\\[[\\dA-Fa-f:.%]+\\]|[^\\s/:@]+):\\d{1,5}$",
+        ),
+    ]
     dashboard_url: Annotated[
-        str, Field(alias="dashboardUrl", description="http://host:8265", min_length=1)
+        str,
+        Field(
+            alias="dashboardUrl",
+            description="http://host:8265",
+            pattern="^https?:\\/\\/(?:\\[[\\dA-Fa-f:.%]+\\]|[^\\s/:@?#]+)(?::\\d{1,5})?(?:\\/\\S*)?$",
+        ),
     ]
     token_file: Annotated[
         str | None,

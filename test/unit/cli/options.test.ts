@@ -1,3 +1,4 @@
+import { homedir } from 'node:os';
 import path from 'node:path';
 
 import { Command } from 'commander';
@@ -64,6 +65,9 @@ test('the hub token travels as the name of a variable or file, never as a value'
 test('files are named in full, as workers and engines read them elsewhere', () => {
   const given = ['--address', 'h:1', '--dashboard-url', 'http://h:2', '--ray-token-file', 'token'];
   expect(parse(...given).cluster).toMatchObject({ nodes: { tokenFile: path.resolve('token') } });
+  expect(parse(...given.slice(0, 4), '--ray-token-file=~/t').cluster).toMatchObject({
+    nodes: { tokenFile: path.join(homedir(), 't') },
+  });
   const { model } = parse('--hf-token-file', 'hub', '--cache-dir', 'cache');
   expect(model).toMatchObject({
     credentials: { file: path.resolve('hub') },

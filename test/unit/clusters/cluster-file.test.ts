@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import path from 'node:path';
 
 import { describe, expect, it } from 'vitest';
@@ -68,6 +69,36 @@ describe('a cluster file', () => {
     expect(problemsOf(`${MINIMAL}idleTimeoutMinutes: 0`)).toEqual([
       expect.stringMatching(/^5: idleTimeoutMinutes/u),
     ]);
+  });
+
+  it('names an existing cluster by a URL and a port, and its token from here or from home', () => {
+    const theirs = (address: string, url: string): string =>
+      `name: a\nprovider: existing\naddress: ${address}\ndashboardUrl: ${url}\n`;
+    for (const [address, url] of [
+      ['10.0.0.1:6379', 'http://10.0.0.1:8265'],
+      ['ray-head:6379', 'https://ray.example.org/'],
+      ["'[fd00::1]:6379'", "'http://[fd00::1]:8265'"],
+    ]) {
+      expect(parseClusterFile(theirs(address ?? '', url ?? ''), '/a.yaml').nodes.provider).toBe(
+        'existing',
+      );
+    }
+    const bad = [
+      ['ray-head', 'ray-head:8265'],
+      ['10.0.0.1:port', 'nonsense'],
+      [':6379', 'http://'],
+    ];
+    for (const [address = '', url = ''] of bad) {
+      expect(problemsOf(theirs(address, url))).toEqual([
+        expect.stringMatching(/^3: address: expected HOST:PORT/u),
+        expect.stringMatching(/^4: dashboardUrl: expected http:\/\/HOST:PORT/u),
+      ]);
+    }
+    const file = theirs('h:1', 'http://h:2');
+    const tokenFile = (where: string): unknown =>
+      parseClusterFile(`${file}tokenFile: ${where}\n`, '/clusters/lab.yaml').nodes;
+    expect(tokenFile('tok')).toMatchObject({ tokenFile: '/clusters/tok' });
+    expect(tokenFile('~/tok')).toMatchObject({ tokenFile: path.join(homedir(), 'tok') });
   });
 
   it('spells out ranges and groups; what a group does not want is a spare', () => {
