@@ -112,6 +112,7 @@ try {
   const running = rankflow(
     ...['run', requests, '--model', values.model, '--run-id', runId, '--json', '--keep'],
     ...['--engines', String(engines), '--fleet', name, '--cluster', name],
+    ...['--nodes', '0'],
     ...['--store', path.join(folder, 'store'), '--out', answers, ...options],
   ).finally(() => {
     over = true;

@@ -51,7 +51,8 @@ class Rankflow:
             *("--dtype", settings.dtype),
             *("--max-model-len", str(settings.max_model_len)),
             *("--max-num-seqs", str(settings.max_num_seqs)),
-            *("--store", str(self._store), "--cluster", self._name, "--fleet", self._name),
+            *("--store", str(self._store), "--fleet", self._name),
+            *("--cluster", self._name, "--nodes", "0"),
             *("--backend", settings.backend),
             *(
                 ["--gpus-per-engine", str(settings.gpus_per_engine)]

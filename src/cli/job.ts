@@ -67,22 +67,20 @@ function positive(text: string): number {
 }
 
 async function submit(entrypoint: string[], flags: SubmitFlags): Promise<void> {
-  const { nodesOfRunningCluster } = await import('../client/clusters.js');
   const { withClient } = await import('../client/connection.js');
   const { EXIT } = await import('../client/errors.js');
   const { prepareJob } = await import('../client/job-spec.js');
-  const { jobView, startJob } = await import('../client/jobs.js');
+  const { isKept, jobView, startJob } = await import('../client/jobs.js');
   const { followJob } = await import('./job-follow.js');
-  const { startStackUnless } = await import('./prepare.js');
+  const { isMissing, noSuchCluster, startStackUnless } = await import('./prepare.js');
   const { print, printJson, say } = await import('./output.js');
 
   const prepared = await prepareJob(toJobOptions(entrypoint, flags), jobFlagOf);
   await startStackUnless(!flags.start);
   await withClient(async (client) => {
-    const { cluster } = prepared.spec;
-    if (flags.nodes === undefined && cluster.nodes.provider === 'local') {
-      cluster.nodes = (await nodesOfRunningCluster(client, cluster.name)) ?? cluster.nodes;
-    }
+    const { spec } = prepared;
+    const missing = await isMissing(client, spec.cluster, flags);
+    if (missing && !(await isKept(client, spec.jobId))) throw noSuchCluster(spec.cluster.name);
     const { jobId, outcome } = await startJob(client, prepared);
     if (flags.json) printJson({ event: outcome, jobId });
     else print(jobId);

@@ -5,11 +5,14 @@ import type { Client } from '@temporalio/client';
 
 import { nodesOfRunningCluster } from '../client/clusters.js';
 import { temporalConfigured } from '../client/connection.js';
+import { isRunning } from '../client/entities.js';
 import { ClientError } from '../client/errors.js';
 import { prepareRun, type PreparedRun } from '../client/inference.js';
 import { checkStoreSpace } from '../client/input.js';
 import { pythonInstalled } from '../client/python.js';
 import { startRun, type StartedRun } from '../client/runs.js';
+import type { ClusterSpec } from '../contracts/cluster.js';
+import { inferenceWorkflowId } from '../contracts/names.js';
 import { logToStderr } from '../setup/log.js';
 import { infrastructure, say } from './output.js';
 import { flagOf, type RunFlags, toRunOptions } from './run-options.js';
@@ -62,18 +65,58 @@ export async function prepareOut(file: string | undefined): Promise<void> {
   }
 }
 
-/** Starts a run on the cluster that is up, when the flags say nothing about its nodes. */
+/** What flags say about the nodes of a local cluster. */
+type NodeFlags = Pick<RunFlags, 'nodes' | 'cpusPerNode' | 'gcsStorage'>;
+
+/** Name of the cluster that is started when nobody names one. */
+const DEFAULT_CLUSTER = 'local';
+
+/**
+ * Starts a run on the cluster that is up, when the flags say nothing about its nodes.
+ *
+ * @param named whether the flags named the cluster just now
+ * @throws ClientError `NotFound` when they named one that is not up, nor asked for by a run that goes on
+ */
 export async function startOnCluster(
   client: Client,
   run: PreparedRun,
-  flags: Pick<RunFlags, 'nodes'>,
+  flags: NodeFlags,
+  named = false,
 ): Promise<StartedRun> {
-  const { cluster } = run.inference;
-  if (flags.nodes === undefined && cluster.nodes.provider === 'local') {
-    cluster.nodes = (await nodesOfRunningCluster(client, cluster.name)) ?? cluster.nodes;
+  const { cluster, run: spec } = run.inference;
+  if (await isMissing(client, cluster, flags)) {
+    if (!named) say(`No cluster ${cluster.name} is up: a local one of this name is started.`);
+    else if (!(await isRunning(client, inferenceWorkflowId(spec.runId)))) {
+      throw noSuchCluster(cluster.name);
+    }
   }
   return startRun(client, run);
 }
+
+/**
+ * Has a cluster be asked for with the nodes that it has, when it is up and the flags say nothing about them.
+ *
+ * @returns whether there is none, though its name is not the default: a slip of the pen, or one that has gone. A local
+ *   one in its place would load its engines on this host.
+ */
+export async function isMissing(
+  client: Client,
+  cluster: ClusterSpec,
+  flags: NodeFlags,
+): Promise<boolean> {
+  const { name, nodes } = cluster;
+  if (nodes.provider !== 'local' || flags.nodes !== undefined) return false;
+  const present = await nodesOfRunningCluster(client, name);
+  cluster.nodes = present ?? nodes;
+  const described = flags.cpusPerNode !== undefined || flags.gcsStorage !== undefined;
+  return present === undefined && !described && name !== DEFAULT_CLUSTER;
+}
+
+export const noSuchCluster = (name: string): ClientError =>
+  new ClientError('NotFound', `There is no cluster ${name} up.`, {
+    wayOut:
+      'Bring it up with `rankflow cluster up`, or see `rankflow cluster status`; --nodes N starts a local one of this name.',
+  });
 
 /**
  * Brings up what is missing on this machine: the installation, Temporal unless another server is configured,

@@ -75,7 +75,7 @@ async function run(file: string, flags: Flags): Promise<void> {
   const { followRun, sayDetached } = await import('./progress/follow.js');
   const { EXIT } = await import('../client/errors.js');
   await withClient(async (client) => {
-    const { outcome, notes } = await startOnCluster(client, prepared, flags);
+    const { outcome, notes } = await startOnCluster(client, prepared, flags, true);
     announce(outcome, notes);
     say(OUTCOME[outcome]);
     const last = await followRun(client, runId, json);

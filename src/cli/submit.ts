@@ -46,7 +46,7 @@ async function submit(file: string, flags: Flags): Promise<void> {
   await checkSpace(prepared);
   await startStackUnless(!flags.start);
   await withClient(async (client) => {
-    const { outcome, notes } = await startOnCluster(client, prepared, flags);
+    const { outcome, notes } = await startOnCluster(client, prepared, flags, true);
     announce(outcome, notes);
     say(`Watch it: rankflow watch ${runId}`);
   });

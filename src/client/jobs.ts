@@ -139,6 +139,12 @@ export async function startJob(client: Client, job: PreparedJob): Promise<Starte
   return { jobId, outcome: earlier === undefined ? 'started' : 'continued' };
 }
 
+/** Whether a job runs or has succeeded, so that the same command starts nothing. */
+export async function isKept(client: Client, jobId: string): Promise<boolean> {
+  const earlier = await findJob(client, jobId);
+  return earlier !== undefined && (await outcomeFor(client, earlier, jobId)) !== 'continued';
+}
+
 async function outcomeFor(
   client: Client,
   { status }: WorkflowExecutionDescription,

@@ -295,3 +295,37 @@ describe('a cluster of somebody else', { timeout: 240_000 }, () => {
     expect(stderr).toMatch(/--dashboard-url: expected http:\/\/HOST:PORT/u);
   });
 });
+
+describe('a cluster that is named and is not up', { timeout: 240_000 }, () => {
+  it('is not started on this host in its place', async () => {
+    const input = path.join(home, 'few.jsonl');
+    writeFileSync(input, `${JSON.stringify({ prompt: 'hello' })}\n`);
+    const where = ['--no-start', '--cluster', 'labb', '--store', path.join(home, 'store')];
+    const model = ['--model', 'org/model', '--backend', 'simulated'];
+    for (const command of [
+      ['run', input, ...model, ...where],
+      ['submit', input, ...model, ...where],
+      ['job', 'submit', ...where, '--', 'true'],
+    ]) {
+      const { exitCode, stdout, stderr } = await rankflow(...command);
+      expect([command, exitCode, stdout]).toEqual([command, 2, '']);
+      expect(stderr).toMatch(/There is no cluster labb up\./u);
+      expect(stderr).toMatch(/way out: .*--nodes N starts a local one of this name/u);
+    }
+    expect(await json('cluster', 'status')).not.toContainEqual(
+      expect.objectContaining({ name: 'labb' }),
+    );
+    expect(await json('job', 'list')).toEqual([]);
+  });
+
+  it('is started on this host when its nodes are said', async () => {
+    world.run = new FakeRun([1]);
+    const input = path.join(home, 'few.jsonl');
+    const where = ['--no-start', '--cluster', 'mine', '--nodes', '0', '--run-id', 'mine'];
+    const store = ['--store', path.join(home, 'store')];
+    const model = ['--model', 'org/model', '--backend', 'simulated'];
+    expect(await printed('submit', input, ...model, ...where, ...store)).toBe('mine');
+    await eventually(() => world.headRuns);
+    await printed('cancel', 'mine');
+  });
+});
