@@ -1,7 +1,14 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
 import type { WorkflowFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { logFolder, writeLog } from '../../src/activities/jobs/job-log.js';
+import { followJob, type JobListener } from '../../src/cli/job-follow.js';
+import { listJobs, startJob } from '../../src/client/jobs.js';
 import { JobSpec, type JobResult, type JobStatus } from '../../src/contracts/job.js';
 import {
   CONTROL_QUEUE,
@@ -10,6 +17,7 @@ import {
   SIGNAL,
   WORKFLOW,
   jobWorkflowId,
+  submissionIdOf,
 } from '../../src/contracts/names.js';
 import { FakeJobs } from '../support/fake-job.js';
 import { Harness, eventually } from '../support/harness.js';
@@ -251,5 +259,61 @@ describe('a job', () => {
     jobs.ends = [{ status: 'unknown' }, { status: 'unknown' }];
     const failure = await failureOf(await start('hopeless', { restarts: 1 }));
     expect(failure).toMatchObject({ type: 'JobLost', details: [{ attempts: 2 }] });
+  });
+});
+
+describe('jobs as the command line shows them', () => {
+  const entrypoint = 'python train.py';
+  const listed = async (limit: number) => listJobs(harness.client, limit);
+
+  it('are followed to their end, each byte of the log of each attempt once', async () => {
+    const store = mkdtempSync(path.join(tmpdir(), 'rankflow-job-'));
+    const spec = JobSpec.parse({
+      ...{ jobId: 'followed', entrypoint, store },
+      cluster: { name: 'ray', nodes: { provider: 'local' } },
+    });
+    const write = async (attempt: number, at: number, text: string) => {
+      const place = logFolder(spec, submissionIdOf('followed', attempt));
+      await writeLog(place, at, Buffer.from(text));
+    };
+    const told: string[] = [];
+    jobs.ends = [
+      async () => {
+        await write(1, 0, 'epoch 0\n');
+        await eventually(() => told.includes('1 epoch 0\n'));
+        await write(1, 8, 'epoch 1\n');
+        return { status: 'unknown' };
+      },
+      async () => {
+        await write(2, 0, 'from epoch 1\n');
+        return { status: 'succeeded', result: { metrics: { loss: 0.5 } } };
+      },
+    ];
+    expect(await startJob(harness.client, { spec, parameters: 'p' })).toMatchObject({
+      outcome: 'started',
+    });
+    const states: string[] = [];
+    const listener: JobListener = {
+      changed: ({ state, attempts }) => states.push(`${state} ${attempts.length}`),
+      log: (data, attempt) => told.push(`${attempt} ${data.toString('utf8')}`),
+    };
+    const last = await followJob(harness.client, 'followed', listener, 1);
+    expect(last).toMatchObject({ state: 'succeeded', metrics: { loss: 0.5 }, store });
+    expect(told).toEqual(['1 epoch 0\n', '1 epoch 1\n', '2 from epoch 1\n']);
+    expect(states.at(0)).toMatch(/^(?:preparing|pending|running) /u);
+    expect(states.at(-1)).toBe('succeeded 2');
+    rmSync(store, { recursive: true });
+
+    const found = await eventually(async () => {
+      const all = await listed(100);
+      return all[0]?.jobId === 'followed' && all[0].state === 'succeeded' && all;
+    });
+    expect(found[0]).toMatchObject({ entrypoint, cluster: 'ray' });
+    // How those of the tests before have ended, each once.
+    const ends = Object.fromEntries(found.map(({ jobId, state }) => [jobId, state]));
+    expect(ends).toMatchObject({
+      ...{ good: 'succeeded', bad: 'failed', stopped: 'stopped', slow: 'timed_out' },
+    });
+    expect(await listed(2)).toHaveLength(2);
   });
 });
