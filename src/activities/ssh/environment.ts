@@ -39,11 +39,29 @@ export function installPlan({
   // The host's own Python only carries what starts the container.
   if (image !== undefined) return { python: 'python3', steps: [] };
   if (requirements !== undefined) {
-    return install(requirements, 'requirements.txt', pythonVersion ?? PYTHON, UV, 'uv');
+    const script = withUv(isLocked(requirements) ? LOCKED : '');
+    return install(requirements, 'requirements.txt', pythonVersion ?? PYTHON, script, 'uv');
   }
   if (conda !== undefined) return install(conda, 'environment.yml', '', CONDA, 'conda');
   return { python: python ?? 'python3', steps: [] };
 }
+
+/**
+ * Whether each requirement of a file has its hash. Such a file is complete, or the hashes were of no use; so nothing
+ * has to be resolved, which the lock file of this project cannot be: vLLM's wheel for CPUs asks for a build of torch
+ * that no index has.
+ */
+export function isLocked(requirements: string): boolean {
+  const lines = requirements
+    .replaceAll(/\\\r?\n/gu, ' ')
+    .split(/\r?\n/u)
+    .map((line) => line.replace(/(?:^|\s)#.*$/u, '').trim())
+    .filter((line) => line !== '' && !OPTION.test(line));
+  return lines.length > 0 && lines.every((line) => line.includes('--hash='));
+}
+/** A line such as `--index-url …`; those for other files and folders are requirements without a hash. */
+const OPTION = /^-(?!r|e|-requirement|-editable)/u;
+const LOCKED = '--no-deps --require-hashes ';
 
 function install(
   text: string,
@@ -76,12 +94,12 @@ const BEGIN =
   'set -eu; cd "$HOME"; folder=$1; file=$2; version=$3; [ -e "$folder/ready" ] && exit 0; mkdir -p "$folder"; cat > "$folder/$file"; ';
 const missing = (tool: string, advice: string): string =>
   `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: ${advice}" >&2; exit 127; }; `;
-const UV =
+const withUv = (options: string): string =>
   'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; ' +
   BEGIN +
   missing('uv', 'install it for this user, or name a Python in environment.python') +
   'uv venv --quiet --allow-existing --python "$version" "$folder"; ' +
-  'uv pip install --python "$folder/bin/python" --compile-bytecode -r "$folder/$file"; : > "$folder/ready"';
+  `uv pip install --python "$folder/bin/python" --compile-bytecode ${options}-r "$folder/$file"; : > "$folder/ready"`;
 const CONDA =
   BEGIN +
   missing('conda', 'install it for this user, or name a Python in environment.python') +

@@ -13,7 +13,7 @@ import path from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { installPlan } from '../../../src/activities/ssh/environment.js';
+import { installPlan, isLocked } from '../../../src/activities/ssh/environment.js';
 import type { CommandResult } from '../../../src/hosts/host.js';
 import { localHost } from '../../../src/hosts/local.js';
 
@@ -94,5 +94,33 @@ describe.each([
     expect(await install(environment)).toMatchObject({ exitCode: 0 });
     expect(existsSync(at(path.join(folder, 'ready')))).toBe(true);
     expect(existsSync(at(python.slice(2)))).toBe(true);
+  });
+});
+
+describe('a requirements file', () => {
+  const HASH = '--hash=sha256:00';
+
+  it.each([
+    [
+      'each requirement has its hash',
+      `a==1 ${HASH}\nb[x]==2 \\\n    ${HASH} \\\n    ${HASH}\n    # via a\n`,
+    ],
+    ['it has options', `--index-url https://example.org/simple\n-i x\n# b==2\na==1 ${HASH}\n`],
+    ['lines end as on Windows', `a==1 \\\r\n    ${HASH}\r\n`],
+  ])('is installed as it is where %s', async (_, requirements) => {
+    expect(isLocked(requirements)).toBe(true);
+    haveTool('uv');
+    expect(await install({ requirements })).toMatchObject({ exitCode: 0 });
+    expect(said().at(-1)).toContain('--compile-bytecode --no-deps --require-hashes -r ');
+  });
+
+  it.each([
+    ['a requirement without one', `a==1 ${HASH}\nb==2\n`],
+    ['one whose hash is a comment', `a==1 # ${HASH}\n`],
+    ['another file', `a==1 ${HASH}\n-r more.txt\n`],
+    ['a folder', `a==1 ${HASH}\n--editable ./b\n`],
+    ['nothing', '# nothing\n'],
+  ])('is resolved where it has %s', (_, requirements) => {
+    expect(isLocked(requirements)).toBe(false);
   });
 });

