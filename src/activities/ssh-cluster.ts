@@ -167,7 +167,7 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
     folder,
     marker: nodeMarker(cluster, node.name),
     arguments: startArguments(own),
-    environment: nodeVariables(own, python, process.env),
+    environment: nodeVariables(own, process.env),
     placement: {
       address,
       ...(node.name === HEAD && { gcs: nodes.ports.gcs, dashboard: nodes.ports.dashboard }),

@@ -337,9 +337,10 @@ def start(given: dict[str, Any]) -> dict[str, Any]:
     else:
         command = [sys.executable, *command]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "PYTHON"))}
-    for name in ("PATH", "PYTHONPATH"):
-        if name in variables and inherited.get(name):
-            variables[name] += os.pathsep + inherited[name]
+    # Commands of jobs find this Python and its tools by name; a container has a PATH of its own.
+    own = None if given.get("image") else str(Path(sys.executable).parent)
+    folders = [own, variables.get("PATH"), inherited.get("PATH")]
+    variables["PATH"] = os.pathsep.join(filter(None, folders))
     with (folder / LOG).open("wb") as log:
         child = subprocess.Popen(
             command,

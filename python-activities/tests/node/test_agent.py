@@ -82,6 +82,17 @@ def test_shows_no_secret_in_a_command_line(node: dict[str, Any]) -> None:
     assert b"SECRET=s3cret" in Path(f"/proc/{record['pid']}/environ").read_bytes()
 
 
+@pytest.mark.parametrize("own", [{}, {"PATH": "/user/first:/user/second"}])
+def test_finds_its_python_first_then_what_its_user_says(
+    node: dict[str, Any], own: dict[str, str]
+) -> None:
+    record = call("start", {**node, "environment": {**node["environment"], **own}})
+    variables = Path(f"/proc/{record['pid']}/environ").read_bytes().split(b"\0")
+    [path] = [one.decode()[5:] for one in variables if one.startswith(b"PATH=")]
+    own_folder = Path(os.path.normpath(sys.executable)).parent
+    assert path == ":".join([str(own_folder), *own.values(), os.environ["PATH"]])
+
+
 def test_ends_with_all_that_it_started_and_leaves_nothing(node: dict[str, Any]) -> None:
     call("start", node)
     deadline = time.monotonic() + 20

@@ -133,13 +133,13 @@ function resourcesOf(
 }
 
 /**
- * Variables of a node that engines inherit. The token is a file, named by its path.
+ * Variables of a node that engines inherit. The token is a file, named by its path. The agent puts the folder of the
+ * node's Python before `PATH`: only over there is known where it is.
  *
  * @param inherited environment of this process, for what the cluster file passes on
  */
 export function nodeVariables(
   { cluster, nodes, node }: NodePlace,
-  python: string,
   inherited: NodeJS.ProcessEnv,
 ): Record<string, string> {
   const files = nodeFolder(cluster, nodes, node.name);
@@ -157,7 +157,6 @@ export function nodeVariables(
     ...variables,
     ...Object.fromEntries(passed),
     ...rayAuthEnvironment(nodes.tokenAuth ? files.token : undefined),
-    ...(python.includes('/') && { PATH: path.posix.dirname(python) }),
     PYTHONPATH: [files.package, variables?.['PYTHONPATH']].filter(Boolean).join(':'),
     ...(nodes.gcsStorage === 'rocksdb' && {
       RAY_gcs_storage: 'rocksdb',
