@@ -19,7 +19,7 @@ import { HEAD, START_PATIENCE_S } from '../workflows/cluster-plan.js';
 import type { Pause } from './local-cluster.js';
 import { forgetCluster } from './local/node-state.js';
 import { listNodes, rayAuthEnvironment } from './ray-state.js';
-import { callAgent, StartAnswer, StatusAnswer, TailAnswer } from './ssh/agent.js';
+import { callAgent, NoAgent, StartAnswer, StatusAnswer, TailAnswer } from './ssh/agent.js';
 import { installPlan, isInstalled } from './ssh/environment.js';
 import { hostOf } from './ssh/hosts.js';
 import { nodeLog } from './ssh/node-log.js';
@@ -182,7 +182,7 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
 
 /** A Python that is still to be installed cannot be asked yet. */
 function noAgentYet(error: unknown): undefined {
-  if (error instanceof HostError && error.type === 'HostRefused') return undefined;
+  if (error instanceof NoAgent) return undefined;
   throw error;
 }
 
@@ -264,7 +264,8 @@ export async function endNode({ spec, node }: LocalNodeInput): Promise<void> {
   try {
     await end(place, node === HEAD && place.nodes.gcsStorage === 'rocksdb');
   } catch (error) {
-    if (error instanceof HostError && error.type === 'HostRefused') {
+    // Without a Python that runs it there was no agent that could have started a node.
+    if (error instanceof NoAgent) {
       place.log(error.message);
       return;
     }

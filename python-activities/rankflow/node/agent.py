@@ -454,4 +454,7 @@ def main(command: str, given: dict[str, Any]) -> None:
         answer = {"refused": str(error)}
     except OSError as error:
         answer = {"refused": f"{error.strerror}: {error.filename or given['folder']}"}
+    except Exception as error:
+        # An exit code would say that nothing was done.
+        answer = {"refused": f"{command} failed: {type(error).__name__}: {error}"}
     print(json.dumps(answer))

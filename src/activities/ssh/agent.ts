@@ -24,6 +24,9 @@ export type StatusAnswer = z.infer<typeof StatusAnswer>;
 export const StartAnswer = z.object({ pid: z.int(), startedAtMs: z.number() });
 export const TailAnswer = z.object({ tail: z.string() });
 
+/** The agent did not run, for want of a Python that can: so nothing is known, and nothing was changed. */
+export class NoAgent extends HostError {}
+
 type Command = 'check' | 'start' | 'status' | 'end' | 'logs';
 
 /**
@@ -31,7 +34,7 @@ type Command = 'check' | 'start' | 'status' | 'end' | 'logs';
  * list of processes, and the version is always that of this worker.
  *
  * @param python of the node, maybe `~/…`
- * @throws HostError `HostRefused` with what the agent says, or when there is no such Python
+ * @throws HostError `HostRefused` with what the agent says, as {@link NoAgent} when no Python runs it
  */
 export async function callAgent<T extends z.ZodType>(
   host: Host,
@@ -49,7 +52,7 @@ export async function callAgent<T extends z.ZodType>(
     input: `${source}\n\n${call}\n`,
   });
   if (exitCode === NOT_FOUND || exitCode === NOT_EXECUTABLE) {
-    throw new HostError(
+    throw new NoAgent(
       'HostRefused',
       host.name,
       `there is no Python at ${python}`,
@@ -59,7 +62,10 @@ export async function callAgent<T extends z.ZodType>(
   const line = stdout.trim().split('\n').at(-1) ?? '';
   if (exitCode !== 0 || !line.startsWith('{')) {
     const said = (stderr.trim() || stdout.trim()).split('\n').slice(-3).join('; ');
-    throw refused(host, `${python} cannot run the node's agent (exit code ${exitCode}): ${said}`);
+    const message = `${python} cannot run the node's agent (exit code ${exitCode}): ${said}`;
+    // The agent itself tells its errors in its answer; one that was killed may have done a part.
+    if (exitCode === PYTHON_FAILED) throw new NoAgent('HostRefused', host.name, message, MEND);
+    throw refused(host, message);
   }
   const value = JSON.parse(line) as { readonly refused?: string };
   if (value.refused !== undefined) throw refused(host, value.refused);
@@ -69,11 +75,15 @@ export async function callAgent<T extends z.ZodType>(
 /** Exit codes of a shell for a file that is no program, and of `timeout` and `env` for one that is not there. */
 const NOT_EXECUTABLE = 126;
 
+/** Exit code of a Python that does not understand the agent, or has no standard library. */
+const PYTHON_FAILED = 1;
+
 /** `~` is the home of the user over there, which only a shell of that host knows. */
 const pythonCommand = (python: string): string[] =>
   python.startsWith('~/')
     ? ['sh', '-c', 'exec "$HOME/$1" -', 'sh', python.slice(2)]
     : [python, '-'];
 
+const MEND = 'Mend on that host what the message names.';
 const refused = (host: Host, message: string): HostError =>
-  new HostError('HostRefused', host.name, message, 'Mend on that host what the message names.');
+  new HostError('HostRefused', host.name, message, MEND);
