@@ -20,7 +20,7 @@ import type { Pause } from './local-cluster.js';
 import { forgetCluster } from './local/node-state.js';
 import { listNodes, rayAuthEnvironment } from './ray-state.js';
 import { callAgent, NoAgent, StartAnswer, StatusAnswer, TailAnswer } from './ssh/agent.js';
-import { installPlan, isInstalled } from './ssh/environment.js';
+import { installPlan } from './ssh/environment.js';
 import { hostOf } from './ssh/hosts.js';
 import { nodeLog } from './ssh/node-log.js';
 import {
@@ -43,6 +43,8 @@ const DRAIN_MS = 90_000;
 
 interface Place extends Preparation {
   readonly python: string;
+  /** Whether that Python is made on the host when the node starts. */
+  readonly installs: boolean;
   readonly folder: string;
 }
 
@@ -51,13 +53,15 @@ function placeOf(spec: ClusterSpec, name: string, signal?: AbortSignal): Place {
   if (nodes.provider !== 'ssh') throw new Error(`cluster ${spec.name} is not one over ssh`);
   const node = [nodes.head, ...nodes.workers].find((one) => one.name === name);
   if (node === undefined) throw new Error(`cluster ${spec.name} has no node ${name}`);
+  const { python, steps } = installPlan(nodes.environment);
   return {
     cluster: spec.name,
     nodes,
     node,
     host: hostOf(spec.name, nodes, node),
     log: nodeLog(spec.name, name),
-    python: installPlan(nodes.environment).python,
+    python,
+    installs: steps.length > 0,
     folder: nodeFolder(spec.name, nodes, name).folder,
     ...(signal && { signal }),
   };
@@ -65,14 +69,13 @@ function placeOf(spec: ClusterSpec, name: string, signal?: AbortSignal): Place {
 
 /**
  * What keeps nodes from starting, looked at side by side; changes nothing. What an environment that is made on the
- * node has to have is looked at when it is made; see {@link compareInstalled}.
+ * node holds is looked at when it is made; see {@link compareInstalled}.
  */
 export const checkNodes: ControlActivities['checkNodes'] = async ({ spec, nodes }) => {
   const checks = nodes.map(async (name): Promise<NodeProblem[]> => {
     const place = placeOf(spec, name);
     try {
-      if (isInstalled(place.python)) await place.host.run(['true']);
-      else await checkNode(place);
+      await checkNode(place);
       return [];
     } catch (error) {
       const problem = hostProblem(error);
@@ -152,7 +155,7 @@ export async function startNode(
 
 /** Returns where the cluster's head is. */
 async function launch(place: Place, head: ClusterAddress | undefined): Promise<ClusterAddress> {
-  const { cluster, nodes, node, host, log, python, folder } = place;
+  const { cluster, nodes, node, host, log, python, installs, folder } = place;
   const status = await callAgent(host, python, 'status', { folder }, StatusAnswer).catch(
     noAgentYet,
   );
@@ -161,7 +164,7 @@ async function launch(place: Place, head: ClusterAddress | undefined): Promise<C
   }
   log('preparing the host');
   const address = await prepareNode(place);
-  if (isInstalled(python)) await compareInstalled(place);
+  if (installs) await compareInstalled(place);
   const own = { cluster, nodes, node, address, head: headHost(head) ?? address };
   const given = {
     folder,

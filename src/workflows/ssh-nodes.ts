@@ -129,7 +129,7 @@ export class SshNodes {
       const nodes = [HEAD, ...this.members.active].filter((name) => !checked.has(name));
       if (nodes.length === 0) break;
       const options = { summary: `Check the hosts of ${nodes.join(', ')}` };
-      const input = { spec: this.spec, nodes };
+      const input = { spec: this.whole, nodes };
       const problems = await control.checkNodes.executeWithOptions(options, [input]);
       for (const name of nodes) checked.add(name);
       for (const { node, problem } of problems) {

@@ -32,6 +32,11 @@ const unfit = new Map<string, string>();
 const away = new Set<string>();
 const installing = new Set<string>();
 const calls: string[] = [];
+/** Activities that were told what the environment of the nodes is made of. */
+const told = new Set<string>();
+const hear = (activity: string, { nodes }: ClusterSpec): void => {
+  if (nodes.provider === 'ssh' && nodes.environment.requirements !== undefined) told.add(activity);
+};
 /** Hosts become unfit only after they were looked at. */
 let lookAway = false;
 
@@ -54,12 +59,14 @@ async function install(node: string): Promise<void> {
 }
 
 const activities: Partial<ControlActivities> = {
-  checkNodes: async ({ nodes }) => {
+  checkNodes: async ({ spec, nodes }) => {
+    hear('checkNodes', spec);
     calls.push(`check ${nodes.join(' ')}`);
     if (lookAway) return [];
     return nodes.filter((node) => unfit.has(node)).map(problemOf);
   },
-  observeCluster: async ({ nodes = [] }) => {
+  observeCluster: async ({ spec, nodes = [] }) => {
+    hear('observeCluster', spec);
     const processes = nodes.map((name) => ({
       ...{ name, running: running.has(name), ageSeconds: 1 },
       ...(away.has(name) && { running: false, unreachable: 'no route' }),
@@ -71,7 +78,8 @@ const activities: Partial<ControlActivities> = {
       nodes: alive.map((name) => rayNode({ name, nodeId: `id-${name}`, head: name === 'head' })),
     };
   },
-  startNode: async ({ node, address }) => {
+  startNode: async ({ spec, node, address }) => {
+    hear('startNode', spec);
     calls.push(`start ${node}${address ? ` at ${address.address}` : ''}`);
     if (away.has(node)) throw ApplicationFailure.nonRetryable(`${node}: away`, 'HostUnreachable');
     if (unfit.has(node))
@@ -101,7 +109,7 @@ beforeAll(async () => {
   await harness.serve(CONTROL_QUEUE, activities);
 });
 beforeEach(() => {
-  for (const state of [running, unfit, away, installing]) state.clear();
+  for (const state of [running, unfit, away, installing, told]) state.clear();
   calls.length = 0;
 });
 afterAll(async () => harness.close());
@@ -169,6 +177,14 @@ describe('a cluster over ssh', () => {
     expect(cause.message).toMatch(/a: has no Ray\n {2}b: port 1 is taken/u);
     await eventually(() => calls.some((call) => call.startsWith('remove')));
     expect(calls.filter((call) => call.startsWith('start'))).toEqual([]);
+  });
+
+  it('tells what its environment is made of where that is looked at and made, not at each look', async () => {
+    const { name, nodes } = specOf('made', ['a']);
+    const environment = { requirements: 'ray\n' };
+    await ensure({ name, nodes: { ...nodes, environment } as typeof nodes });
+    await stop('made');
+    expect([...told].toSorted()).toEqual(['checkNodes', 'startNode']);
   });
 
   it('takes a spare for a host that is not fit', async () => {

@@ -179,11 +179,16 @@ def _version(name: str) -> str | None:
 
 
 def _python_problems(given: dict[str, Any]) -> list[str]:
-    """What Ray cannot do without: its drivers and nodes have one Python and one Ray."""
+    """What Ray cannot do without: its drivers and nodes have one Python and one Ray.
+
+    Nothing without ``expected``: this Python is not the one that the node will have.
+    """
     if given.get("image"):
         found = shutil.which("docker") or shutil.which("podman")
         return [] if found else ["neither docker nor podman is here: install one of them"]
-    expected, problems = given.get("expected", {}), []
+    if "expected" not in given:
+        return []
+    expected, problems = given["expected"], []
     # As many parts as Ray compares.
     parts = (python := expected.get("python") or "").split(".")
     here = ".".join(map(str, sys.version_info[: len(parts)]))
@@ -395,7 +400,7 @@ def status(given: dict[str, Any]) -> dict[str, Any]:
     if record is not None:
         answer["ageSeconds"] = max(0.0, time.time() - record["startedAtMs"] / 1000)
         known = ("startedAtMs", "address", "gcs", "dashboard")
-        answer |= {name: record[name] for name in known if name in record}
+        answer.update({name: record[name] for name in known if name in record})
     if not running:
         answer["tail"] = tail(folder)
         if "marker" in given:

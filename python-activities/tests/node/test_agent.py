@@ -212,7 +212,7 @@ def test_the_patch_version_of_python_is_compared_where_ray_compares_it(tmp_path:
 
 
 def test_a_python_without_ray_and_an_address_of_another_host_are_told(tmp_path: Path) -> None:
-    given = {"folder": str(tmp_path / "rf" / "h"), "address": "203.0.113.9"}
+    given = {"folder": str(tmp_path / "rf" / "h"), "address": "203.0.113.9", "expected": {}}
     text = f"{SOURCE}\n\nmain('check', json.loads({json.dumps(json.dumps(given))}))\n"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-"], input=text, capture_output=True, text=True, check=True
@@ -220,6 +220,16 @@ def test_a_python_without_ray_and_an_address_of_another_host_are_told(tmp_path: 
     problems = "\n".join(json.loads(done.stdout)["problems"])
     assert "has no Ray: install it there" in problems
     assert "203.0.113.9 is not an address of this host" in problems
+
+
+def test_a_python_that_is_not_the_nodes_own_is_not_judged(tmp_path: Path) -> None:
+    given = {"folder": str(tmp_path / "rf" / "h"), "address": "203.0.113.9"}
+    text = f"{SOURCE}\n\nmain('check', json.loads({json.dumps(json.dumps(given))}))\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-"], input=text, capture_output=True, text=True, check=True
+    )
+    [problem] = json.loads(done.stdout)["problems"]
+    assert "203.0.113.9 is not an address of this host" in problem
 
 
 def test_the_address_is_the_one_that_ssh_came_to(tmp_path: Path) -> None:
@@ -263,6 +273,39 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(agent, "_free_bytes", nearly_full)
     problems = agent.check({"folder": str(tmp_path / "rf" / "w"), "address": "127.0.0.1"})
     assert any("has 5 MiB left" in problem for problem in problems["problems"])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A file system with room for one file of a page; mounting needs root."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4k,mode=0700", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_has_no_room_is_told_and_nothing_runs_on_it(
+    node: dict[str, Any], small_disk: Path
+) -> None:
+    folder = small_disk / "rf" / "w1"
+    on_it = {**node, "folder": str(folder), "address": "127.0.0.1"}
+    problems = call("check", {**on_it, "make": True})["problems"]
+    assert any("has 0 MiB left, and a node needs 1024" in problem for problem in problems)
+    (small_disk / "full").write_bytes(bytes(4096))
+    answer = call("start", on_it)
+    assert answer == {"refused": f"No space left on device: {folder}"}
+    call("end", on_it)
+    assert agent.marked(node["marker"]) == []
+    assert not folder.exists()
+
+
+def test_an_error_that_nobody_foresaw_is_an_answer(tmp_path: Path) -> None:
+    assert call("start", {"folder": str(tmp_path / "rf" / "w")}) == {
+        "refused": "start failed: KeyError: 'marker'"
+    }
 
 
 def container_tool(tmp_path: Path, name: str = "docker") -> dict[str, str]:

@@ -19,11 +19,11 @@ export interface InstallStep {
 /** How a node gets its Python. `python` may begin with `~/`: the folder is the user's on that host. */
 export interface InstallPlan {
   readonly python: string;
+  /** None where the Python is there already. */
   readonly steps: readonly InstallStep[];
+  /** Fails where the steps would for want of their tool; changes nothing. */
+  readonly look?: readonly string[];
 }
-
-/** Whether a Python is one that is installed on the node when it starts. */
-export const isInstalled = (python: string): boolean => python.startsWith('~/');
 
 /**
  * How the environment of a cluster file comes to be on a node. What is installed lies in a folder that its content
@@ -77,6 +77,7 @@ function install(
   const folder = `.cache/rankflow/environments/${hash}`;
   return {
     python: `~/${folder}/bin/python`,
+    look: ['sh', '-c', `${FIND}${READY}${missing(tool)}`, 'sh', folder],
     steps: [
       {
         what: `environment from ${file} with ${tool}`,
@@ -89,18 +90,18 @@ function install(
   };
 }
 
+/** Where its installer puts uv, beside what a login without a terminal finds. */
+const FIND = 'set -eu; cd "$HOME"; PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; folder=$1; ';
 /** `ready` is written last: an installation that was cut off is done again. */
-const BEGIN =
-  'set -eu; cd "$HOME"; folder=$1; file=$2; version=$3; [ -e "$folder/ready" ] && exit 0; mkdir -p "$folder"; cat > "$folder/$file"; ';
-const missing = (tool: string, advice: string): string =>
-  `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: ${advice}" >&2; exit 127; }; `;
+const READY = '[ -e "$folder/ready" ] && exit 0; ';
+const missing = (tool: string): string =>
+  `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: install it for this user, or name a Python in environment.python" >&2; exit 127; }; `;
+const begin = (tool: string): string =>
+  `${FIND}file=$2; version=$3; ${READY}${missing(tool)}mkdir -p "$folder"; cat > "$folder/$file"; `;
 const withUv = (options: string): string =>
-  'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; ' +
-  BEGIN +
-  missing('uv', 'install it for this user, or name a Python in environment.python') +
+  begin('uv') +
   'uv venv --quiet --allow-existing --python "$version" "$folder"; ' +
   `uv pip install --python "$folder/bin/python" --compile-bytecode ${options}-r "$folder/$file"; : > "$folder/ready"`;
 const CONDA =
-  BEGIN +
-  missing('conda', 'install it for this user, or name a Python in environment.python') +
+  begin('conda') +
   'conda env update --quiet --prefix "$PWD/$folder" --file "$folder/$file"; : > "$folder/ready"';

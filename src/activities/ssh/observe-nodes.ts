@@ -4,7 +4,7 @@ import { HostError } from '../../hosts/host.js';
 import { HEAD } from '../../workflows/cluster-plan.js';
 import { tokenFile } from '../local/node-state.js';
 import { callAgent, StatusAnswer } from './agent.js';
-import { installPlan, isInstalled } from './environment.js';
+import { installPlan } from './environment.js';
 import { hostOf } from './hosts.js';
 import { hostPort, nodeFolder } from './node-settings.js';
 
@@ -56,9 +56,8 @@ async function lookAt(
     return { process: { name: node.name, running, ageSeconds }, answer };
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
+    // The node may be well.
     const process = { name: node.name, running: false, ageSeconds: 0 };
-    // A Python that is still to be installed has started nothing. In any other case the node may be well.
-    if (error.type === 'HostRefused' && isInstalled(python)) return { process };
     return { process: { ...process, unreachable: error.message } };
   }
 }

@@ -12,6 +12,8 @@ import { callAgent, CheckAnswer } from './agent.js';
 import { installPlan, type InstallStep } from './environment.js';
 import { fixedPorts, nodeFolder, nodeMarker } from './node-settings.js';
 
+/** The agent needs nothing but the standard library. */
+const SYSTEM_PYTHON = 'python3';
 /** Unpacks standard input into `$1`: a package that was there may be of another version. */
 const UNPACK = 'set -eu; rm -rf "$1"; umask 077; mkdir "$1"; tar -x -f - -C "$1"';
 /** A megabyte over a slow line. */
@@ -78,9 +80,10 @@ async function runStep({ host, log, signal }: Preparation, step: InstallStep): P
 const SHOWN_LINES = 5;
 
 /**
- * Looks at everything that a node needs on its host.
+ * Looks at everything that a node needs on its host. Of an environment that is made there, before it is made, only
+ * whether it can be; the Python of the system looks at the rest then.
  *
- * @param make also makes the node's folder there
+ * @param make also makes the node's folder there; its environment has been made
  * @returns the address that the other nodes reach it at
  * @throws HostError `HostRefused` with all that is missing
  */
@@ -88,7 +91,8 @@ export async function checkNode(
   { cluster, nodes, node, host, signal }: Omit<Preparation, 'log'>,
   make = false,
 ): Promise<string> {
-  const { python } = installPlan(nodes.environment);
+  const { python, look } = installPlan(nodes.environment);
+  const later = look !== undefined && !make;
   const gpus = node.resources?.num_gpus;
   const { image, mounts } = nodes.environment;
   // A set-up command may mount what is not there yet.
@@ -96,7 +100,7 @@ export async function checkNode(
   const given = {
     folder: nodeFolder(cluster, nodes, node.name).folder,
     make,
-    expected: await ownVersions(nodes.environment),
+    ...(!later && { expected: await ownVersions(nodes.environment) }),
     marker: nodeMarker(cluster, node.name),
     ports: fixedPorts(node, nodes.ports),
     ...(node.address !== undefined && { address: node.address }),
@@ -104,7 +108,12 @@ export async function checkNode(
     ...(image !== undefined && { image, ...(isSetUp && { mounts }) }),
   };
   const options = signal && { signal };
-  const { problems, address } = await callAgent(host, python, 'check', given, CheckAnswer, options);
+  const asked = later ? SYSTEM_PYTHON : python;
+  const { problems, address } = await callAgent(host, asked, 'check', given, CheckAnswer, options);
+  if (later) {
+    const { exitCode, stderr } = await host.run(look, { ...options });
+    if (exitCode !== 0) problems.push(stderr.trim() || `${look.join(' ')}: exit code ${exitCode}`);
+  }
   if (problems.length === 0) return address;
   const wayOut = 'Mend on that host what the message names, then run the same command again.';
   throw new HostError('HostRefused', host.name, problems.join('; '), wayOut);
