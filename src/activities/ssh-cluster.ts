@@ -146,10 +146,10 @@ export async function startNode(
     await joined(place, address, pause);
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
-    const { type, message } = hostProblem(error);
+    const { type, message, wayOut } = hostProblem(error);
     place.log(message);
     // The workflow tries again, at longer and longer intervals.
-    throw ApplicationFailure.nonRetryable(message, type);
+    throw ApplicationFailure.nonRetryable(message, type, { wayOut });
   }
 }
 
@@ -202,15 +202,12 @@ async function joined(place: Place, head: ClusterAddress, pause: Pause): Promise
   for (;;) {
     const status = await callAgent(host, python, 'status', { folder }, StatusAnswer);
     if (!status.running) {
-      throw startFailed(place, `ended; its log ends with:\n${status.tail ?? ''}`);
+      throw startFailed(place, 'ended', status.tail);
     }
     if (await isListed(head, node, status.startedAtMs ?? 0)) break;
     if (Date.now() > deadline) {
       const { tail } = await end(place, true);
-      throw startFailed(
-        place,
-        `did not join within ${START_PATIENCE_S} s; its log ends with:\n${tail}`,
-      );
+      throw startFailed(place, `did not join within ${START_PATIENCE_S} s`, tail);
     }
     await pause(POLL_MS);
   }
@@ -236,13 +233,13 @@ async function isListed(
 /** Lines of a node's log that an error shows. */
 const TAIL_LINES = 15;
 
-function startFailed({ cluster, node, log }: Place, what: string): ApplicationFailure {
-  const message = `node ${node.name} of cluster ${cluster} ${what
-    .split('\n')
-    .slice(0, TAIL_LINES + 1)
-    .join('\n')}`;
+/** Of what it said no more than its end; its log here has that, too, as its host forgets it. */
+function startFailed({ cluster, node, log }: Place, what: string, tail = ''): ApplicationFailure {
+  const wayOut = `See \`rankflow cluster logs ${cluster} ${node.name}\`, then run \`rankflow cluster up\` again.`;
+  const end = tail.split('\n').slice(-TAIL_LINES).join('\n');
+  const message = `node ${node.name} of cluster ${cluster} ${what}. ${wayOut} What it said ends with:\n${end}`;
   log(message);
-  return ApplicationFailure.nonRetryable(message, 'ClusterStartFailed');
+  return ApplicationFailure.nonRetryable(message, 'ClusterStartFailed', { wayOut });
 }
 
 /** Ends a node with all its processes. What it needs to be started again stays on its host, but for `whole`. */
@@ -272,8 +269,8 @@ export async function endNode({ spec, node }: LocalNodeInput): Promise<void> {
       place.log(error.message);
       return;
     }
-    const { type, message } = hostProblem(error);
-    throw ApplicationFailure.retryable(message, type);
+    const { type, message, wayOut } = hostProblem(error);
+    throw ApplicationFailure.retryable(message, type, { wayOut });
   }
 }
 

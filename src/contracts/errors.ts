@@ -124,7 +124,7 @@ export const ERRORS = {
   },
   ClusterStartFailed: {
     retryable: false,
-    wayOut: 'Read the node log named in the message, then run `rankflow cluster up` again.',
+    wayOut: 'Mend what the message names, then run `rankflow cluster up` again.',
   },
   HostUnreachable: {
     retryable: true,

@@ -54,25 +54,35 @@ export async function prepareNode(preparation: Preparation): Promise<string> {
   return address;
 }
 
-async function runStep({ host, log, signal }: Preparation, step: InstallStep): Promise<void> {
+async function runStep(
+  { cluster, node, host, log, signal }: Preparation,
+  step: InstallStep,
+): Promise<void> {
   log(`${step.what} ...`);
   const said: string[] = [];
-  const { exitCode } = await host.run(step.command, {
+  const options = {
     timeoutMs: step.timeoutMs,
-    onLine: (line) => {
+    onLine: (line: string) => {
       log(line);
       said.push(line);
       if (said.length > SHOWN_LINES) said.shift();
     },
     ...(step.input !== undefined && { input: step.input }),
     ...(signal && { signal }),
+  };
+  const see = `\`rankflow cluster logs ${cluster} ${node.name}\` shows all that it said.`;
+  const { exitCode } = await host.run(step.command, options).catch((error: unknown) => {
+    if (!(error instanceof HostError) || error.type !== 'HostTimedOut') throw error;
+    const message = `${step.what} did not end within ${step.timeoutMs / 1000} s: ${said.join('; ')}`;
+    const wayOut = `See what it waits for, or give it longer (setupTimeoutSeconds, for set-up commands). ${see}`;
+    throw new HostError(error.type, host.name, message, wayOut, { cause: error });
   });
   if (exitCode === 0) return;
   throw new HostError(
     'HostRefused',
     host.name,
     `${step.what} failed (exit code ${exitCode}): ${said.join('; ')}`,
-    'Mend the command in the cluster file, or what it needs on that host.',
+    `Mend the command in the cluster file, or what it needs on that host. ${see}`,
   );
 }
 

@@ -93,6 +93,18 @@ test('the innermost message of an unknown error is shown, not that of a wrapper'
   });
 });
 
+test('what can be done about this very failure goes before what its type says', () => {
+  const failed = (wayOut?: unknown) =>
+    describeFailure(
+      ApplicationFailure.create({
+        ...{ type: 'ClusterStartFailed', message: 'ended' },
+        details: [{ wayOut }],
+      }),
+    ).wayOut;
+  expect(failed('See its log.')).toBe('See its log.');
+  expect(failed()).toBe('Mend what the message names, then run `rankflow cluster up` again.');
+});
+
 test('things that are no errors do not break the report', () => {
   expect(describeFailure('text').message).toBe('text');
   expect(describeFailure(undefined).exitCode).toBe(EXIT.failed);

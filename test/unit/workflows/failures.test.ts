@@ -45,6 +45,17 @@ describe('failures', () => {
     });
   });
 
+  it('keep what can be done about this very one', () => {
+    const problem = {
+      type: 'ClusterStartFailed',
+      message: 'ended',
+      wayOut: 'See its log.',
+    } as const;
+    expect(problemOf(activityFailure(failureOf(problem)))).toEqual(problem);
+    const other = ApplicationFailure.nonRetryable('bad', 'InvalidInput', null);
+    expect(problemOf(other)).toEqual({ type: 'InvalidInput', message: 'bad' });
+  });
+
   it('leave bugs alone, so that a mended worker can go on', () => {
     expect(() => workflowFailure(new TypeError('a bug'))).toThrow(TypeError);
   });
