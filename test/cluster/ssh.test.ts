@@ -1,6 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { homedir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -8,6 +18,7 @@ import { Client, Connection } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 
 import { markedProcesses } from '../../src/activities/local/marked-processes.js';
+import { installPlan } from '../../src/activities/ssh/environment.js';
 import type { ClusterStatus } from '../../src/contracts/workflows.js';
 import type { HostError } from '../../src/hosts/host.js';
 import { sshHost, type SshTarget } from '../../src/hosts/ssh.js';
@@ -47,6 +58,7 @@ function clusterFile(
   name: string,
   workers: readonly string[],
   more: readonly string[] = [],
+  environment = `python: ${path.join(hosts.folder, 'python')}`,
 ): string {
   const file = path.join(hosts.folder, `${name}.yaml`);
   const text = [
@@ -59,11 +71,27 @@ function clusterFile(
       '  config: /dev/null',
       '  user: root',
     ],
-    ...['environment:', '  python: ./python'.replace('.', hosts.folder)],
+    ...['environment:', `  ${environment}`],
     ...more,
   ];
   writeFileSync(file, `${text.join('\n')}\n`);
   return file;
+}
+
+/** Folder of an environment, in the home that all hosts share here. */
+let made: string | undefined;
+
+/** An environment as uv makes it from requirements on each node, with the Python of the nodes, that was made before. */
+function madeEnvironment(): string {
+  const requirements = `# of ${hosts.folder}\nray\n`;
+  const file = path.join(hosts.folder, 'requirements.txt');
+  writeFileSync(file, requirements);
+  const python = path.join(homedir(), installPlan({ requirements }).python.slice(2));
+  made = path.dirname(path.dirname(python));
+  mkdirSync(path.dirname(python), { recursive: true });
+  symlinkSync(path.join(hosts.folder, 'python'), python);
+  writeFileSync(path.join(made, 'ready'), '');
+  return `requirements: ${file}`;
 }
 
 const worker = (name: string): string =>
@@ -159,6 +187,7 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
   afterAll(async () => {
     for (const name of ['lab', 'durable'])
       await folder?.rankflow(['cluster', 'down', name], 120_000);
+    if (made !== undefined) rmSync(made, { recursive: true, force: true });
     await folder?.remove('none');
     server?.kill('SIGKILL');
     hosts?.remove();
@@ -215,7 +244,7 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
   });
 
   it('comes up although its start was cut off and a host died in the middle: the same command goes on', async () => {
-    const file = clusterFile('lab', [worker('b'), worker('c')]);
+    const file = clusterFile('lab', [worker('b'), worker('c')], [], madeEnvironment());
     const dry = await folder.rankflow(['cluster', 'up', file, '--dry-run']);
     expect(dry.stdout).toMatch(/^c on .*:$/mu);
     expect(nodeProcesses()).toEqual([]);
@@ -279,6 +308,15 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
     const texts = payloadsOf(history);
     expect(texts).toContain('known_hosts');
     expect(texts).not.toContain(token);
+  });
+
+  it('runs a job that calls its Python by name: that of the node, which has Ray', async () => {
+    const script = 'import ray, sys; ray.init(); print("ran by", sys.executable, len(ray.nodes()))';
+    const { exitCode, stderr } = await folder.rankflow([
+      ...['job', 'submit', '--cluster', 'lab', '--', 'python', '-c', script],
+    ]);
+    expect(stderr).toContain(`ran by ${paths.python} 3`);
+    expect(exitCode).toBe(0);
   });
 
   it('refuses a folder as store that one host has to itself, before any engine is loaded', async () => {
@@ -385,7 +423,10 @@ describe.skipIf(reason !== undefined)('a cluster over ssh', { timeout: 420_000 }
   });
 
   it('keeps its nodes as they are when its head is lost, if its state is on disk', async () => {
-    const file = clusterFile('durable', [worker('b')], ['gcsStorage: rocksdb']);
+    // In the home of a user, who is the same on each host here.
+    const python = `~/${path.relative(homedir(), path.join(hosts.folder, 'python'))}`;
+    const more = ['gcsStorage: rocksdb'];
+    const file = clusterFile('durable', [worker('b')], more, `python: ${python}`);
     const up = await folder.rankflow(['cluster', 'up', file], 180_000);
     expect(up.stderr).toContain('Ray at');
     const [head, b] = (await statusOf('durable')).nodes;
