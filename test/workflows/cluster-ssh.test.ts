@@ -247,7 +247,7 @@ describe('a cluster over ssh', () => {
     expect(await ensure(more)).toMatchObject({ address: ADDRESS });
     // As it was asked for at first it is asked for by those who name only the cluster.
     expect(await ensure(spec)).toMatchObject({ address: ADDRESS });
-    expect(calls.filter((call) => call.startsWith('start'))).toHaveLength(4);
+    await eventually(() => calls.filter((call) => call.startsWith('start')).length === 4);
     await stop('edited');
   });
 
