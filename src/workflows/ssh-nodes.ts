@@ -171,7 +171,9 @@ export class SshNodes {
     this.#lacking = wanted.filter(
       (name) => !named.has(name) && !rows.some((row) => row.name === name && row.state === 'alive'),
     );
-    this.#blocked = this.#lacking.length === 0 ? stuck : [];
+    // Nothing can join while there is no head.
+    const hopeless = this.#lacking.length === 0 || (named.has(HEAD) && patched('blocked-by-head'));
+    this.#blocked = hopeless ? stuck : [];
   }
 
   /** Whether nodes are being started beside the loop. */

@@ -274,7 +274,7 @@ describe('a cluster over ssh', () => {
   });
 
   it('has nobody go on without its head', async () => {
-    const spec = specOf('headless', []);
+    const spec = specOf('headless', ['a']);
     await ensure(spec, 'job/one');
     unfit.set('head', 'disk full');
     running.delete('head');
