@@ -29,9 +29,9 @@ def let_begin_in_groups(config: VllmConfig) -> bool:
     That is where steps are replayed from CUDA graphs, and where vLLM would take the scheduler that
     it is made of. Requests for embeddings begin and end in the same step: nothing to group.
     """
-    scheduler = config.scheduler_config
-    generates = config.model_config.runner_type == "generate"
+    scheduler, model = config.scheduler_config, config.model_config
     usual = scheduler.scheduler_cls is None and scheduler.async_scheduling
-    if usual and generates and current_platform.is_cuda():
+    replayed = current_platform.is_cuda() and not model.enforce_eager
+    if usual and replayed and model.runner_type == "generate":
         scheduler.scheduler_cls = NAME
     return scheduler.scheduler_cls == NAME

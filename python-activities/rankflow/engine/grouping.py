@@ -35,17 +35,23 @@ class Grouping:
         self._seats: int = getattr(self, self._limit)
         self._group = max(1, self._seats // GROUPS)
         self._arrivals = Arrivals(self._group)
+        self._beginning = False
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """One step; in most of them nothing begins."""
-        running, waiting = len(self.running), len(self.waiting)
-        gathering = self._arrivals.gather(waiting, time.monotonic())
-        if gathering or self._seats - running < self._group:
+        running = len(self.running)
+        gathering = self._arrivals.gather(len(self.waiting), time.monotonic())
+        free = self._seats - running
+        begins = self._beginning or (free >= self._group and not gathering)
+        if not begins:
             setattr(self, self._limit, running)
         try:
             return super().schedule(*args, **kwargs)  # pyright: ignore
         finally:
             setattr(self, self._limit, self._seats)
+            # A group with more tokens than a step may have begins over several.
+            begun = running < len(self.running) < self._seats
+            self._beginning = begins and begun and len(self.waiting) > 0
 
 
 class Arrivals:

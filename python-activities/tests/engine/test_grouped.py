@@ -12,12 +12,16 @@ from rankflow.engine.grouped import NAME, let_begin_in_groups
 
 
 def config(
-    scheduler_cls: str | None = None, *, ahead: bool = True, runner: str = "generate"
+    scheduler_cls: str | None = None,
+    *,
+    ahead: bool = True,
+    runner: str = "generate",
+    eager: bool = False,
 ) -> Any:
     """What vLLM made of its arguments, as far as it is looked at."""
     return SimpleNamespace(
         scheduler_config=SimpleNamespace(scheduler_cls=scheduler_cls, async_scheduling=ahead),
-        model_config=SimpleNamespace(runner_type=runner),
+        model_config=SimpleNamespace(runner_type=runner, enforce_eager=eager),
     )
 
 
@@ -40,7 +44,13 @@ def test_engines_on_gpus_do() -> None:
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
-    "given", [config("mine.Scheduler"), config(ahead=False), config(runner="pooling")]
+    "given",
+    [
+        config("mine.Scheduler"),
+        config(ahead=False),
+        config(runner="pooling"),
+        config(eager=True),
+    ],
 )
 def test_others_keep_the_scheduler_that_they_have(given: Any) -> None:
     before = given.scheduler_config.scheduler_cls

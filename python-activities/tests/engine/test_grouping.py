@@ -45,6 +45,8 @@ class Older:
     """vLLM's scheduler, as far as it matters: who may run, up to 0.31."""
 
     limit = "max_num_running_reqs"
+    budget = SEATS
+    """Requests whose tokens a step has room for."""
 
     def __init__(self) -> None:
         setattr(self, self.limit, SEATS)
@@ -54,7 +56,8 @@ class Older:
     def schedule(self) -> int:
         """How many may run in this step; so many do in it."""
         allowed = getattr(self, self.limit)
-        while self.waiting and len(self.running) < allowed:
+        most = min(allowed, len(self.running) + self.budget)
+        while self.waiting and len(self.running) < most:
             self.running.append(self.waiting.pop())
         return allowed
 
@@ -98,3 +101,25 @@ def test_the_last_begin_although_they_are_no_group(monkeypatch: pytest.MonkeyPat
     now += QUIET_SECONDS
     assert scheduler.schedule() == SEATS
     assert scheduler.waiting == []
+
+
+def test_a_group_that_takes_more_than_a_step_begins_as_a_whole() -> None:
+    scheduler = GroupedNewer()
+    scheduler.budget = 1
+    scheduler.running, scheduler.waiting = [None] * (SEATS - 2 * GROUP), [None] * 40
+    for _ in range(2 * GROUP):
+        scheduler.schedule()
+    assert len(scheduler.running) == SEATS
+    scheduler.running.pop()
+    scheduler.schedule()
+    assert len(scheduler.running) == SEATS - 1
+
+
+def test_an_engine_whose_memory_is_full_begins_no_group() -> None:
+    scheduler = GroupedNewer()
+    scheduler.running, scheduler.waiting = [None] * (SEATS - GROUP), [None] * 40
+    scheduler.budget = 0
+    scheduler.schedule()
+    scheduler.running.append(None)
+    scheduler.budget = SEATS
+    assert scheduler.schedule() == SEATS - GROUP + 1
