@@ -120,7 +120,8 @@ async function compareInstalled({ cluster, nodes, node }: Place): Promise<void> 
   const how = { nodes: compared, reach: false };
   const [unlike] = await compareNodes({ name: cluster, nodes }, [node.name], how);
   if (unlike === undefined) return;
-  throw ApplicationFailure.nonRetryable(unlike.problem.message, unlike.problem.type);
+  const { message, type, wayOut } = unlike.problem;
+  throw ApplicationFailure.nonRetryable(message, type, { wayOut });
 }
 
 /** What went wrong on a host, with the way out for this very one; a bug is thrown again. */
@@ -282,6 +283,7 @@ export const removeNodes: ControlActivities['removeNodes'] = async ({ spec, node
       await end(place, false);
       return [];
     } catch (error) {
+      if (error instanceof NoAgent) return [];
       const problem = hostProblem(error);
       place.log(problem.message);
       return [{ node: name, problem }];

@@ -1,6 +1,6 @@
 import { callAgent, NoAgent, StatusAnswer } from '../activities/ssh/agent.js';
 import { nodeFolder, nodeMarker } from '../activities/ssh/node-settings.js';
-import { installPlan } from '../activities/ssh/environment.js';
+import { installPlan, isMadeOnNode } from '../activities/ssh/environment.js';
 import { targetOf } from '../activities/ssh/hosts.js';
 import { ClientError } from '../client/errors.js';
 import type { ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
@@ -67,7 +67,7 @@ async function askWhetherRunning(
   nodes: SshProvider,
   chosen: readonly SshNode[],
 ): Promise<Record<string, boolean>> {
-  const { python, steps } = installPlan(nodes.environment);
+  const { python } = installPlan(nodes.environment);
   const asked = chosen.map(async (node): Promise<readonly [string, boolean][]> => {
     const { folder } = nodeFolder(cluster, nodes, node.name);
     const given = { folder, marker: nodeMarker(cluster, node.name) };
@@ -78,7 +78,7 @@ async function askWhetherRunning(
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       // A Python that is still to be installed has started nothing.
-      return error instanceof NoAgent && steps.length > 0 ? [[node.name, false]] : [];
+      return error instanceof NoAgent && isMadeOnNode(python) ? [[node.name, false]] : [];
     }
   });
   return Object.fromEntries((await Promise.all(asked)).flat());

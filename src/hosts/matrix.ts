@@ -96,9 +96,9 @@ export async function exploreReach(able: readonly Able[], options: ReachOptions)
   }
 }
 
-/** A machine that runs no node needs the head's services only. */
-const isFor = (from: Able, { on }: PortToReach): boolean =>
-  from.facts.role !== 'control' || on === 'head';
+/** A machine that runs no node needs the head's services only; of some ports only the head is a client. */
+const isFor = ({ facts: { role } }: Able, { on, from = role }: PortToReach): boolean =>
+  (role !== 'control' || on === 'head') && role === from;
 
 function triesTo(from: Able, to: Able, listeners: ReadonlyMap<string, Listening>): Try[] {
   const { address, name } = to.facts;

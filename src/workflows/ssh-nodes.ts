@@ -56,6 +56,9 @@ const starting = proxyActivities<Control<'startNode'>>({
 /** A node is up in seconds; one that is not by then is having its environment installed. */
 const LONG_START_MS = 60_000;
 
+/** What a workflow task may ask for together is 4 MB, and a lock file has 0.4 MB. */
+const MOST_BYTES = 2_000_000;
+
 /** A start that is going on. */
 interface Start {
   readonly since: number;
@@ -226,12 +229,21 @@ export class SshNodes {
       (node) => !this.#starts.has(node) && (!plan.end.includes(node) || ended.includes(node)),
     );
     if (patched('start-nodes-beside')) {
-      for (const node of nodes) this.startBeside(node, started);
+      for (const node of this.affordable(nodes)) this.startBeside(node, started);
     } else {
       const starts = await Promise.allSettled(nodes.map(async (node) => this.start(node)));
       problems.push(...starts.map((result, index) => this.problemIn(result, nodes[index])));
     }
     return problems.findLast((problem) => problem !== undefined);
+  }
+
+  /** As many of the nodes as may be started at once: each is told all that its environment is made of. */
+  private affordable(nodes: readonly string[]): readonly string[] {
+    const most = Math.max(1, Math.floor(MOST_BYTES / JSON.stringify(this.whole).length));
+    // The others are started at the next look.
+    return nodes.length > most && patched('few-large-starts-at-once')
+      ? nodes.slice(0, most)
+      : nodes;
   }
 
   private async start(node: string): Promise<void> {

@@ -187,6 +187,16 @@ describe('a cluster over ssh', () => {
     expect([...told].toSorted()).toEqual(['checkNodes', 'startNode']);
   });
 
+  it('starts few nodes at once where each is told a long file', { timeout: 60_000 }, async () => {
+    const { name, nodes } = specOf('long', ['a', 'b', 'c', 'd']);
+    const environment = { requirements: `ray # ${'x'.repeat(1_100_000)}\n` };
+    expect(await ensure({ name, nodes: { ...nodes, environment } as typeof nodes })).toMatchObject({
+      address: ADDRESS,
+    });
+    expect(calls.filter((call) => call.startsWith('start'))).toHaveLength(5);
+    await stop('long');
+  });
+
   it('takes a spare for a host that is not fit', async () => {
     unfit.set('a', 'has no Ray');
     await ensure(specOf('spared', ['a', 'b', 's'], 2));

@@ -6,6 +6,8 @@ import type { NodeEnvironment } from '../../contracts/cluster.js';
 const PYTHON = '3.11';
 /** `uv` and `conda` download gigabytes when they meet a host for the first time. */
 export const INSTALL_TIMEOUT_MS = 3_600_000;
+/** Environments that are made on a node, below its user's home. */
+const ENVIRONMENTS = '.cache/rankflow/environments';
 
 /** One step that makes the environment of a node. */
 export interface InstallStep {
@@ -46,6 +48,9 @@ export function installPlan({
   return { python: python ?? 'python3', steps: [] };
 }
 
+/** Whether a Python comes to be on the node, so that it may still be missing. */
+export const isMadeOnNode = (python: string): boolean => python.startsWith(`~/${ENVIRONMENTS}/`);
+
 /**
  * Whether each requirement of a file has its hash. Such a file is complete, or the hashes were of no use; so nothing
  * has to be resolved, which the lock file of this project cannot be: vLLM's wheel for CPUs asks for a build of torch
@@ -74,7 +79,7 @@ function install(
     .update(`${tool}\0${version}\0${text}`)
     .digest('hex')
     .slice(0, 16);
-  const folder = `.cache/rankflow/environments/${hash}`;
+  const folder = `${ENVIRONMENTS}/${hash}`;
   return {
     python: `~/${folder}/bin/python`,
     look: ['sh', '-c', `${FIND}${READY}${missing(tool)}`, 'sh', folder],

@@ -3,8 +3,8 @@ import type { ClusterAddress, SshNode, SshProvider } from '../../contracts/clust
 import { HostError } from '../../hosts/host.js';
 import { HEAD } from '../../workflows/cluster-plan.js';
 import { tokenFile } from '../local/node-state.js';
-import { callAgent, StatusAnswer } from './agent.js';
-import { installPlan } from './environment.js';
+import { callAgent, NoAgent, StatusAnswer } from './agent.js';
+import { installPlan, isMadeOnNode } from './environment.js';
 import { hostOf } from './hosts.js';
 import { hostPort, nodeFolder } from './node-settings.js';
 
@@ -56,8 +56,10 @@ async function lookAt(
     return { process: { name: node.name, running, ageSeconds }, answer };
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
-    // The node may be well.
     const process = { name: node.name, running: false, ageSeconds: 0 };
+    // A Python that is still to be made has started nothing.
+    if (error instanceof NoAgent && isMadeOnNode(python)) return { process };
+    // The node may be well.
     return { process: { ...process, unreachable: error.message } };
   }
 }

@@ -8,7 +8,7 @@ import { paths } from '../../setup/paths.js';
 import { pythonMatchOf } from '../../hosts/alike/versions.js';
 import { distributionVersions, ownPythonVersion } from '../../setup/python.js';
 import { ensureToken } from '../local/node-state.js';
-import { callAgent, CheckAnswer } from './agent.js';
+import { callAgent, CheckAnswer, NoAgent } from './agent.js';
 import { installPlan, type InstallStep } from './environment.js';
 import { fixedPorts, nodeFolder, nodeMarker } from './node-settings.js';
 
@@ -119,7 +119,18 @@ export async function checkNode(
   };
   const options = signal && { signal };
   const asked = later ? SYSTEM_PYTHON : python;
-  const { problems, address } = await callAgent(host, asked, 'check', given, CheckAnswer, options);
+  const { problems, address } = await callAgent(
+    host,
+    asked,
+    'check',
+    given,
+    CheckAnswer,
+    options,
+  ).catch((error: unknown): never => {
+    if (!later || !(error instanceof NoAgent)) throw error;
+    const wayOut = 'Install python3 (3.8 or newer) on that host: it looks at what is there.';
+    throw new NoAgent(error.type, host.name, `${SYSTEM_PYTHON} does not run there`, wayOut);
+  });
   if (later) {
     const { exitCode, stderr } = await host.run(look, { ...options });
     if (exitCode !== 0) problems.push(stderr.trim() || `${look.join(' ')}: exit code ${exitCode}`);

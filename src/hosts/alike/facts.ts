@@ -35,6 +35,8 @@ export interface PortToReach {
   readonly port: number;
   /** Who listens. */
   readonly on: 'head' | 'nodes';
+  /** Who connects, where not all do. */
+  readonly from?: HostRole;
   /** Whether a cluster works without it. */
   readonly optional?: boolean;
 }

@@ -36,7 +36,7 @@ export function portsToReach(ports: NodePorts): PortToReach[] {
       : [
           {
             ...{ what: 'dashboard agent', port: ports.dashboardAgentGrpc },
-            ...{ on: 'nodes' as const, optional: true },
+            ...{ on: 'nodes' as const, from: 'head' as const, optional: true },
           },
         ]),
     ...sample.map((port) => ({ what: 'workers', port, on: 'nodes' as const })),

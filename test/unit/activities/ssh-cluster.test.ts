@@ -13,7 +13,9 @@ const home = mkdtempSync(path.join(tmpdir(), 'rankflow-ssh-'));
 const { paths } = await import('../../../src/setup/paths.js');
 Object.assign(paths, { home, clusters: path.join(home, 'clusters') });
 
-const { checkNodes, endNode, startNode } = await import('../../../src/activities/ssh-cluster.js');
+const { checkNodes, endNode, removeNodes, startNode } =
+  await import('../../../src/activities/ssh-cluster.js');
+const { observeNodes } = await import('../../../src/activities/ssh/observe-nodes.js');
 const { hostOf } = await import('../../../src/activities/ssh/hosts.js');
 const { nodeFolder } = await import('../../../src/activities/ssh/node-settings.js');
 
@@ -161,6 +163,27 @@ describe('a node that does not start', () => {
     expect(message).not.toContain('line 24\n');
     const log = readFileSync(path.join(paths.clusters, 'lab/head.log'), 'utf8');
     expect(log).toContain('line 39');
+  });
+});
+
+describe('a Python that is not there', () => {
+  const lookAt = async (python: string) => {
+    hosts.add('head');
+    const spec = specOf([], { environment: { python } });
+    if (spec.nodes.provider !== 'ssh') throw new Error('not over ssh');
+    const { processes } = await observeNodes('lab', spec.nodes, ['head']);
+    return { spec, head: processes[0] };
+  };
+
+  it('has started nothing where it is made with the node, so that this begins at once', async () => {
+    const { head, spec } = await lookAt('~/.cache/rankflow/environments/0123/bin/python');
+    expect(head).toEqual({ name: 'head', running: false, ageSeconds: 0 });
+    expect(await removeNodes({ spec, nodes: ['head'] })).toEqual([]);
+  });
+
+  it('says nothing about the node where it is the user’s own', async () => {
+    const { head } = await lookAt('~/venv/bin/python');
+    expect(head?.unreachable).toMatch(/there is no Python at ~\/venv/u);
   });
 });
 
