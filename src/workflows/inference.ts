@@ -312,7 +312,10 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
     });
   };
 
+  let gaveBack = false;
   const giveBack = async (): Promise<void> => {
+    if (gaveBack) return;
+    gaveBack = true;
     enter({ phase: 'stopping' });
     const endedAt = Date.now();
     try {
@@ -337,7 +340,6 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       log.error('could not take down what the run brought up', { ...problem });
       enter({ problem });
     }
-    enter({ phase: 'done' });
   };
 
   /** What `work` comes to. That it was cancelled, or expired before it had a plan, is no failure. */
@@ -356,13 +358,16 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
   const assembled = async (result: RunResult): Promise<RunResult> => {
     if (result.state !== 'cancelled' || result.output !== undefined) return result;
     if (status.plan === undefined || !patched('assemble-what-is-cancelled-early')) return result;
-    const whole = await CancellationScope.nonCancellable(() =>
-      room.waitedFor(async () =>
+    attributes.set({ rows: status.plan.rows });
+    const whole = await CancellationScope.nonCancellable(async () => {
+      // No engine is needed for it, and a store that is full may let it wait for long.
+      await giveBack();
+      return room.waitedFor(async () =>
         python.finalizeRun.executeWithOptions({ summary: 'Assemble what is done' }, [
           { runId: run.runId, store: run.store, missing: 'batch_cancelled' },
         ]),
-      ),
-    );
+      );
+    });
     return { ...result, output: whole };
   };
 
@@ -381,6 +386,7 @@ export async function inferenceWorkflow(input: InferenceInput): Promise<RunResul
       countRun(state);
       attributes.set({ state, ...(output && { failedRows: output.failed }) });
       await CancellationScope.nonCancellable(giveBack);
+      enter({ phase: 'done' });
     }
   };
   const { redone, ...result } = await generate();

@@ -188,6 +188,10 @@ describe('inference', () => {
       world.run = new FakeRun([3]);
       world.run.hasBegun();
       world.ray.onCanary = async () => new Promise((resolve) => setTimeout(resolve, 20_000));
+      let held: number | undefined;
+      world.run.onFinalize = () => {
+        held = world.ray.actors.size;
+      };
       const handle = await world.infer(`early-${id}`);
       await eventually(() => world.ray.executed.length > 0);
       await handle.signal(how);
@@ -195,6 +199,8 @@ describe('inference', () => {
       expect(result).toMatchObject({ state: 'cancelled', output: { succeeded: 10, failed: 20 } });
       expect(world.run.finalized).toEqual(['batch_cancelled']);
       expect(world.run.attempts).toEqual([]);
+      // A store that is full lets this wait, and no engine is needed for it.
+      expect(held).toBe(0);
       // Engines that loaded for nothing were held all the same.
       expect(usage).toMatchObject({ nodes: [{ readySeconds: 0 }] });
       expect(usage).not.toHaveProperty('generateSeconds');
