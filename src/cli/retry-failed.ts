@@ -55,7 +55,11 @@ async function retryFailed(id: string, flags: Flags): Promise<void> {
   const { run, rows, invalid } = await prepareRetry(runId, { ...kept, store });
   await startStackUnless(!flags.start);
   await withClient(async (client) => {
-    const { runId: retryId, outcome, notes } = await startOnCluster(client, run, flags, flags.cluster !== 'local');
+    const {
+      runId: retryId,
+      outcome,
+      notes,
+    } = await startOnCluster(client, run, flags, flags.cluster !== 'local');
     if (flags.json) printJson({ runId: retryId, retryOf: runId, outcome, rows, invalid });
     else print(retryId);
     for (const note of notes) say(note);
