@@ -1,5 +1,3 @@
-import { pathToFileURL } from 'node:url';
-
 import { Client } from '@temporalio/client';
 import { NativeConnection, Runtime, Worker, type Logger } from '@temporalio/worker';
 
@@ -10,6 +8,7 @@ import { encryption, type Encryption } from '../encryption/index.js';
 import { workerLogger } from '../logs/worker-logger.js';
 import { metricsAddress, type MetricsAddress } from '../metrics/address.js';
 import { serveControlMetrics } from '../metrics/index.js';
+import { isProgram } from '../setup/program.js';
 import { connectionError } from '../temporal/problem.js';
 import { STICKY_MS } from '../temporal/sticky.js';
 import { temporalSettings, type TemporalSettings } from '../temporal/settings.js';
@@ -151,4 +150,4 @@ function addressOrNone(logger: Logger): MetricsAddress | undefined {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await main();
+if (isProgram(import.meta.url)) await main();
