@@ -2,6 +2,7 @@ import { Context } from '@temporalio/activity';
 import { ApplicationFailure } from '@temporalio/common';
 
 import type { PythonActivities } from '../../src/contracts/activities.js';
+import type { InferenceInput } from '../../src/contracts/inference.js';
 import type {
   CheckStoreRoomInput,
   CheckStoreSharedInput,
@@ -193,3 +194,13 @@ export const fakeModel: RunSpec['model'] = {
 };
 
 export const SPEC_HASH = 'abcdef0123456789';
+
+/** What a schedule runs: its run id and input come from the patterns. */
+export const fakeTemplate = (store: string): InferenceInput => ({
+  run: { ...fakeSpec('template', 1), store },
+  specHash: SPEC_HASH,
+  cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
+  fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
+  affinity: 'pull',
+  keep: true,
+});

@@ -35,7 +35,7 @@ import { ATTRIBUTE, attributePairs } from '../../src/contracts/search-attributes
 import { paths } from '../../src/setup/paths.js';
 import { blocksOf } from '../docs/markdown.js';
 import { FakeJobs } from '../support/fake-job.js';
-import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
+import { FakeRun, fakeTemplate } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { RECORDING, keepHistory } from '../support/kept-history.js';
 import { World } from '../support/world.js';
@@ -166,14 +166,7 @@ describe('lists of what schedules and jobs do', { timeout: 60_000 }, () => {
         schedule: 'nightly',
         timing: { cron: ['0 2 * * *'], timeZone: 'UTC' },
         input,
-        inference: {
-          run: { ...fakeSpec('template', 1), store: folder },
-          specHash: SPEC_HASH,
-          cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
-          fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
-          affinity: 'pull',
-          keep: true,
-        },
+        inference: fakeTemplate(folder),
       },
       policies: {},
     });

@@ -39,7 +39,7 @@ import type { SchedulePolicies, ScheduledRun } from '../../src/contracts/schedul
 import type { ScheduledResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
 import { startBucketServer } from '../support/bucket-server.js';
-import { FakeRun, SPEC_HASH, fakeSpec } from '../support/fake-run.js';
+import { FakeRun, fakeTemplate } from '../support/fake-run.js';
 import { Harness, eventually } from '../support/harness.js';
 import { labelsOf, unlabelled } from '../support/labels.js';
 import { World } from '../support/world.js';
@@ -117,14 +117,7 @@ const definition = (
       schedule: name,
       timing: { cron: ['0 2 * * *'], timeZone: 'UTC' },
       input: `${folder}/{date}/requests.jsonl`,
-      inference: {
-        run: { ...fakeSpec('template', 1), store: folder },
-        specHash: SPEC_HASH,
-        cluster: { name: 'ray', nodes: { provider: 'local', workers: 0 } },
-        fleet: { name: 'models', engines: 1, maxConcurrentBatches: 2 },
-        affinity: 'pull',
-        keep: true,
-      },
+      inference: fakeTemplate(folder),
       ...change,
     },
     policies,
