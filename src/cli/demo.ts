@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { Command } from 'commander';
-import pc from 'picocolors';
 
 import { inferenceWorkflowId } from '../contracts/names.js';
 import { setUp } from '../setup/index.js';
 import { logToStderr as say } from '../setup/log.js';
+import { paint } from '../setup/paint.js';
 import { paths } from '../setup/paths.js';
 import { ensureStack, type StackInfo } from '../workers/stack/index.js';
 import { register as registerRun } from './run.js';
@@ -46,7 +46,7 @@ async function demo(options: { keep?: boolean; json?: boolean }): Promise<void> 
   if (process.exitCode || options.json) return;
 
   say('');
-  for (const { prompt, answer } of firstAnswers()) say(`${pc.bold(prompt)}\n  ${answer}\n`);
+  for (const { prompt, answer } of firstAnswers()) say(`${paint.bold(prompt)}\n  ${answer}\n`);
   say(`All answers:  ${RESULTS}`);
   if (ui !== undefined) say(`The workflow: ${ui}`);
   say('The same command again finds this run finished. Stop everything with: npx rankflow down');

@@ -1,13 +1,13 @@
 import Table from 'cli-table3';
 import type { Command } from 'commander';
-import pc from 'picocolors';
 
 import { examineMachine, type Finding } from '../setup/machine.js';
+import { paint } from '../setup/paint.js';
 
 const MARK: Record<Finding['state'], string> = {
-  ok: pc.green('ok'),
-  warning: pc.yellow('warning'),
-  missing: pc.red('missing'),
+  ok: paint.green('ok'),
+  warning: paint.yellow('warning'),
+  missing: paint.red('missing'),
 };
 
 interface Flags {

@@ -1,5 +1,4 @@
 import Table from 'cli-table3';
-import pc from 'picocolors';
 
 import { leastSkew } from '../hosts/alike/condition.js';
 import type {
@@ -11,6 +10,7 @@ import type {
 } from '../hosts/alike/facts.js';
 import { OUTCOMES } from '../hosts/alike/reach.js';
 import { vllmOf } from '../hosts/alike/versions.js';
+import { paint } from '../setup/paint.js';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -116,7 +116,7 @@ function storeCell({ trips }: StoreFacts, host: string): string {
   // The folder of the only host is made when it is needed.
   if (trip === undefined || (trip.missing && Object.keys(trips).length === 1)) return '-';
   const shared = trip.written && Object.values(trip.found ?? {}).every(Boolean);
-  return shared ? 'ok' : pc.red('no');
+  return shared ? 'ok' : paint.red('no');
 }
 
 /** `ok, 0.2 ms`, or which ports fail: `6379 no answer`. */
@@ -132,7 +132,7 @@ export function cellText(cells: readonly ReachCell[]): string {
     .map((outcome) => {
       const ports = bad.filter((cell) => cell.outcome === outcome).map(({ port }) => port);
       const which = bad.length === cells.length ? '' : `${ports.join(', ')} `;
-      return pc.red(`${which}${OUTCOMES[outcome]}`);
+      return paint.red(`${which}${OUTCOMES[outcome]}`);
     })
     .join(', ');
 }
@@ -146,7 +146,7 @@ function findingTable(findings: readonly HostFinding[]): string {
   });
   for (const { what, found, severity, mend } of findings) {
     const values = Object.entries(found).map(([where, value]) => `${where}: ${value}`);
-    const mark = severity === 'refuses' ? pc.red('refused') : pc.yellow('warning');
+    const mark = severity === 'refuses' ? paint.red('refused') : paint.yellow('warning');
     table.push([what, values.join('\n'), mark, mend]);
   }
   return table.toString();
@@ -155,6 +155,6 @@ function findingTable(findings: readonly HostFinding[]): string {
 function summary({ findings }: HostReport): string {
   const refusals = findings.filter(({ severity }) => severity === 'refuses').length;
   const warnings = findings.length - refusals;
-  if (findings.length === 0) return pc.green('The hosts are alike and reach each other.');
+  if (findings.length === 0) return paint.green('The hosts are alike and reach each other.');
   return `${refusals} to mend before a cluster comes up, ${warnings} to look at.`;
 }

@@ -1,14 +1,13 @@
-import pc from 'picocolors';
-
 import type { JobListing, JobView } from '../client/jobs.js';
+import { paint } from '../setup/paint.js';
 import { failureText, table } from './output.js';
 
 const GOOD: ReadonlySet<string> = new Set(['succeeded']);
 const BAD: ReadonlySet<string> = new Set(['failed', 'timed_out']);
 
 export function stateText(state: string): string {
-  if (GOOD.has(state)) return pc.green(state);
-  return BAD.has(state) ? pc.red(state) : pc.yellow(state);
+  if (GOOD.has(state)) return paint.green(state);
+  return BAD.has(state) ? paint.red(state) : paint.yellow(state);
 }
 
 const time = (text: string | Date): string => new Date(text).toISOString().slice(0, 19);

@@ -1,11 +1,10 @@
 import path from 'node:path';
 
-import pc from 'picocolors';
-
 import { costOf, type Prices } from '../client/cost.js';
 import { ClientError, EXIT } from '../client/errors.js';
 import { pythonError, runPython } from '../client/python.js';
 import type { RunSnapshot } from '../client/snapshot.js';
+import { paint } from '../setup/paint.js';
 import { costText } from './cost-text.js';
 import { printJson, reportFailure, say } from './output.js';
 import { formatSeconds } from './progress/render.js';
@@ -57,7 +56,7 @@ export async function concludeRun(
 }
 
 function summary({ state, output, startedAt, at }: RunSnapshot): string {
-  const word = state === 'completed' ? pc.green(state) : pc.yellow(state);
+  const word = state === 'completed' ? paint.green(state) : paint.yellow(state);
   if (output === undefined) return `${word}: nothing was generated`;
   const { rows, succeeded, failed, promptTokens, completionTokens } = output;
   const counts = `${rows} rows: ${succeeded} succeeded, ${failed} failed`;

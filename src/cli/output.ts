@@ -1,7 +1,6 @@
-import pc from 'picocolors';
-
 import { ClientError, describeFailure, type Failure } from '../client/errors.js';
 import type { InputProblem } from '../contracts/run.js';
+import { paint } from '../setup/paint.js';
 
 /** Prose for people. Ids, tables and JSON that scripts read go to standard output instead. */
 export function say(line: string): void {
@@ -48,9 +47,9 @@ export function problemLines(problems: readonly InputProblem[], total: number): 
 /** A failure as people read it: what, every problem with its line, and the way out. */
 export function failureText(failure: Failure): string {
   return [
-    `${pc.red('error')} ${failure.message}`,
+    `${paint.red('error')} ${failure.message}`,
     ...problemLines(failure.problems, failure.totalProblems),
-    ...(failure.wayOut === undefined ? [] : [`${pc.dim('way out:')} ${failure.wayOut}`]),
+    ...(failure.wayOut === undefined ? [] : [`${paint.dim('way out:')} ${failure.wayOut}`]),
   ].join('\n');
 }
 

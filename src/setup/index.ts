@@ -1,8 +1,7 @@
-import pc from 'picocolors';
-
 import { withLock } from './lock.js';
 import type { Log } from './log.js';
 import { ensureModel, SMALL_MODEL } from './model.js';
+import { paint } from './paint.js';
 import { paths } from './paths.js';
 import { ensureJobPackages, ensurePython } from './python.js';
 import { ensureTemporal } from './temporal.js';
@@ -32,7 +31,7 @@ export async function setUp(options: {
   return withLock(
     'setup',
     log,
-    pc.dim('another set-up is going on, waiting for it ...'),
+    paint.dim('another set-up is going on, waiting for it ...'),
     async () => {
       // Both parts run to their end before a failure is told: the one that works need not be done again.
       const [temporal, rest] = await Promise.allSettled([

@@ -1,4 +1,4 @@
-import pc from 'picocolors';
+import { paint } from './paint.js';
 
 /** Takes one line of progress, without a line end. Progress is prose for people: it goes to stderr. */
 export type Log = (line: string) => void;
@@ -16,12 +16,12 @@ export async function withProgress<T>(log: Log, what: string, work: () => Promis
   const seconds = (): number => Math.round((Date.now() - started) / 1000);
   log(`${what} ...`);
   const timer = setInterval(
-    () => log(pc.dim(`  still at it after ${seconds()} s: ${what}`)),
+    () => log(paint.dim(`  still at it after ${seconds()} s: ${what}`)),
     15_000,
   );
   try {
     const result = await work();
-    log(`${pc.green('done')} in ${seconds()} s: ${what}`);
+    log(`${paint.green('done')} in ${seconds()} s: ${what}`);
     return result;
   } finally {
     clearInterval(timer);

@@ -59,6 +59,8 @@ const rankflow = (...args: readonly string[]) =>
       TEMPORAL_ADDRESS: inject('temporalAddress'),
       TEMPORAL_NAMESPACE: 'cli',
       TEMPORAL_CONFIG_FILE: path.join(home, 'none.toml'),
+      // Where a CI job runs it, too, what goes into a pipe is plain.
+      CI: 'true',
     },
   });
 /** What a command prints, which has to work. */

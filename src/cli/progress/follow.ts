@@ -1,11 +1,11 @@
 import { createLogUpdate } from 'log-update';
-import pc from 'picocolors';
 
 import type { Client } from '@temporalio/client';
 
 import { EXIT } from '../../client/errors.js';
 import { watchRun } from '../../client/progress.js';
 import { isOver, type RunSnapshot } from '../../client/snapshot.js';
+import { paint } from '../../setup/paint.js';
 import { printJson, say } from '../output.js';
 import { etaSeconds, type Rates, RateWindow } from './rate.js';
 import { newsKey, renderLine, renderProgress } from './render.js';
@@ -70,7 +70,7 @@ function barDisplay(): Display {
   const picture = createLogUpdate(process.stderr);
   return {
     show: (snapshot, rates) =>
-      picture(renderProgress(snapshot, rates, process.stderr.columns ?? 80, pc)),
+      picture(renderProgress(snapshot, rates, process.stderr.columns ?? 80, paint)),
     note: (line) => picture.persist(line),
     end: () => picture.done(),
   };
