@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import runpy
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from rankflow.contracts.models import ModelSpec
 
@@ -27,8 +29,6 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
 _READY = b"\nready\n"
-_NICENESS = 5
-"""Importing ahead must not slow down engines of the same host, which load or generate now."""
 
 
 def can_be_spared(spec: ModelSpec) -> bool:
@@ -107,11 +107,24 @@ def wait_and_become() -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+def import_aside(module: str) -> None:
+    """Import a module in the time that no other process wants of the processors.
+
+    Engines of the same host load or generate now. Only the thread that imports stands back: a
+    process that does cannot step forward again, and the task is worth as much as any other.
+    """
+
+    def work() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        importlib.import_module(module)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(work).result()
+
+
 def main() -> None:
     """Import vLLM, then wait."""
-    os.nice(_NICENESS)
-    import rankflow.rows.openai  # noqa: F401  # pyright: ignore[reportUnusedImport]
-
+    import_aside("rankflow.rows.openai")
     wait_and_become()
 
 

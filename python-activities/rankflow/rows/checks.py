@@ -1,18 +1,14 @@
-"""The check of every row, in input order, with flat memory; rows come out normalised."""
+"""The check of each row by itself; what two rows can have wrong together is ``claims``'s."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from rankflow.contracts.models import ModelSpec, RunSpec
-from rankflow.rows.problems import ProblemLog, RowProblem, RowProblems
-from rankflow.rows.readers import Format, RawRow, read_rows
+from rankflow.rows.problems import RowProblem, raise_all
+from rankflow.rows.readers import Format, RawRow, TextRow, parse
 from rankflow.rows.requests import CHAT, EMBEDDINGS, Request, custom_id_of, to_request
 from rankflow.rows.tokens import EstimatedTokens, ModelTokens, Prompt, TokenCounter
 
@@ -20,42 +16,49 @@ if TYPE_CHECKING:
     from rankflow.rows.openai import RequestParser
 
 _encoder = msgspec.json.Encoder()
-_CHUNK_ROWS = 256
-"""Rows tokenised together: enough for the tokenizer's threads, small enough to hold."""
 
 
-@dataclass(frozen=True)
-class CheckedRow:
-    """One row as the plan stores it."""
+class Finding(NamedTuple):
+    """One row, normalised, or what is wrong with it; crosses processes."""
 
-    line: bytes
-    """JSON with newline: an OpenAI Batch request, or {"custom_id", "error"} for an invalid row."""
-    prompt_tokens: int
-    max_output_tokens: int
-    invalid: bool
+    line: int
+    """Its line in the input."""
+    custom_id: str | None
+    """To name it by in a problem; None when it has no usable one."""
+    key: bytes | None
+    """Stands for its custom_id among those of all rows; None when it has no usable one."""
+    request: bytes
+    """JSON with newline, an OpenAI Batch request; empty for a row with problems."""
+    prompt_tokens: int = 0
+    max_output_tokens: int = 0
+    problems: tuple[RowProblem, ...] = ()
+    seen_at_once: bool = True
+    """Whether the problems show in the row as it stands, before its parameters are looked at."""
 
 
-class RowChecker:
-    """Checks rows against the run's spec. Problems go to ``log``; rows come out all the same."""
+class RowCheck:
+    """Checks rows against the run's spec, each as if there were no other."""
 
-    def __init__(self, spec: RunSpec, log: ProblemLog) -> None:
+    def __init__(self, spec: RunSpec) -> None:
+        """Load the tokenizer of the model. Raises RankflowError: ENGINE_ARGUMENTS_INVALID."""
         self._spec = spec
-        self._log = log
         self._simulated = spec.model.backend == "simulated"
         self._tokens: TokenCounter = (
             EstimatedTokens(spec.model) if self._simulated else ModelTokens(spec.model)
         )
         self._pooling: bool | None = None
-        self._seen: dict[bytes, int] = {}
 
-    def rows(self, kind: Format, path: Path) -> Iterator[CheckedRow]:
-        """All rows of the input, an invalid one as its error line."""
-        raw_rows = read_rows(kind, self._spec.input, path)
-        while chunk := list(islice(raw_rows, _CHUNK_ROWS)):
-            yield from self._chunk(kind, chunk)
+    def prepare(self) -> None:
+        """Import and load all that a row may need, as forked processes should not each do it.
 
-    def _chunk(self, kind: Format, chunk: list[RawRow]) -> Iterator[CheckedRow]:
-        pending = [_Pending(row) for row in chunk]
+        Raises RankflowError: ENGINE_ARGUMENTS_INVALID.
+        """
+        if not self._simulated:
+            _ = self._parser
+
+    def check(self, kind: Format, rows: list[RawRow | TextRow]) -> list[Finding]:
+        """Check rows of the input, tokenised together; one finding each, in order."""
+        pending = [_Pending(parse(row)) for row in rows]
         prompts: list[tuple[Prompt, bool]] = []
         for entry in pending:
             try:
@@ -66,15 +69,28 @@ class RowChecker:
                 entry.first = len(prompts)
                 prompts += entry.prompts
         counts = self._tokens.count(prompts)
-        for entry in pending:
-            if entry.problem is None:
-                own = counts[entry.first : entry.first + len(entry.prompts)]
-                try:
-                    yield self._fit(entry, own)
-                    continue
-                except RowProblem as problem:
-                    entry.problem = problem
-            yield self._refused(entry, entry.problem)
+        return [self._finding(entry, counts) for entry in pending]
+
+    def _finding(self, entry: "_Pending", counts: list[int]) -> Finding:
+        problem = entry.problem
+        if problem is None:
+            own = counts[entry.first : entry.first + len(entry.prompts)]
+            try:
+                most = self._fit(entry, own)
+            except RowProblem as too_long:
+                problem = too_long
+            else:
+                return Finding(
+                    entry.row.line, entry.custom_id, entry.key, entry.line, sum(own), most
+                )
+        return Finding(
+            entry.row.line,
+            entry.custom_id,
+            entry.key,
+            b"",
+            problems=tuple(problem.all),
+            seen_at_once=not entry.whole,
+        )
 
     def _prepare(self, kind: Format, entry: "_Pending") -> None:
         """Everything but token counts. Raises RowProblem."""
@@ -83,8 +99,9 @@ class RowChecker:
         if row.problem is not None:
             raise row.problem
         request, body = self._request(kind, entry)
+        entry.whole = True
         try:
-            entry.line = _encode(
+            entry.line = encode(
                 {
                     "custom_id": request.custom_id,
                     "method": "POST",
@@ -96,7 +113,7 @@ class RowChecker:
             raise RowProblem("invalid_unicode", "the row has half of a surrogate pair") from error
         self._check_kind(request.url)
         if not self._simulated:
-            parsed = cast("dict[str, Any]", msgspec.json.decode(_encode(body)))
+            parsed = cast("dict[str, Any]", msgspec.json.decode(encode(body)))
             parameters = self._parser.parse(request.url, parsed)
             entry.max_tokens, entry.choices = parameters.max_tokens, parameters.choices
         else:
@@ -117,44 +134,39 @@ class RowChecker:
 
     def _request(self, kind: Format, entry: "_Pending") -> tuple[Request, dict[str, Any]]:
         """The request and its whole body. Raises RowProblem with all that shows without parsing."""
-        row, problems = entry.row, RowProblems()
-        with problems:
-            custom_id = custom_id_of(kind, row)
-            entry.custom_id = custom_id
-            self._claim(custom_id, row.line)
-            entry.claimed = True
-        made: tuple[Request, dict[str, Any]] | None = None
-        with problems:
+        row = entry.row
+        found: list[RowProblem] = []
+        custom_id = ""
+        try:
+            entry.custom_id = custom_id = custom_id_of(kind, row)
+            entry.key = key_of(custom_id)
+        except RowProblem as problem:
+            found += problem.all
+        try:
             prompts_are_chat = self._tokens.facts.has_chat_template
-            custom_id = entry.custom_id or ""
             request = to_request(kind, self._spec.input, row, custom_id, prompts_are_chat)
-            made = request, self._body(request)
-        problems.raise_any()
-        assert made is not None, "a problem was collected and not raised"
-        return made
-
-    def _claim(self, custom_id: str, line: int) -> None:
-        """Raise RowProblem for an id that an earlier line has; 12 bytes of a hash stand for it."""
-        key = hashlib.blake2b(custom_id.encode(errors="replace"), digest_size=12).digest()
-        first = self._seen.setdefault(key, line)
-        if first != line:
-            raise RowProblem("duplicate_custom_id", f"custom_id is the same as on line {first}")
+            body = self._body(request)
+        except RowProblem as problem:
+            found += problem.all
+            raise_all(found)
+            raise
+        raise_all(found)
+        return request, body
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The body with the run's defaults below it and without the model, which is the run's."""
-        body, problems = request.body, RowProblems()
-        with problems:
-            if body.get("stream"):
-                raise RowProblem(
-                    "stream_not_supported", "stream is true; results are written whole"
-                )
-        with problems:
-            named = body.get("model")
-            if named is not None and not _same_model(self._spec.model, named):
-                raise RowProblem(
-                    "model_mismatch", f"model is not the run's ({self._spec.model.model})"
-                )
-        problems.raise_any()
+        body = request.body
+        found: list[RowProblem] = []
+        if body.get("stream"):
+            found.append(
+                RowProblem("stream_not_supported", "stream is true; results are written whole")
+            )
+        named = body.get("model")
+        if named is not None and not _same_model(self._spec.model, named):
+            found.append(
+                RowProblem("model_mismatch", f"model is not the run's ({self._spec.model.model})")
+            )
+        raise_all(found)
         defaults = {} if request.url == EMBEDDINGS else dict(self._spec.sampling)
         if body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None:
             for key in ("max_tokens", "max_completion_tokens"):
@@ -188,8 +200,8 @@ class RowChecker:
                 "generation_not_supported", "the run's model makes embeddings; it generates no text"
             )
 
-    def _fit(self, entry: "_Pending", counts: list[int]) -> CheckedRow:
-        """Hold the tokens against the context length, with the engine's own limits."""
+    def _fit(self, entry: "_Pending", counts: list[int]) -> int:
+        """The most output tokens of a row, whose prompts have so many. Raises RowProblem."""
         limit = self._tokens.facts.max_model_len
         embeds = entry.url == EMBEDDINGS
         room = 0
@@ -208,37 +220,23 @@ class RowChecker:
                 f"{entry.max_tokens} output tokens are asked for, the model's context is {limit}",
             )
         most = 0 if embeds else min(room, room if entry.max_tokens is None else entry.max_tokens)
-        return CheckedRow(entry.line, sum(counts), most * entry.choices, invalid=False)
-
-    def _refused(self, entry: "_Pending", problem: RowProblem) -> CheckedRow:
-        line = entry.row.line
-        for one in (problem, *problem.also):
-            self._log.add(line, one, entry.custom_id)
-        custom_id = entry.custom_id
-        if custom_id is None or not entry.claimed:
-            custom_id = self._own_id(line)
-        error = {"code": problem.code, "message": problem.message, "line": line}
-        return CheckedRow(_encode({"custom_id": custom_id, "error": error}), 0, 0, invalid=True)
-
-    def _own_id(self, line: int) -> str:
-        """An id for a row without a usable one: ``line-<n>``, lengthened when somebody has that."""
-        custom_id = f"line-{line}"
-        while True:
-            try:
-                self._claim(custom_id, line)
-            except RowProblem:
-                custom_id += "-invalid"
-            else:
-                return custom_id
+        return most * entry.choices
 
 
 class _Pending:
     """A row on its way through the check."""
 
+    __slots__ = (
+        *("choices", "custom_id", "first", "key", "line", "max_tokens", "problem", "prompts"),
+        *("row", "truncates", "url", "whole"),
+    )
+
     def __init__(self, row: RawRow) -> None:
         self.row = row
         self.custom_id: str | None = None
-        self.claimed = False
+        self.key: bytes | None = None
+        self.whole = False
+        """Whether it is a request as it stands."""
         self.problem: RowProblem | None = None
         self.line = b""
         self.url = ""
@@ -249,8 +247,14 @@ class _Pending:
         self.truncates = False
 
 
-def _encode(value: dict[str, Any]) -> bytes:
+def encode(value: dict[str, Any]) -> bytes:
+    """One line of JSON."""
     return _encoder.encode(value) + b"\n"
+
+
+def key_of(custom_id: str) -> bytes:
+    """12 bytes of a hash: what a million ids are remembered by."""
+    return hashlib.blake2b(custom_id.encode(errors="replace"), digest_size=12).digest()
 
 
 def _shown_id(row: RawRow) -> str | None:

@@ -5,12 +5,12 @@ import json
 import secrets
 from array import array
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import PlanSummary, RunSpec
 from rankflow.rows.canonical import spec_hash
-from rankflow.rows.checks import CheckedRow, RowChecker
+from rankflow.rows.claims import CheckedRow, RowChecker
 from rankflow.rows.identity import check_same_run
 from rankflow.rows.plan import PLAN_VERSION, Plan, PlanDocument, RankEntry, find_plan
 from rankflow.rows.problems import ProblemLog, whole_input
@@ -45,12 +45,13 @@ class _Sizes:
         self.prompt_tokens = 0
         self.output_tokens = 0
 
-    def add(self, row: CheckedRow) -> None:
-        self.ends.append(self.ends[-1] + len(row.line))
-        self.tokens.append(row.prompt_tokens + row.max_output_tokens)
-        self.invalid += row.invalid
-        self.prompt_tokens += row.prompt_tokens
-        self.output_tokens += row.max_output_tokens
+    def add(self, rows: list[CheckedRow]) -> None:
+        ends = accumulate((len(row.line) for row in rows), initial=self.ends.pop())
+        self.ends.extend(ends)
+        self.tokens.extend(row.prompt_tokens + row.max_output_tokens for row in rows)
+        self.invalid += sum(row.invalid for row in rows)
+        self.prompt_tokens += sum(row.prompt_tokens for row in rows)
+        self.output_tokens += sum(row.max_output_tokens for row in rows)
 
     @property
     def rows(self) -> int:
@@ -76,7 +77,7 @@ def plan_run(spec: RunSpec) -> PlanSummary:
     with open_input(spec.input.uri) as source, store.writer(key) as requests:
         if spec.input.limit is None:
             require_room(store, source.size)
-        sizes = _check(spec, source, lambda row: requests.write(row.line))
+        sizes = _check(spec, source, requests.write)
         requests.commit()
     tables = [
         _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
@@ -122,7 +123,7 @@ def validate_run(spec: RunSpec, log: ProblemLog | None = None) -> PlanSummary:
         log: takes what is wrong with rows that would be recorded as errors.
     """
     with open_input(spec.input.uri) as source:
-        sizes = _check(spec, source, lambda row: None, log)
+        sizes = _check(spec, source, lambda lines: None, log)
     tables = [
         _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
     ]
@@ -138,14 +139,14 @@ def estimate_bytes(summary: PlanSummary) -> int:
 def _check(
     spec: RunSpec,
     source: InputFile,
-    keep: Callable[[CheckedRow], None],
+    keep: Callable[[bytes], None],
     log: ProblemLog | None = None,
 ) -> _Sizes:
     log, sizes = log or ProblemLog(), _Sizes()
     kind = detect_format(spec.input, source.path)
-    for row in RowChecker(spec, log).rows(kind, source.path):
-        sizes.add(row)
-        keep(row)
+    for rows in RowChecker(spec, log).rows(kind, source.path, source.size):
+        sizes.add(rows)
+        keep(b"".join(row.line for row in rows))
     source.check_unchanged()
     if sizes.rows == 0:
         raise whole_input("empty_input", f"the input {source.uri} has no rows")

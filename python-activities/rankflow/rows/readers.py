@@ -5,9 +5,8 @@ import json
 import math
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, cast
 
 import msgspec
 
@@ -22,14 +21,20 @@ _BOM = b"\xef\xbb\xbf"
 Format = Literal["openai", "jsonl", "csv", "parquet"]
 
 
-@dataclass(frozen=True)
-class RawRow:
+class RawRow(NamedTuple):
     """One row as it stands in the input: the object, or the problem that hides it."""
 
     line: int
     """1-based line; for Parquet the row, for CSV the line on which the record ends."""
     value: dict[str, Any] | None = None
     problem: RowProblem | None = None
+
+
+class TextRow(NamedTuple):
+    """A line of JSON that nobody has looked at."""
+
+    line: int
+    text: bytes
 
 
 def detect_format(spec: InputSpec, path: Path) -> Format:
@@ -62,8 +67,10 @@ def detect_format(spec: InputSpec, path: Path) -> Format:
     return "openai"
 
 
-def read_rows(kind: Format, spec: InputSpec, path: Path) -> Iterator[RawRow]:
+def read_rows(kind: Format, spec: InputSpec, path: Path) -> Iterator[RawRow | TextRow]:
     """Rows in input order, at most ``spec.limit``; blank lines are skipped.
+
+    Those of JSON are still to be parsed, with ``parse``, which may be done elsewhere.
 
     Raises INVALID_INPUT for what concerns the whole input: options that do not fit its format,
     unknown columns, a broken Parquet file.
@@ -168,13 +175,25 @@ def _parse_line(number: int, text: bytes) -> RawRow:
     return RawRow(number, cast("dict[str, Any]", value))
 
 
-def _read_json(path: Path, spec: InputSpec) -> Iterator[RawRow]:
+def parse(row: RawRow | TextRow) -> RawRow:
+    """What a line of JSON says, or what is wrong with it; other rows are as they are."""
+    return row if isinstance(row, RawRow) else _parse_line(row.line, row.text)
+
+
+def size_of(row: RawRow | TextRow) -> int:
+    """About how many bytes a row holds."""
+    if isinstance(row, TextRow):
+        return len(row.text)
+    return sum(len(text) for text in (row.value or {}).values() if isinstance(text, str))
+
+
+def _read_json(path: Path, spec: InputSpec) -> Iterator[RawRow | TextRow]:
     with path.open("rb") as file:
         for number, text in _lines(file):
             if isinstance(text, RowProblem):
                 yield RawRow(number, problem=text)
             elif text.strip():
-                yield _parse_line(number, text)
+                yield TextRow(number, text)
 
 
 def _check_columns(spec: InputSpec, columns: list[str]) -> None:

@@ -1,11 +1,10 @@
 """From a row of any format to one request of the OpenAI Batch format."""
 
 import re
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from rankflow.contracts.models import InputSpec
-from rankflow.rows.problems import RowProblem, RowProblems
+from rankflow.rows.problems import RowProblem, raise_all
 from rankflow.rows.readers import Format, RawRow
 
 CHAT = "/v1/chat/completions"
@@ -63,8 +62,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}!:]+)\}")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One request: where it goes and its body, sampling defaults not merged yet."""
 
     custom_id: str
@@ -124,17 +122,14 @@ def to_request(
 
 def _openai(custom_id: str, value: dict[str, Any]) -> Request:
     url, body = value.get("url"), value.get("body")
-    problems = RowProblems()
-    with problems:
-        if value.get("method") != "POST":
-            raise RowProblem("unsupported_method", 'method is not "POST"')
-    with problems:
-        if url not in URLS:
-            raise RowProblem("unsupported_url", f"url is none of {', '.join(URLS)}")
-    with problems:
-        if not isinstance(body, dict):
-            raise RowProblem("missing_body", "body is not an object")
-    problems.raise_any()
+    found: list[RowProblem] = []
+    if value.get("method") != "POST":
+        found.append(RowProblem("unsupported_method", 'method is not "POST"'))
+    if url not in URLS:
+        found.append(RowProblem("unsupported_url", f"url is none of {', '.join(URLS)}"))
+    if not isinstance(body, dict):
+        found.append(RowProblem("missing_body", "body is not an object"))
+    raise_all(found)
     return Request(custom_id, cast("str", url), dict(cast("dict[str, Any]", body)))
 
 

@@ -12,7 +12,7 @@ import pytest
 from rankflow.contracts.errors import ErrorType
 from rankflow.contracts.models import CheckEngineArgumentsInput, ModelSpec
 from rankflow.control.process import run_child
-from rankflow.control.spare import Spare, can_be_spared
+from rankflow.control.spare import Spare, can_be_spared, import_aside
 from tests.control import spared
 
 PACKAGES = Path(__file__).parents[2]
@@ -107,6 +107,15 @@ async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
             return
         await asyncio.sleep(0.1)
     pytest.fail("the child outlived its worker")
+
+
+def test_the_import_takes_no_time_from_others_and_the_task_has_its_share() -> None:
+    import_aside("tests.control.imported_aside")
+    from tests.control import imported_aside
+
+    assert imported_aside.policy == os.SCHED_IDLE
+    assert imported_aside.thread != os.getpid()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,7 @@
+"""Remembers how the thread that imported it was scheduled."""
+
+import os
+import threading
+
+policy = os.sched_getscheduler(0)
+thread = threading.get_native_id()
