@@ -30,6 +30,8 @@ URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 _DEFAULT_MAX_TOKENS = 16
 _DEFAULT_MODEL_LEN = 4096
 _EMBEDDING_SIZE = 8
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+"""``json.dumps`` with these makes one for every row."""
 
 
 class SimulatedArgs(BaseModel):
@@ -73,7 +75,7 @@ class Ledger:
 def _prompt_text(body: dict[str, Any]) -> str:
     for key in ("messages", "prompt", "input"):
         if key in body:
-            return json.dumps(body[key], sort_keys=True, ensure_ascii=False)
+            return _ENCODER.encode(body[key])
     return ""
 
 
