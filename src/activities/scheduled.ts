@@ -29,6 +29,9 @@ import { checkAllowed } from '../roots.js';
 /** Well within the 30 s after which these activities are thought to be lost. */
 const HEARTBEAT_MS = 5_000;
 
+/** For so long a cluster may be away when a run is due, as a store may: long enough to be brought up anew. */
+const CLUSTER_PATIENCE_MS = 600_000;
+
 export const planOccurrence: ControlActivities['planOccurrence'] = async ({
   run,
   nominal,
@@ -69,13 +72,18 @@ export async function prepareScheduledRun({
     inference.run.runId = runId;
     inference.run.input.uri = occurrence.input;
     if (deadline !== undefined) inference.deadline = deadline;
-    if (run.onRunningCluster) {
-      const { cluster } = inference;
-      cluster.nodes = (await nodesOfRunningCluster(client, cluster.name)) ?? cluster.nodes;
-    }
+    const { cluster } = inference;
+    const nodes = run.onRunningCluster
+      ? await nodesOfRunningCluster(client, cluster.name)
+      : undefined;
+    cluster.nodes = nodes ?? cluster.nodes;
     const base = { inference, memo: {}, priority: priorityOf(inference), running: false };
     if (known?.status.name === 'RUNNING') return { ...base, running: true };
     if (stored !== undefined) return { ...base, finished: { runId, ...stored } };
+    if (run.needsCluster && nodes === undefined) {
+      const waited = Date.now() - Context.current().info.scheduledTimestampMs;
+      throw missingCluster(cluster.name, waited);
+    }
     const memo: RunMemo = {
       parameters: runParameters(inference.run, await sha256Of(occurrence.input)),
       store,
@@ -84,6 +92,23 @@ export async function prepareScheduledRun({
     };
     return { ...base, memo };
   });
+}
+
+/**
+ * A local one in the place of a cluster that is away would load its engines on this host.
+ *
+ * @param waited milliseconds since the run looked for it first
+ */
+export function missingCluster(name: string, waited: number): ApplicationFailure {
+  const message = `there is no cluster ${name} up`;
+  if (waited < CLUSTER_PATIENCE_MS) {
+    return ApplicationFailure.retryable(message, 'ClusterMissing');
+  }
+  const minutes = CLUSTER_PATIENCE_MS / 60_000;
+  return ApplicationFailure.nonRetryable(
+    `${message}, and there was none for ${minutes} minutes`,
+    'ClusterMissing',
+  );
 }
 
 async function sha256Of(input: string): Promise<string> {

@@ -12,7 +12,7 @@ import { checkStoreSpace } from '../client/input.js';
 import { pythonInstalled } from '../client/python.js';
 import { startRun, type StartedRun } from '../client/runs.js';
 import type { ClusterSpec } from '../contracts/cluster.js';
-import { inferenceWorkflowId } from '../contracts/names.js';
+import { clusterWorkflowId, inferenceWorkflowId } from '../contracts/names.js';
 import { logToStderr } from '../setup/log.js';
 import { infrastructure, say } from './output.js';
 import { flagOf, type RunFlags, toRunOptions } from './run-options.js';
@@ -66,7 +66,7 @@ export async function prepareOut(file: string | undefined): Promise<void> {
 }
 
 /** What flags say about the nodes of a local cluster. */
-type NodeFlags = Pick<RunFlags, 'nodes' | 'cpusPerNode' | 'gcsStorage'>;
+export type NodeFlags = Pick<RunFlags, 'nodes' | 'cpusPerNode' | 'gcsStorage'>;
 
 /** Name of the cluster that is started when nobody names one. */
 const DEFAULT_CLUSTER = 'local';
@@ -94,6 +94,23 @@ export async function startOnCluster(
 }
 
 /**
+ * Like {@link startOnCluster}, for a run that is due while nobody watches: its cluster may be up again later.
+ *
+ * @throws ClientError `ClusterMissing` when a cluster that {@link hasToBeUp} is not
+ */
+export async function startOnClusterLater(
+  client: Client,
+  run: PreparedRun,
+  flags: NodeFlags,
+): Promise<StartedRun> {
+  const { cluster } = run.inference;
+  if (await isMissing(client, cluster, flags)) {
+    throw new ClientError('ClusterMissing', `There is no cluster ${cluster.name} up.`);
+  }
+  return startRun(client, run);
+}
+
+/**
  * Has a cluster be asked for with the nodes that it has, when it is up and the flags say nothing about them.
  *
  * @returns whether there is none, though its name is not the default: a slip of the pen, or one that has gone. A local
@@ -108,8 +125,25 @@ export async function isMissing(
   if (nodes.provider !== 'local' || flags.nodes !== undefined) return false;
   const present = await nodesOfRunningCluster(client, name);
   cluster.nodes = present ?? nodes;
-  const described = flags.cpusPerNode !== undefined || flags.gcsStorage !== undefined;
-  return present === undefined && !described && name !== DEFAULT_CLUSTER;
+  return present === undefined && hasToBeUp(cluster, flags);
+}
+
+/** Whether a cluster is named and nothing says what a local one of this name would be like: it is meant as it is. */
+export function hasToBeUp({ name, nodes }: ClusterSpec, flags: NodeFlags): boolean {
+  const { nodes: workers, cpusPerNode, gcsStorage } = flags;
+  const described = [workers, cpusPerNode, gcsStorage].some((value) => value !== undefined);
+  return nodes.provider === 'local' && !described && name !== DEFAULT_CLUSTER;
+}
+
+/** @throws ClientError `NotFound` when a cluster that {@link hasToBeUp} is not: for what is run on it later */
+export async function checkUp(
+  client: Client,
+  cluster: ClusterSpec,
+  flags: NodeFlags,
+): Promise<void> {
+  if (!hasToBeUp(cluster, flags)) return;
+  if (await isRunning(client, clusterWorkflowId(cluster.name))) return;
+  throw noSuchCluster(cluster.name);
 }
 
 export const noSuchCluster = (name: string): ClientError =>

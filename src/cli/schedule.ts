@@ -108,23 +108,29 @@ async function createOne(name: string, flags: CreateFlags): Promise<void> {
   const { prepareTemplate } = await import('../client/inference.js');
   const { checkSchedule, createSchedule } = await import('../client/schedules.js');
   const { print, printJson, say } = await import('./output.js');
+  const { checkUp, hasToBeUp } = await import('./prepare.js');
   const { flagOf, toRunOptions } = await import('./run-options.js');
   const { applyFlags, scheduleFlagOf } = await import('./schedule-options.js');
 
   const { deadline: _own, runId: _pattern, ...runFlags } = flags;
   const inference = await prepareTemplate(toRunOptions(flags.input ?? '', runFlags), flagOf);
   const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const onRunningCluster =
-    flags.nodes === undefined && inference.cluster.nodes.provider === 'local';
-  const base = { schedule: name, inference, onRunningCluster, timing: { timeZone } };
+  const { cluster } = inference;
+  const onRunningCluster = flags.nodes === undefined && cluster.nodes.provider === 'local';
+  const needsCluster = hasToBeUp(cluster, flags);
+  const base = {
+    ...{ schedule: name, inference, onRunningCluster, timing: { timeZone } },
+    ...(needsCluster && { needsCluster }),
+  };
   const definition = checkSchedule(
     applyFlags(absolute(flags), { run: base, policies: {} }),
     scheduleFlagOf,
   );
   const { paused = false, note } = flags;
-  const view = await withClient(async (client) =>
-    createSchedule(client, definition, { paused, ...(note !== undefined && { note }) }),
-  );
+  const view = await withClient(async (client) => {
+    await checkUp(client, cluster, flags);
+    return createSchedule(client, definition, { paused, ...(note !== undefined && { note }) });
+  });
   if (flags.json) printJson(view);
   else print(name);
   say(view.paused ? 'It is paused.' : `The next run: ${nextText(view)}`);

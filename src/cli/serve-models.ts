@@ -5,9 +5,11 @@ import type { Command } from 'commander';
 
 import { ClientError, describeFailure } from '../client/errors.js';
 import { prepareRun } from '../client/inference.js';
+import type { ClusterSpec } from '../contracts/cluster.js';
 import type { ModelOptions } from '../server/runs.js';
 import { paths } from '../setup/paths.js';
 import { say } from './output.js';
+import type { NodeFlags } from './prepare.js';
 import { flagOf, type RunFlags, toRunOptions } from './run-options.js';
 
 type Flags = Omit<RunFlags, 'model'> & {
@@ -88,17 +90,31 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /**
+ * What the options of a model say about the nodes of its cluster. A prepared run does not tell any more: what they
+ * leave out has defaults there.
+ */
+export function nodeFlagsOf({ cluster }: ModelOptions): NodeFlags {
+  const { nodes } = cluster as { readonly nodes: NodeFlags & { readonly workers?: unknown } };
+  return { ...nodes, nodes: nodes.workers };
+}
+
+/**
  * Checks the options of every model before anything is started, as a run would, so that no batch fails for them.
  *
+ * @returns the cluster of each model; none where it does not answer now
  * @throws ClientError `Usage` with all problems at once
  */
-export async function checkModels(served: ReadonlyMap<string, ModelOptions>): Promise<void> {
+export async function checkModels(
+  served: ReadonlyMap<string, ModelOptions>,
+): Promise<Map<string, ClusterSpec>> {
+  const clusters = new Map<string, ClusterSpec>();
   const problems: string[] = [];
   for (const [id, options] of served) {
     try {
       // Options are checked together with an input. Any file will do: it is not read as requests here.
       const uri = path.join(paths.packageRoot, 'package.json');
       const { inference } = await prepareRun({ ...options, input: { uri } }, flagOf);
+      clusters.set(id, inference.cluster);
       if (inference.run.model.backend === 'simulated') {
         say(`${id}: the simulated backend makes its answers up: they are good for tests only.`);
       }
@@ -110,4 +126,5 @@ export async function checkModels(served: ReadonlyMap<string, ModelOptions>): Pr
     }
   }
   if (problems.length > 0) throw new ClientError('Usage', problems.join('\n'));
+  return clusters;
 }

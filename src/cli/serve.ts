@@ -67,8 +67,8 @@ document is at /openapi.json, health at /healthz and /readyz. A batch is an ordi
 on when the server stops. Servers that share a store have to serve the same models.`;
 
 async function run(flags: Flags, command: Command): Promise<void> {
-  const { checkModels, readModels } = await import('./serve-models.js');
-  const { startOnCluster, startStackUnless } = await import('./prepare.js');
+  const { checkModels, nodeFlagsOf, readModels } = await import('./serve-models.js');
+  const { checkUp, startOnClusterLater, startStackUnless } = await import('./prepare.js');
   const { print, say } = await import('./output.js');
   const { createServer, recordsFolder, serve, serverLogger } = await import('../server/serve.js');
   const { TemporalRuns } = await import('../server/runs.js');
@@ -79,16 +79,20 @@ async function run(flags: Flags, command: Command): Promise<void> {
 
   const store = await storeFolder(flags.store);
   const served = await readModels({ ...flags, store }, command);
-  await checkModels(served);
+  const clusters = await checkModels(served);
   if ((await new KeyStore(recordsFolder(store)).list()).length === 0) {
     say('There is no API key yet: rankflow serve keys create NAME');
   }
   await startStackUnless(!flags.start);
   await withClient(async (client) => {
-    const runs = new TemporalRuns(client, served, async (where, prepared) => {
+    for (const [id, options] of served) {
+      const cluster = clusters.get(id);
+      if (cluster !== undefined) await checkUp(client, cluster, nodeFlagsOf(options));
+    }
+    const runs = new TemporalRuns(client, served, async (where, prepared, options) => {
       // Nobody may have worked when this server connected.
       await requireSameEncryption(where, encryption().on);
-      return startOnCluster(where, prepared, flags);
+      return startOnClusterLater(where, prepared, nodeFlagsOf(options));
     });
     const server = await createServer({
       ...{ store, runs, models: new Set(served.keys()) },

@@ -49,6 +49,7 @@ const EXIT_CODES: Readonly<Record<FailureType, number>> = {
   EngineLoadFailed: EXIT.failed,
   PlanCorrupt: EXIT.failed,
   InputMissing: EXIT.usage,
+  ClusterMissing: EXIT.unreachable,
   KeyMismatch: EXIT.usage,
   PathRefused: EXIT.usage,
   EngineGone: EXIT.failed,

@@ -62,6 +62,12 @@ export const ERRORS = {
     retryable: true,
     wayOut: 'Put the input where the schedule looks for it, then trigger or backfill the schedule.',
   },
+  ClusterMissing: {
+    // While a scheduled run or a batch waits for its cluster.
+    retryable: true,
+    wayOut:
+      'Bring the cluster up with `rankflow cluster up`; a batch begins then, a schedule is triggered or backfilled.',
+  },
   KeyMismatch: {
     retryable: false,
     wayOut:

@@ -84,6 +84,10 @@ export const ScheduledRun = z.strictObject({
     .boolean()
     .default(false)
     .describe('Uses the nodes of a cluster of this name that is up, whatever they are'),
+  needsCluster: z
+    .boolean()
+    .optional()
+    .describe('Waits for a cluster of this name, and fails without: none is started in its place'),
   noInput: z.enum(['fail', 'skip']).default('fail'),
   waitForInputSeconds: z.int().nonnegative().default(0),
   deadlineSeconds: z.int().positive().optional().describe('After the start'),

@@ -37,6 +37,7 @@ const PASSING: ReadonlySet<FailureType> = new Set<FailureType>([
   'StoreUnavailable',
   'StoreFull',
   'ClusterUnavailable',
+  'ClusterMissing',
 ]);
 
 /** Milliseconds for a ping: Temporal answers in tens of them. */
@@ -47,7 +48,11 @@ export class TemporalRuns implements Runs {
   constructor(
     private readonly client: Client,
     private readonly models: ReadonlyMap<string, ModelOptions>,
-    private readonly startRun: (client: Client, run: PreparedRun) => Promise<StartedRun>,
+    private readonly startRun: (
+      client: Client,
+      run: PreparedRun,
+      options: ModelOptions,
+    ) => Promise<StartedRun>,
   ) {}
 
   async start(batchId: string, input: string, model: string, expiresAt: number): Promise<void> {
@@ -64,7 +69,7 @@ export class TemporalRuns implements Runs {
         deadline: new Date(expiresAt * 1000).toISOString(),
       });
       await checkRoom(run);
-      await this.startRun(this.client, run);
+      await this.startRun(this.client, run, options);
     } catch (error) {
       // Its time ran out while it was prepared: the next look ends it as expired, not as failed.
       const late = expiresAt * 1000 <= Date.now();

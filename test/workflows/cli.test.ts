@@ -302,12 +302,15 @@ describe('a cluster that is named and is not up', { timeout: 240_000 }, () => {
   it('is not started on this host in its place', async () => {
     const input = path.join(home, 'few.jsonl');
     writeFileSync(input, `${JSON.stringify({ prompt: 'hello' })}\n`);
-    const where = ['--no-start', '--cluster', 'labb', '--store', path.join(home, 'store')];
+    const here = ['--cluster', 'labb', '--store', path.join(home, 'store')];
+    const where = ['--no-start', ...here];
     const model = ['--model', 'org/model', '--backend', 'simulated'];
     for (const command of [
       ['run', input, ...model, ...where],
       ['submit', input, ...model, ...where],
       ['job', 'submit', ...where, '--', 'true'],
+      ['schedule', 'create', 'on-labb', '--input', '/{date}', '--at', '02:00', ...model, ...here],
+      ['serve', '--port', '0', ...model, ...where],
     ]) {
       const { exitCode, stdout, stderr } = await rankflow(...command);
       expect([command, exitCode, stdout]).toEqual([command, 2, '']);
@@ -318,6 +321,9 @@ describe('a cluster that is named and is not up', { timeout: 240_000 }, () => {
       expect.objectContaining({ name: 'labb' }),
     );
     expect(await json('job', 'list')).toEqual([]);
+    expect(await json('schedule', 'list')).not.toContainEqual(
+      expect.objectContaining({ name: 'on-labb' }),
+    );
   });
 
   it('is started on this host when its nodes are said', async () => {

@@ -18,6 +18,7 @@ import {
   planOccurrence,
   prepareScheduledRun,
 } from '../../src/activities/scheduled.js';
+import { ensureCluster, stopCluster } from '../../src/client/clusters.js';
 import {
   backfillSchedule,
   checkSchedule,
@@ -34,7 +35,11 @@ import {
   updateSchedule,
 } from '../../src/client/schedules.js';
 import type { PruneInput, PublishInput } from '../../src/contracts/activities.js';
-import { inferenceWorkflowId, notifyWorkflowId } from '../../src/contracts/names.js';
+import {
+  clusterWorkflowId,
+  inferenceWorkflowId,
+  notifyWorkflowId,
+} from '../../src/contracts/names.js';
 import type { SchedulePolicies, ScheduledRun } from '../../src/contracts/schedule.js';
 import type { ScheduledResult } from '../../src/contracts/workflows.js';
 import { findTemporal } from '../../src/setup/temporal.js';
@@ -181,6 +186,28 @@ describe('a schedule', { timeout: 120_000 }, () => {
       expect(result).toMatchObject({ state: 'completed', runId: `busy-${today()}` });
     }
     expect(world.run.attempts).toHaveLength(1);
+  });
+
+  it('waits for a cluster that it is to find up, and starts none in its place', async () => {
+    putInput(today());
+    const inference = { ...fakeTemplate(folder), cluster: { ...fakeTemplate(folder).cluster } };
+    inference.cluster.name = 'lab';
+    const one = { inference, onRunningCluster: true, needsCluster: true };
+    await createSchedule(harness.client, definition('on-lab', one), { paused: true });
+    await triggerSchedule(harness.client, 'on-lab');
+    const view = await seen('on-lab', ({ recent }) => recent.length === 1);
+    const handle = harness.client.workflow.getHandle(view.recent[0]?.workflowId ?? '');
+    const failure = await eventually(async () => {
+      const { pendingActivities } = (await handle.describe()).raw;
+      return pendingActivities?.[0]?.lastFailure?.message ?? undefined;
+    }, 60);
+    expect(failure).toBe('there is no cluster lab up');
+    expect(await world.isUp(clusterWorkflowId('lab')).catch(() => false)).toBe(false);
+    // It is used as it is, whatever the schedule says.
+    const nodes = { provider: 'local' as const, workers: 0, cpusPerNode: 3 };
+    await ensureCluster(harness.client, { name: 'lab', nodes });
+    expect(await lastResult(view)).toMatchObject({ state: 'completed' });
+    expect(await stopCluster(harness.client, 'lab')).toBe(true);
   });
 
   /** Starts a run whose batch ends only when the run is cancelled, and with the policy `overlap` the next one. */

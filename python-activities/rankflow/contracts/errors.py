@@ -26,6 +26,7 @@ class ErrorType(StrEnum):
     NO_RESULTS = "NoResults"
     UNSUPPORTED_INPUT = "UnsupportedInput"
     INPUT_MISSING = "InputMissing"
+    CLUSTER_MISSING = "ClusterMissing"
     KEY_MISMATCH = "KeyMismatch"
     PATH_REFUSED = "PathRefused"
     ENGINE_GONE = "EngineGone"
@@ -52,6 +53,7 @@ class ErrorType(StrEnum):
 RETRYABLE: frozenset[ErrorType] = frozenset(
     {
         ErrorType.INPUT_MISSING,
+        ErrorType.CLUSTER_MISSING,
         ErrorType.ENGINE_GONE,
         ErrorType.LEASE_LOST,
         ErrorType.STORE_UNAVAILABLE,

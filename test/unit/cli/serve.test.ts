@@ -7,7 +7,7 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { register } from '../../../src/cli/serve.js';
-import { readModels } from '../../../src/cli/serve-models.js';
+import { nodeFlagsOf, readModels } from '../../../src/cli/serve-models.js';
 import { paths } from '../../../src/setup/paths.js';
 
 const program = path.join(paths.packageRoot, 'dist/cli/main.js');
@@ -67,6 +67,19 @@ test('a file gives each model the options that differ for it', async () => {
   await expect(models('--models', file)).rejects.toThrow(
     'org/a: engins is no option of a model\norg/a: port is no option of a model\norg/b: expected',
   );
+});
+
+test('what is said about the nodes of a cluster is known for each model', async () => {
+  const file = path.join(home, 'models.json');
+  writeFileSync(file, '{"org/a": {"cluster": "lab", "nodes": 2}, "org/b": {"cluster": "lab"}}');
+  const served = await models('--models', file, '--model', 'org/c', '--gcs-storage', 'rocksdb');
+  const asked = [...served].map(([id, options]) => [id, nodeFlagsOf(options)]);
+  const gcsStorage = 'rocksdb';
+  expect(Object.fromEntries(asked)).toMatchObject({
+    'org/a': { nodes: 2, gcsStorage },
+    'org/b': { nodes: undefined, gcsStorage },
+    'org/c': { nodes: undefined, gcsStorage },
+  });
 });
 
 test.each([

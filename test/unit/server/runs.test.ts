@@ -5,6 +5,7 @@ import path from 'node:path';
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import { afterAll, expect, test } from 'vitest';
 
+import { ClientError } from '../../../src/client/errors.js';
 import type { PreparedRun } from '../../../src/client/inference.js';
 import type { StartedRun } from '../../../src/client/runs.js';
 import { NotNow, TemporalRuns } from '../../../src/server/runs.js';
@@ -45,4 +46,13 @@ test('a batch whose time ran out while its run was prepared is looked at again, 
   await expect(runs.start('batch_2', input, MODEL, seconds() - 1)).rejects.toThrow(NotNow);
   await expect(runs.start('batch_2', input, 'other', seconds() + 60)).rejects.not.toThrow(NotNow);
   expect(started).toHaveLength(1);
+});
+
+test('a batch waits for a cluster that is not up', async () => {
+  const away = new TemporalRuns(client, new Map([[MODEL, options]]), async (_, _run, asked) => {
+    expect(asked).toBe(options);
+    throw new ClientError('ClusterMissing', 'There is no cluster lab up.');
+  });
+  const start = away.start('batch_3', input, MODEL, seconds() + 3_600);
+  await expect(start).rejects.toThrow(new NotNow('There is no cluster lab up.'));
 });
