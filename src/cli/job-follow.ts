@@ -1,7 +1,7 @@
 import type { Client } from '@temporalio/client';
 
 import { EXIT, isTransient } from '../client/errors.js';
-import { readAttemptLog, rayMessage, type JobPlace } from '../client/job-logs.js';
+import { afterLog, readAttemptLog, type JobPlace } from '../client/job-logs.js';
 import { isJobOver, jobView, type JobView } from '../client/jobs.js';
 
 /** Time between two looks, in ms. */
@@ -85,7 +85,7 @@ class LogReader {
         this.listener.log(data, attempt),
       );
       if (attempt === newest && !isJobOver(state)) return;
-      const message = this.#at === 0 ? await rayMessage(place, attempt) : undefined;
+      const message = await afterLog(place, attempt, this.#at);
       if (message !== undefined) this.listener.log(Buffer.from(message), attempt);
       this.attempt += 1;
       this.#at = 0;

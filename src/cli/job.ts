@@ -158,7 +158,7 @@ interface LogFlags {
 async function logs(id: string, flags: LogFlags): Promise<void> {
   const { withClient } = await import('../client/connection.js');
   const { ClientError, EXIT } = await import('../client/errors.js');
-  const { rayMessage, readAttemptLog, storedAttempts } = await import('../client/job-logs.js');
+  const { afterLog, readAttemptLog, storedAttempts } = await import('../client/job-logs.js');
   const { jobIdOf } = await import('../client/job-spec.js');
   const { followJob } = await import('./job-follow.js');
   const { printJson } = await import('./output.js');
@@ -188,7 +188,7 @@ async function logs(id: string, flags: LogFlags): Promise<void> {
   }
   for (const attempt of wanted) {
     const end = await readAttemptLog(place, attempt, 0, (data) => show(data, attempt));
-    const message = end === 0 ? await rayMessage(place, attempt) : undefined;
+    const message = await afterLog(place, attempt, end);
     if (message !== undefined) show(Buffer.from(message), attempt);
   }
 }

@@ -7,6 +7,7 @@ import {
   lastLine,
   logFolder,
   logTail,
+  readCut,
   readLog,
 } from '../activities/jobs/job-log.js';
 import { submissionIdOf } from '../contracts/names.js';
@@ -57,4 +58,20 @@ export async function endOfLog(place: JobPlace, attempt: number): Promise<string
 export async function rayMessage(place: JobPlace, attempt: number): Promise<string | undefined> {
   const folder = logFolder(place, submissionIdOf(place.jobId, attempt));
   return readFile(path.join(folder, MESSAGE_FILE), 'utf8').catch(() => undefined);
+}
+
+/**
+ * What is to be shown after an attempt's log: what Ray said where there is none, or that its end may be missing.
+ *
+ * @param end bytes of the log
+ */
+export async function afterLog(
+  place: JobPlace,
+  attempt: number,
+  end: number,
+): Promise<string | undefined> {
+  const said = end === 0 ? await rayMessage(place, attempt) : undefined;
+  if (said !== undefined) return said;
+  const reason = await readCut(logFolder(place, submissionIdOf(place.jobId, attempt)));
+  return reason && `\n[lines may be missing from here on: ${reason}]\n`;
 }

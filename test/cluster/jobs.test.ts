@@ -23,7 +23,7 @@ const { jobInfo } = await import('../../src/activities/jobs/ray-jobs.js');
 const { removeLocalCluster } = await import('../../src/activities/local-cluster.js');
 const { readNode } = await import('../../src/activities/local/node-state.js');
 const { ensureCluster, stopCluster } = await import('../../src/client/clusters.js');
-const { rayMessage, readAttemptLog } = await import('../../src/client/job-logs.js');
+const { afterLog, rayMessage, readAttemptLog } = await import('../../src/client/job-logs.js');
 const { prepareJob } = await import('../../src/client/job-spec.js');
 const { jobResult, jobView, startJob, stopJob } = await import('../../src/client/jobs.js');
 const { checkpointFolder, resultFile } = await import('../../src/workflows/job-plan.js');
@@ -104,6 +104,7 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
       path: resultFile(place('good'), 1),
     });
     expect(await logOf('good')).toMatch(/from step 0\n[^]*é{10}\n$/u);
+    expect(await afterLog(place('good'), 1, 1)).toBeUndefined();
     // The same job again is the one that has succeeded.
     const again = await prepareJob({
       name: 'good',
@@ -197,6 +198,7 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     const first = Number(result.metrics?.['first']);
     expect(first).toBeGreaterThanOrEqual(8);
     expect(await logOf('moved', 1)).toContain('from step 0');
+    expect(await afterLog(place('moved'), 1, 1)).toMatch(/lines may be missing from here on: /u);
     expect(await logOf('moved', 2)).toContain(`from step ${first}`);
     const { attempts } = await jobView(harness.client, 'moved');
     expect(attempts.map(({ state }) => state)).toEqual(['lost', 'succeeded']);

@@ -35,7 +35,7 @@ export async function followJob(input: FollowJobInput): Promise<AttemptOutcome> 
   const context = Context.current();
   const submissionId = submissionIdOf(spec.jobId, attempt);
   const folder = logFolder(spec, submissionId);
-  const tail = await LogTail.open(address, submissionId, folder);
+  const tail = await LogTail.open(address, submissionId, folder, context.log);
   let answered = false;
   let silentSince: number | undefined;
   try {
@@ -44,13 +44,17 @@ export async function followJob(input: FollowJobInput): Promise<AttemptOutcome> 
       if (seen.reason !== undefined) {
         silentSince ??= Date.now();
         if (Date.now() - silentSince > PATIENCE_MS) {
+          await tail.cut(seen.reason);
           return { status: 'unreachable', reason: seen.reason, answered };
         }
       } else {
         silentSince = undefined;
         answered = true;
         const { job } = seen;
-        if (job === undefined) return { status: 'unknown', answered };
+        if (job === undefined) {
+          if (tail.size > 0) await tail.cut('Ray does not know the job any more');
+          return { status: 'unknown', answered };
+        }
         const over = job.status !== 'PENDING' && job.status !== 'RUNNING';
         if (over) {
           context.heartbeat({ status: job.status, logBytes: tail.size } satisfies JobHeartbeat);

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 
@@ -92,6 +92,21 @@ export async function readLog(
   }
   return at;
 }
+
+/** File beside a log whose end was not copied, with the reason. Not in the log: its bytes are those of the job. */
+const CUT_FILE = 'cut.txt';
+
+/** Keeps why the end of a log may be missing; undefined: it is whole. */
+export async function keepCut(folder: string, reason: string | undefined): Promise<void> {
+  const file = path.join(folder, CUT_FILE);
+  if (reason === undefined) return rm(file, { force: true });
+  await mkdir(folder, { recursive: true });
+  await writeFile(file, `${asLine(reason)}\n`);
+}
+
+/** Why the end of a log may be missing; undefined when it is whole. */
+export const readCut = async (folder: string): Promise<string | undefined> =>
+  readFile(path.join(folder, CUT_FILE), 'utf8').then(asLine, () => undefined);
 
 /** So much of its end is looked at for why a script failed. */
 export const END_OF_LOG_BYTES = 65_536;
