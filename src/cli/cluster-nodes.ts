@@ -24,13 +24,22 @@ interface LogFlags {
 export function registerNodeCommands(cluster: Command): void {
   cluster
     .command('add')
-    .description('add hosts to a cluster over ssh, or try nodes that failed or were drained again')
+    .description(
+      'make hosts or spares nodes of a cluster over ssh, or try nodes that failed or were drained again',
+    )
     .argument('<file-or-name>', 'cluster')
     .argument(
       '[hosts...]',
-      'hosts or names of nodes (default: what the file has and the cluster lacks)',
+      'new hosts, or names of nodes and spares (default: what the file has and the cluster lacks)',
     )
-    .option('--spare', 'only to take the place of others')
+    .option('--spare', 'only to take the place of others: no more nodes are wanted')
+    .addHelpText(
+      'after',
+      `
+For each new host and each spare that is named one node more is wanted, and it is that one. A node that failed or was
+drained is tried again and takes a place that is open; no more are wanted. A name that the cluster does not know is
+taken for a host.`,
+    )
     .option('--json', 'print the nodes as JSON')
     .action(add);
   cluster

@@ -164,10 +164,22 @@ export class Members {
     return undefined;
   }
 
-  /** Carries out a request that is not refused; drains are begun by the caller. */
+  /** Whether adding a node means one more: it is new, or a spare that is well. Others are only tried again. */
+  #isMore(name: string): boolean {
+    if (this.#active.includes(name)) return false;
+    return !this.#cordoned.has(name) && this.troubles.of(name) === undefined;
+  }
+
+  /**
+   * Carries out a request that is not refused; drains are begun by the caller.
+   *
+   * @param asNamed false: the first of the spares takes the place of one that is added, and a spare stays one, as
+   *   in histories of before
+   */
   change(
     { add = [], spare = false, remove = [], drain, count }: ChangeNodesRequest,
     now: number,
+    asNamed = true,
   ): ChangeNodesResult {
     const added = new Map(add.map((node) => [node.name, node]));
     const gone = new Set(remove);
@@ -176,16 +188,17 @@ export class Members {
     const all = [...workers, ...add.filter(({ name }) => !known.has(name))].filter(
       ({ name }) => !gone.has(name),
     );
+    const more = spare
+      ? []
+      : [...added.keys()].filter((name) => (asNamed ? this.#isMore(name) : !known.has(name)));
     for (const { name } of add) {
       this.troubles.forgive(name);
       this.#cordoned.delete(name);
       this.#drains.delete(name);
       this.#leaving.delete(name);
     }
-    const more = spare
-      ? 0
-      : added.size - [...added.keys()].filter((name) => known.has(name)).length;
-    const places = count ?? Math.min(this.#nodes.count + more, all.length);
+    const places = count ?? Math.min(this.#nodes.count + more.length, all.length);
+    if (asNamed && count === undefined) this.#active = [...this.#active, ...more];
     for (const name of drain?.nodes ?? []) {
       this.#drains.set(name, now + (drain?.seconds ?? 0) * 1000);
       this.#cordoned.add(name);

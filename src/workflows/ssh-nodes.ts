@@ -288,7 +288,8 @@ export class SshNodes {
     nodes: readonly ClusterNodeStatus[],
   ): Promise<ChangeNodesResult> {
     const before = new Set(this.members.draining);
-    const { active, spares } = this.members.change(request, Date.now());
+    const asNamed = request.add === undefined || patched('added-takes-a-place');
+    const { active, spares } = this.members.change(request, Date.now(), asNamed);
     this.history.note(`asked for: ${describe(request)}`, Date.now());
     const address = this.#address;
     const drains = nodes.flatMap(({ name, nodeId }) => {

@@ -155,6 +155,36 @@ describe('the members of a cluster over ssh', () => {
     expect(members.hostOf('a')).toBeUndefined();
   });
 
+  it('get a place when they are named, new or a spare, and not another in their place', () => {
+    const members = new Members(provider(['a', 's', 't'], 1));
+    expect(members.change({ add: [{ name: 't', host: 't' }] }, NOW).active).toEqual(['a', 't']);
+    members.change({ add: [{ name: 'n', host: 'n' }] }, NOW);
+    expect(members.settle(NOW)).toEqual([]);
+    expect(members.active).toEqual(['a', 't', 'n']);
+    expect(members.spares).toEqual(['s']);
+    expect(members.nodes.count).toBe(3);
+    // A spare that is asked for as one stays one, and a node that has a place is not wanted twice.
+    members.change({ add: [{ name: 's', host: 's' }], spare: true }, NOW);
+    members.change({ add: [{ name: 'a', host: 'a' }] }, NOW);
+    expect(members.active).toEqual(['a', 't', 'n']);
+    // One that failed is tried again; another has its place.
+    fail(members, 'a', NOW);
+    members.settle(NOW);
+    members.ended('a');
+    members.change({ add: [{ name: 'a', host: 'a' }] }, NOW);
+    members.settle(NOW);
+    expect(members.active).toEqual(['t', 'n', 's']);
+    expect(members.spares).toEqual(['a']);
+  });
+
+  it('are added in histories of before as they were: the first spare takes the place', () => {
+    const members = new Members(provider(['a', 's', 't'], 1));
+    members.change({ add: [{ name: 't', host: 't' }] }, NOW, false);
+    members.change({ add: [{ name: 'n', host: 'n' }] }, NOW, false);
+    members.settle(NOW);
+    expect(members.active).toEqual(['a', 's']);
+  });
+
   it('leave without engines or at their deadline when they are drained, and stay out until they are added', () => {
     const members = new Members(provider(['a', 'b']));
     members.change({ drain: { nodes: ['b'], seconds: 60 } }, NOW);
