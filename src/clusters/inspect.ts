@@ -1,6 +1,6 @@
 import { callAgent, NoAgent, StatusAnswer } from '../activities/ssh/agent.js';
 import { nodeFolder, nodeMarker } from '../activities/ssh/node-settings.js';
-import { installPlan, isMadeOnNode } from '../activities/ssh/environment.js';
+import { ENVIRONMENTS_FOLDER, installPlan, isMadeOnNode } from '../activities/ssh/environment.js';
 import { targetOf } from '../activities/ssh/hosts.js';
 import { ClientError } from '../client/errors.js';
 import type { ClusterSpec, SshNode, SshProvider } from '../contracts/cluster.js';
@@ -105,7 +105,7 @@ const here = (): InspectedHost => ({
 
 function onSsh(cluster: string, nodes: SshProvider, node: SshNode): InspectedHost {
   const { environment } = nodes;
-  const { python, steps } = installPlan(environment);
+  const { python, steps, room } = installPlan(environment);
   const { folder, package: files } = nodeFolder(cluster, nodes, node.name);
   return {
     // Not the bounded host of the activities: those that listen would keep the others from connecting.
@@ -116,9 +116,10 @@ function onSsh(cluster: string, nodes: SshProvider, node: SshNode): InspectedHos
     python: pythonCommand(python),
     env: { PYTHONPATH: files },
     environmentLater: steps.length > 0,
+    ...(room !== undefined && { environmentRoom: room }),
     image: environment.image,
     packageLater: true,
-    folders: { node: folder },
+    folders: { node: folder, ...(room !== undefined && { environments: ENVIRONMENTS_FOLDER }) },
   };
 }
 

@@ -20,6 +20,8 @@ export interface InspectedHost {
   readonly env?: Readonly<Record<string, string>>;
   /** The environment is made when the cluster is brought up: it is no fault that it is missing. */
   readonly environmentLater?: boolean;
+  /** Bytes that it takes then at least, in the folder `environments`. */
+  readonly environmentRoom?: number;
   /** A node runs in this image, so its environment is the same everywhere. */
   readonly image?: string | undefined;
   /** Rankflow's Python files are copied when the node is made. */
@@ -67,7 +69,8 @@ export async function askHost(inspected: InspectedHost, signal?: AbortSignal): P
     try {
       const found = await takeFingerprint(system, asked);
       const reason = `${inspected.python.join(' ')}: ${error.message}`;
-      const noEnvironment = { reason, later: inspected.environmentLater ?? false };
+      const { environmentLater: later = false, environmentRoom: room } = inspected;
+      const noEnvironment = { reason, later, ...(room !== undefined && { room }) };
       const where = address ?? found.fingerprint.reachedAt ?? host.name;
       const facts = { ...about, ...found, address: where, noEnvironment };
       return { facts, python: system, environment: false };

@@ -114,8 +114,8 @@ def gpus_of() -> dict[str, Any] | None:
 
 
 def room_of(path: str) -> dict[str, Any] | None:
-    """Room where a folder is or would be made."""
-    folder = Path(path)
+    """Room where a folder is or would be made; ``~`` is the home of the user here."""
+    folder = Path(os.path.expanduser(path))  # noqa: PTH111
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:

@@ -58,6 +58,14 @@ def test_a_python_without_anything_tells_about_its_host(tmp_path: Path) -> None:
     assert found["cpus"] >= 1 and found["memory"] > 1 << 28
     free = shutil.disk_usage(tmp_path).free
     assert abs(found["folders"]["temp"]["free"] - free) < 1 << 30
+
+
+def test_a_tilde_is_the_home_of_the_user_there() -> None:
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("there is no other disk to be told from")
+    found = take(env={"HOME": "/dev/shm"}, folders={"home": "~/not/there"})
+    assert found["folders"]["home"]["total"] == shutil.disk_usage("/dev/shm").total
+    assert found["folders"]["home"]["path"] == "~/not/there"
     assert {"nofile", "nproc", "memlock"} <= set(found["limits"])
 
 

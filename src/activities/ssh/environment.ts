@@ -8,6 +8,10 @@ const PYTHON = '3.11';
 export const INSTALL_TIMEOUT_MS = 3_600_000;
 /** Environments that are made on a node, below its user's home. */
 const ENVIRONMENTS = '.cache/rankflow/environments';
+export const ENVIRONMENTS_FOLDER = `~/${ENVIRONMENTS}`;
+const GIB = 2 ** 30;
+/** What an environment takes at least: vLLM for CPUs with its torch 7.4 GiB, for GPUs more; Ray alone half a GiB. */
+const ROOM = { engines: 8 * GIB, other: GIB };
 
 /** One step that makes the environment of a node. */
 export interface InstallStep {
@@ -23,8 +27,10 @@ export interface InstallPlan {
   readonly python: string;
   /** None where the Python is there already. */
   readonly steps: readonly InstallStep[];
-  /** Fails where the steps would for want of their tool; changes nothing. */
+  /** Fails where the steps would for want of their tool or of room; changes nothing. */
   readonly look?: readonly string[];
+  /** Bytes that the environment takes at least in {@link ENVIRONMENTS_FOLDER}. */
+  readonly room?: number;
 }
 
 /**
@@ -41,10 +47,12 @@ export function installPlan({
   // The host's own Python only carries what starts the container.
   if (image !== undefined) return { python: 'python3', steps: [] };
   if (requirements !== undefined) {
-    const script = withUv(isLocked(requirements) ? LOCKED : '');
+    const options = isLocked(requirements) ? LOCKED : '';
+    const script = withUv(options, roomFor(requirements));
     return install(requirements, 'requirements.txt', pythonVersion ?? PYTHON, script, 'uv');
   }
-  if (conda !== undefined) return install(conda, 'environment.yml', '', CONDA, 'conda');
+  if (conda !== undefined)
+    return install(conda, 'environment.yml', '', withConda(roomFor(conda)), 'conda');
   return { python: python ?? 'python3', steps: [] };
 }
 
@@ -80,9 +88,11 @@ function install(
     .digest('hex')
     .slice(0, 16);
   const folder = `${ENVIRONMENTS}/${hash}`;
+  const room = roomFor(text);
   return {
+    room,
     python: `~/${folder}/bin/python`,
-    look: ['sh', '-c', `${FIND}${READY}${missing(tool)}`, 'sh', folder],
+    look: ['sh', '-c', `${FIND}${READY}${missing(tool)}${enough(room)}`, 'sh', folder],
     steps: [
       {
         what: `environment from ${file} with ${tool}`,
@@ -101,12 +111,21 @@ const FIND = 'set -eu; cd "$HOME"; PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin
 const READY = '[ -e "$folder/ready" ] && exit 0; ';
 const missing = (tool: string): string =>
   `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: install it for this user, or name a Python in environment.python" >&2; exit 127; }; `;
-const begin = (tool: string): string =>
-  `${FIND}file=$2; version=$3; ${READY}${missing(tool)}mkdir -p "$folder"; cat > "$folder/$file"; `;
-const withUv = (options: string): string =>
-  begin('uv') +
+/** What is there of an installation that was cut off counts as room. Nothing is refused where df does not tell. */
+const enough = (room: number): string =>
+  'at="$HOME/$folder"; while [ ! -e "$at" ]; do at="${at%/*}"; done; ' +
+  'free=$(df -Pk "$at" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }) || free=; ' +
+  'there=$(du -sk "$folder" 2>/dev/null | { read -r size _; echo "$size"; }) || there=0; ' +
+  `case "$free" in ""|*[!0-9]*) ;; *) [ $((free + \${there:-0})) -ge ${room / 1024} ] || { ` +
+  `echo "$at has $((free / 1024)) MiB left, and the environment takes ${room / 2 ** 20} at least: free some space there, or make ~/.cache/rankflow a link to a larger disk" >&2; exit 28; };; esac; `;
+const roomFor = (text: string): number =>
+  /^[\s-]*(?:vllm|torch)\b/mu.test(text) ? ROOM.engines : ROOM.other;
+const begin = (tool: string, room: number): string =>
+  `${FIND}file=$2; version=$3; ${READY}${missing(tool)}${enough(room)}mkdir -p "$folder"; cat > "$folder/$file"; `;
+const withUv = (options: string, room: number): string =>
+  begin('uv', room) +
   'uv venv --quiet --allow-existing --python "$version" "$folder"; ' +
   `uv pip install --python "$folder/bin/python" --compile-bytecode ${options}-r "$folder/$file"; : > "$folder/ready"`;
-const CONDA =
-  begin('conda') +
+const withConda = (room: number): string =>
+  begin('conda', room) +
   'conda env update --quiet --prefix "$PWD/$folder" --file "$folder/$file"; : > "$folder/ready"';

@@ -23,6 +23,7 @@ export function examineConditions(hosts: readonly HostFacts[]): HostFinding[] {
   return [
     ...silent(hosts),
     ...withoutEnvironment(hosts),
+    ...withoutRoom(nodes),
     ...drivers(hosts),
     ...clocks(nodes),
     ...low(
@@ -105,6 +106,27 @@ function withoutEnvironment(hosts: readonly HostFacts[]): HostFinding[] {
   ];
 }
 
+/** An environment that is still to be made would fill the disk of its user's home. */
+function withoutRoom(nodes: readonly HostFacts[]): HostFinding[] {
+  const found = nodes.filter(isKnown).flatMap(({ name, noEnvironment, fingerprint }) => {
+    const room = fingerprint.folders['environments'];
+    const needed = noEnvironment?.room ?? 0;
+    if (room === undefined || room === null || room.free >= needed) return [];
+    return [[name, `${gib(room.free)} free at ${room.path}, ${gib(needed)} needed`] as const];
+  });
+  if (found.length === 0) return [];
+  const names = found.map(([name]) => name);
+  return [
+    {
+      what: 'room for the environment',
+      severity: 'refuses',
+      hosts: names,
+      found: Object.fromEntries(found),
+      mend: `Free some space in the home of the user on ${names.join(', ')}, or make ~/.cache/rankflow a link to a larger disk.`,
+    },
+  ];
+}
+
 /** How wrong a clock is at least, in seconds; positive: ahead. */
 export function leastSkew({ least, most }: { least: number; most: number }): number {
   if (least > 0) return least;
@@ -155,7 +177,10 @@ function low(
 const gib = (bytes: number): string => `${(bytes / GIB).toFixed(1)} GiB`;
 
 function lowDisk({ folders }: Fingerprint): string | undefined {
-  const rooms = Object.values(folders).filter((room) => room !== null);
+  // That of environments is a matter only while one is to be made.
+  const rooms = Object.entries(folders).flatMap(([name, room]) =>
+    room === null || name === 'environments' ? [] : [room],
+  );
   const found = rooms.filter(
     ({ free, total }) => free < DISK_LEAST || free < (1 - DISK_FULLEST) * total,
   );

@@ -19,8 +19,15 @@ export interface HostFacts {
   readonly address: string;
   readonly fingerprint?: Fingerprint;
   readonly clock?: ClockBounds;
-  /** Another Python than the environment's answered. `later`: the environment is made with the cluster. */
-  readonly noEnvironment?: { readonly reason: string; readonly later: boolean };
+  /**
+   * Another Python than the environment's answered. `later`: the environment is made with the cluster, and takes
+   * `room` bytes at least in the folder `environments`.
+   */
+  readonly noEnvironment?: {
+    readonly reason: string;
+    readonly later: boolean;
+    readonly room?: number;
+  };
   /** Rankflow's Python files are copied when the node is made. */
   readonly packageLater?: boolean;
   /** Why nothing could be found out. */

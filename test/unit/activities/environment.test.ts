@@ -44,6 +44,13 @@ afterEach(() => rmSync(home, { recursive: true }));
 
 const haveTool = (name: string): void => writeFileSync(at(`bin/${name}`), TOOL, { mode: 0o755 });
 
+/** What df and du say, in KiB: free on the disk of the home, and taken by the environment. */
+function haveRoom(free: number, taken: number): void {
+  const df = `echo Filesystem; echo "/dev/sda1 9999999 1 ${free} 1% /"`;
+  writeFileSync(at('bin/df'), `#!/bin/sh\n${df}\n`, { mode: 0o755 });
+  writeFileSync(at('bin/du'), `#!/bin/sh\necho "${taken} $2"\n`, { mode: 0o755 });
+}
+
 async function install(environment: object): Promise<CommandResult> {
   const [step, ...others] = installPlan(environment).steps;
   if (step === undefined || others.length > 0) throw new Error('not one step');
@@ -85,6 +92,28 @@ describe.each([
     expect(existsSync(at(path.join(folder, 'ready')))).toBe(false);
   });
 
+  it('is refused before anything is made where it has no room', async () => {
+    haveTool(tool);
+    haveRoom(900 * 1024, 0);
+    const { room, look = [] } = installPlan(environment);
+    expect(room).toBe(2 ** 30);
+    const { exitCode, stderr } = await install(environment);
+    expect([exitCode, stderr.trim()]).toEqual([
+      28,
+      `${home} has 900 MiB left, and the environment takes 1024 at least: free some space there, or make ~/.cache/rankflow a link to a larger disk`,
+    ]);
+    expect(existsSync(at(folder))).toBe(false);
+    const env = { HOME: home, PATH: at('bin') };
+    expect(await localHost().run(look, { env, timeoutMs: 10_000 })).toMatchObject({
+      ...{ exitCode: 28, stderr },
+    });
+    // An installation that was cut off has some of it already.
+    haveRoom(900 * 1024, 200 * 1024);
+    expect(await install(environment)).toMatchObject({ exitCode: 0 });
+    haveRoom(0, 0);
+    expect(await install(environment)).toMatchObject({ exitCode: 0 });
+  });
+
   it.each(['fail', 'cut'])('is made again after the tool met %s', async (trouble) => {
     haveTool(tool);
     writeFileSync(at(trouble), '');
@@ -95,6 +124,15 @@ describe.each([
     expect(existsSync(at(path.join(folder, 'ready')))).toBe(true);
     expect(existsSync(at(python.slice(2)))).toBe(true);
   });
+});
+
+it.each([
+  ['vllm==0.32.0\n', 8],
+  ['ray==2.60.0\nvllm-cpu==0.32.0 --hash=sha256:00\n', 8],
+  ['torch\n', 8],
+  ['ray[default]==2.60.0\n# vllm\n', 1],
+])('%j takes %i GiB at least', (requirements, gib) => {
+  expect(installPlan({ requirements }).room).toBe(gib * 2 ** 30);
 });
 
 describe('a requirements file', () => {

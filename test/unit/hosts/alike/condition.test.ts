@@ -46,6 +46,24 @@ describe('a host for itself', () => {
     expect(told([host('head'), { ...host('a'), clock }])).toEqual(expected);
   });
 
+  it('whose environment is still to be made has to have room for it', () => {
+    const home = '~/.cache/rankflow/environments';
+    const of = (free: number): HostFacts => ({
+      ...host('a', { folders: { environments: room(free, 100, home) } }),
+      noEnvironment: { reason: 'no Python', later: true, room: 8 * GIB },
+    });
+    expect(told([host('head'), of(8)])).toEqual([]);
+    const [finding] = examineConditions([host('head'), of(7.5)]);
+    expect(finding).toMatchObject({
+      ...{ what: 'room for the environment', severity: 'refuses', hosts: ['a'] },
+      found: { a: `7.5 GiB free at ${home}, 8.0 GiB needed` },
+      mend: expect.stringContaining('a link to a larger disk'),
+    });
+    // It has been made.
+    const { noEnvironment: _made, ...made } = of(2);
+    expect(told([host('head'), made])).toEqual([]);
+  });
+
   it('is told by name, with what is certain about its clock', () => {
     const [finding] = examineConditions([
       host('head'),
