@@ -1,4 +1,4 @@
-import { upsertSearchAttributes, workflowInfo } from '@temporalio/workflow';
+import { patched, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow';
 import type { SearchAttributePair } from '@temporalio/common';
 
 import { ATTRIBUTE, attributePairs, type AttributeValues } from '../contracts/search-attributes.js';
@@ -12,11 +12,15 @@ export class Attributes {
   /** Whoever starts a workflow asks the server first, and says so in its first event. */
   readonly #kept: boolean;
 
-  constructor() {
+  /**
+   * @param patch of workflows that came to have them later: whoever starts one may know them when the build that
+   *   runs it does not yet
+   */
+  constructor(patch?: string) {
     for (const { key, value } of workflowInfo().typedSearchAttributes.getAll()) {
       this.#known.set(key.name, value);
     }
-    this.#kept = this.#known.has(ATTRIBUTE.state.name);
+    this.#kept = this.#known.has(ATTRIBUTE.state.name) && (patch === undefined || patched(patch));
   }
 
   /** An event of the history for each call that changes something: call it when a state changes. */

@@ -99,8 +99,8 @@ export async function jobWorkflow({ spec }: JobWorkflowInput): Promise<JobResult
   const { jobId, cluster } = spec;
   // The same after a relaunch, so that what an earlier try left behind is still ours to give back.
   const user = workflowInfo().workflowId;
-  // None where the job was started without: so histories of before replay.
-  const attributes = new Attributes();
+  // None where the job was started without, or by a build that did not set them: so histories of before replay.
+  const attributes = new Attributes('attributes-of-jobs');
   const work = new CancellationScope();
   const clock = new CancellationScope();
   let state: JobState = 'preparing';

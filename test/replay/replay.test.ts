@@ -24,6 +24,7 @@ import {
 } from '../../src/contracts/names.js';
 import { JobSpec } from '../../src/contracts/job.js';
 import { ScheduledRun } from '../../src/contracts/schedule.js';
+import { ATTRIBUTE } from '../../src/contracts/search-attributes.js';
 import { FakeJobs } from '../support/fake-job.js';
 import { FakeRun, SPEC_HASH, fakeModel, fakeSpec } from '../support/fake-run.js';
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
@@ -58,6 +59,25 @@ describe('histories that were kept', () => {
     await Worker.runReplayHistory(
       { workflowBundle: { codePath: inject('workflowBundle') } },
       History.decode(gunzipSync(Buffer.from(kept.history, 'base64'))),
+      kept.workflowId,
+    );
+  });
+
+  it('of a job whose client knew search attributes that its build did not set replay', async () => {
+    const kept = readHistory('0.1.0', 'job-whole');
+    const history = History.decode(gunzipSync(Buffer.from(kept.history, 'base64')));
+    const started = history.events[0]?.workflowExecutionStartedEventAttributes;
+    if (!started) throw new Error('it does not begin with a start');
+    const metadata = {
+      encoding: Buffer.from('json/plain'),
+      type: Buffer.from('Keyword'),
+    };
+    const data = Buffer.from(JSON.stringify('preparing'));
+    const indexedFields = { [ATTRIBUTE.state.name]: { metadata, data } };
+    started.searchAttributes = { indexedFields };
+    await Worker.runReplayHistory(
+      { workflowBundle: { codePath: inject('workflowBundle') } },
+      history,
       kept.workflowId,
     );
   });
