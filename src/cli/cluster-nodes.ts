@@ -20,7 +20,7 @@ interface LogFlags {
   readonly json?: boolean;
 }
 
-/** `rankflow cluster add|drain|remove|scale|logs`: the nodes of a cluster over ssh. */
+/** `rankflow cluster cordon|uncordon|logs` of any cluster; `add|drain|remove|scale` of one over ssh. */
 export function registerNodeCommands(cluster: Command): void {
   cluster
     .command('add')
@@ -42,6 +42,24 @@ taken for a host.`,
     )
     .option('--json', 'print the nodes as JSON')
     .action(add);
+  cluster
+    .command('cordon')
+    .description('keep nodes up with what runs on them, but give them no new engine or job')
+    .argument('<file-or-name>', 'cluster')
+    .argument('<nodes...>', 'names of nodes, also head')
+    .option('--json', 'print the cordoned nodes as JSON')
+    .action(async (target: string, nodes: string[], { json }: AddFlags) =>
+      cordon(target, nodes, true, json),
+    );
+  cluster
+    .command('uncordon')
+    .description('give cordoned nodes new engines and jobs again')
+    .argument('<file-or-name>', 'cluster')
+    .argument('<nodes...>', 'names of nodes')
+    .option('--json', 'print the cordoned nodes as JSON')
+    .action(async (target: string, nodes: string[], { json }: AddFlags) =>
+      cordon(target, nodes, false, json),
+    );
   cluster
     .command('drain')
     .description('give engines on nodes time to finish, then end the nodes')
@@ -119,6 +137,32 @@ async function change(
   else print(name);
   say(nodesText(result));
   say(`See how it goes with: rankflow cluster status ${name}`);
+}
+
+async function cordon(
+  target: string,
+  nodes: readonly string[],
+  unschedulable: boolean,
+  json: boolean | undefined,
+): Promise<void> {
+  const { cordonNodes } = await import('../client/clusters.js');
+  const { withClient } = await import('../client/connection.js');
+  const { print, printJson, say } = await import('./output.js');
+
+  const { name } = await clusterTarget(target);
+  const result = await withClient(async (client) =>
+    cordonNodes(client, name, { nodes, unschedulable }),
+  );
+  const { changed } = result;
+  if (json) printJson({ name, changed, cordoned: result.unschedulable });
+  else print(name);
+  const others = [...new Set(nodes)].filter((node) => !changed.includes(node));
+  if (changed.length > 0)
+    say(`${unschedulable ? 'Cordoned' : 'Uncordoned'}: ${changed.join(', ')}.`);
+  if (others.length > 0) {
+    say(`${unschedulable ? 'Already' : 'Not'} cordoned: ${others.join(', ')}.`);
+  }
+  say(`All that are cordoned: ${result.unschedulable.join(', ') || 'none'}.`);
 }
 
 const nodesText = ({ active, spares }: ChangeNodesResult): string =>

@@ -1,4 +1,5 @@
 import type { ClusterNodeStatus, ClusterStatus } from '../contracts/workflows.js';
+import { nodeState } from '../workflows/entity-details.js';
 import { table } from './output.js';
 
 /** Events that are shown: the last ones say what is going on. */
@@ -19,10 +20,10 @@ export function clusterTable(cluster: ClusterStatus): string {
 }
 
 function row(node: ClusterNodeStatus): string[] {
-  const { name, state, deadline, ip, host, cpus, gpus, engines, since, problem } = node;
+  const { name, ip, host, cpus, gpus, engines, since, problem } = node;
   return [
     name,
-    deadline === undefined ? state : `${state} until ${deadline}`,
+    nodeState(node),
     ip ?? host ?? '',
     `${cpus} CPU${gpus > 0 ? `, ${gpus} GPU` : ''}`,
     engines === undefined ? '' : String(engines),

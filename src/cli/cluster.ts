@@ -28,7 +28,9 @@ interface StatusFlags {
 export function register(program: Command): void {
   const cluster = program
     .command('cluster')
-    .description('Ray clusters: up, down, status; over ssh also add, drain, remove, scale, logs');
+    .description(
+      'Ray clusters: up, down, status, cordon, uncordon; over ssh also add, drain, remove, scale, logs',
+    );
   cluster
     .command('up')
     .description('bring a cluster up and keep it until it is taken down')

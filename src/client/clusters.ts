@@ -8,6 +8,8 @@ import type {
   ChangeNodesResult,
   ClusterStatus,
   ClusterWorkflowInput,
+  CordonRequest,
+  CordonResult,
   EnsureClusterRequest,
   EnsuredCluster,
   StopRequest,
@@ -105,6 +107,29 @@ export async function changeNodes(
   }
   const handle = client.workflow.getHandle(workflowId);
   return handle.executeUpdate<ChangeNodesResult, [ChangeNodesRequest]>(UPDATE.changeNodes, {
+    args: [request],
+  });
+}
+
+/**
+ * Cordons nodes of a cluster of any kind, or takes that back: they stay as they are, and get no new engine and no
+ * entrypoint of a job.
+ *
+ * @throws ClientError `NotFound`; the refusal of the workflow, `ClusterMismatch`
+ */
+export async function cordonNodes(
+  client: Client,
+  name: string,
+  request: CordonRequest,
+): Promise<CordonResult> {
+  const workflowId = clusterWorkflowId(name);
+  if (!(await isRunning(client, workflowId))) {
+    throw new ClientError('NotFound', `There is no cluster ${name} up.`, {
+      wayOut: 'See which are up with `rankflow cluster status`.',
+    });
+  }
+  const handle = client.workflow.getHandle(workflowId);
+  return handle.executeUpdate<CordonResult, [CordonRequest]>(UPDATE.cordonNodes, {
     args: [request],
   });
 }

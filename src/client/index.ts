@@ -40,6 +40,7 @@ export {
   changeNodes,
   checkClusterSpec,
   clusterStatus,
+  cordonNodes,
   ensureCluster,
   listClusters,
   stopCluster,

@@ -14,6 +14,9 @@ export const DEPLOYMENT = 'rankflow';
 /** Ray namespace that holds every engine actor. */
 export const RAY_NAMESPACE = 'rankflow';
 
+/** Label with its id that Ray gives every node. */
+export const NODE_ID_LABEL = 'ray.io/node-id';
+
 /** Task queue that all engines of one fleet pull from. The spec hash keeps engines of another model away. */
 export function fleetQueue(fleet: string, specHash: string): string {
   return `fleet-${fleet}-${specHash.slice(0, 12)}`;
@@ -104,6 +107,7 @@ export const UPDATE = {
   ensureCluster: 'ensureCluster',
   stopCluster: 'stopCluster',
   changeNodes: 'changeNodes',
+  cordonNodes: 'cordonNodes',
   ensureFleet: 'ensureFleet',
   stopFleet: 'stopFleet',
   scaleFleet: 'scaleFleet',

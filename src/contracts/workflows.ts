@@ -104,6 +104,8 @@ export interface ClusterCarried {
   readonly everReady: boolean;
   /** Nodes that are going to be taken away. */
   readonly notices?: readonly PreemptionNotice[];
+  /** Cordoned nodes: of a cluster their names, of a fleet Ray's ids as it saw them last. */
+  readonly unschedulable?: readonly string[];
   /** Of a cluster over ssh. */
   readonly members?: MembersState;
   readonly history?: ClusterHistoryState;
@@ -171,6 +173,20 @@ export interface ChangeNodesResult {
   readonly spares: readonly string[];
 }
 
+/** Argument of the update `cordonNodes`: nodes that are to get nothing new, or are to get it again. */
+export interface CordonRequest {
+  /** Names of nodes, the head included. */
+  readonly nodes: readonly string[];
+  readonly unschedulable: boolean;
+}
+
+export interface CordonResult {
+  /** Of the nodes of the request those that were not so before. */
+  readonly changed: readonly string[];
+  /** Names of all nodes that get nothing new now. */
+  readonly unschedulable: readonly string[];
+}
+
 /** Argument of the update `ensureCluster`. */
 export interface EnsureClusterRequest extends UserClaim {
   readonly spec: ClusterSpec;
@@ -213,6 +229,8 @@ export interface ClusterNodeStatus {
   readonly host?: string;
   /** Engines on it; absent when nobody asked. */
   readonly engines?: number;
+  /** That it is cordoned: it stays as it is, and gets no new engine and no entrypoint of a job. */
+  readonly unschedulable?: true;
   /** ISO 8601 time of the last change of `state`. */
   readonly since?: string;
   readonly problem?: Problem;
@@ -227,6 +245,8 @@ export interface ClusterStatus {
   readonly state: 'starting' | 'ready' | 'degraded' | 'stopping' | 'stopped' | 'failed';
   readonly address?: ClusterAddress;
   readonly nodes: readonly ClusterNodeStatus[];
+  /** Names of the cordoned nodes, also of those that are away; absent when there are none. */
+  readonly unschedulable?: readonly string[];
   readonly users: readonly string[];
   /** The last trouble met, also when it is over. */
   readonly problem?: Problem;

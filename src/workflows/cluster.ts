@@ -30,6 +30,8 @@ import type {
   ClusterNodeStatus,
   ClusterStatus,
   ClusterWorkflowInput,
+  CordonRequest,
+  CordonResult,
   EnsureClusterRequest,
   EnsuredCluster,
   Problem,
@@ -54,9 +56,10 @@ import { Attributes } from './attributes.js';
 import { countPreemption, expectPreemptions } from './counters.js';
 import { Notices } from './notices.js';
 import { A_FEW_TRIES, UNTIL_DONE } from './options.js';
-import { beingStopped, notChanged, notReached, otherNodes } from './refusals.js';
+import { beingStopped, notChanged, notCordoned, notReached, otherNodes } from './refusals.js';
 import { sameValue } from './same-value.js';
 import { SshNodes } from './ssh-nodes.js';
+import { Unschedulable } from './unschedulable.js';
 import { Builds } from './upgrade.js';
 
 export const clusterStatusQuery = defineQuery<ClusterStatus>(QUERY.status);
@@ -67,6 +70,7 @@ export const stopClusterUpdate = defineUpdate<StopResult, [StopRequest?]>(UPDATE
 export const changeNodesUpdate = defineUpdate<ChangeNodesResult, [ChangeNodesRequest]>(
   UPDATE.changeNodes,
 );
+export const cordonNodesUpdate = defineUpdate<CordonResult, [CordonRequest]>(UPDATE.cordonNodes);
 export const preemptionNoticeSignal = defineSignal<[PreemptionNotice]>(SIGNAL.preemptionNotice);
 
 type Control<K extends keyof ControlActivities> = Pick<ControlActivities, K>;
@@ -105,6 +109,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const { spec } = input;
   const claims = new Claims(input.carried);
   const notices = new Notices(input.carried?.notices);
+  const unschedulable = new Unschedulable(input.carried?.unschedulable);
   const history = new ClusterHistory(input.carried?.history);
   const hosts =
     spec.nodes.provider === 'ssh'
@@ -133,7 +138,8 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   const rows = (): ClusterNodeStatus[] =>
     describeNodes(spec, observation, notices.byNode, hosts?.members, Date.now()).map((row) => {
       const since = history.sinceOf(row.name);
-      return { ...row, ...(since !== undefined && { since }) };
+      const cordoned = unschedulable.has(row.name) && ({ unschedulable: true } as const);
+      return { ...row, ...cordoned, ...(since !== undefined && { since }) };
     });
   const status = (): ClusterStatus => ({
     name: spec.name,
@@ -141,6 +147,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     spec,
     state,
     nodes: rows(),
+    ...unschedulable.carried(),
     users: claims.users,
     ...(observation.address && { address: observation.address }),
     ...(problem && { problem }),
@@ -199,6 +206,12 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
     async (request) => {
       if (hosts === undefined)
         throw failureOf(notChanged(spec.name, 'its nodes are not on hosts over ssh'));
+      // Named again, as by a file with one host more, a node stays as it is; one that was left out comes back as new.
+      const { members } = hosts;
+      const anew = (request.add ?? []).map(({ name }) => name).filter((n) => members.isCordoned(n));
+      for (const node of unschedulable.forget([...anew, ...(request.remove ?? [])])) {
+        history.note('is uncordoned', Date.now(), node);
+      }
       const result = await hosts.change(request, rows());
       wake = true;
       return result;
@@ -212,6 +225,31 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
           throw failureOf(notChanged(spec.name, 'only one over ssh has nodes that come and go'));
         }
         if (why !== undefined) throw failureOf(notChanged(spec.name, why));
+      },
+    },
+  );
+
+  /** Names of the nodes that it has or may have: over ssh also of its spares. */
+  const nodeNames = (): string[] =>
+    hosts === undefined
+      ? [...new Set(rows().map(({ name }) => name))]
+      : [HEAD, ...hosts.members.nodes.workers.map(({ name }) => name)];
+  setHandler(
+    cordonNodesUpdate,
+    (request) => {
+      const result = unschedulable.change(request);
+      for (const node of result.changed) {
+        history.note(request.unschedulable ? 'is cordoned' : 'is uncordoned', Date.now(), node);
+      }
+      setCurrentDetails(clusterDetails(status()));
+      return result;
+    },
+    {
+      validator: (request) => {
+        if (stopping || failure !== undefined)
+          throw failureOf(beingStopped(`cluster ${spec.name}`));
+        const why = unschedulable.refusal(request, nodeNames());
+        if (why !== undefined) throw failureOf(notCordoned(spec.name, why));
       },
     },
   );
@@ -341,6 +379,7 @@ export async function clusterWorkflow(input: ClusterWorkflowInput): Promise<void
   if (!stopping && failure === undefined) {
     const carried = {
       ...{ ...claims.carried(), ...notices.carried(), ...history.carried(), everReady },
+      ...unschedulable.carried(),
       ...{ ...hosts?.carried(), ...idle.carried() },
     };
     const options = attributes.startingWith({ cluster: spec.name, state });

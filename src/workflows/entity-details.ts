@@ -1,11 +1,11 @@
-import type { ClusterStatus, FleetStatus } from '../contracts/workflows.js';
+import type { ClusterNodeStatus, ClusterStatus, FleetStatus } from '../contracts/workflows.js';
 import { problemLines, table } from './details.js';
 
 /** Markdown for the Temporal UI: one line for each node. */
 export function clusterDetails(status: ClusterStatus): string {
   const rows = status.nodes.map((node) => [
     node.name,
-    untilOf(node.state, node.deadline),
+    nodeState(node),
     node.ip ?? node.host ?? '',
     `${node.cpus} CPU, ${node.gpus} GPU`,
     node.engines ?? '',
@@ -52,6 +52,10 @@ export function fleetDetails(status: FleetStatus): string {
     ...problemLines(status.problem, status.state === 'ready'),
   ].join('\n\n');
 }
+
+/** State of a node, as people see it. */
+export const nodeState = ({ state, deadline, unschedulable }: ClusterNodeStatus): string =>
+  `${untilOf(state, deadline)}${unschedulable ? ', cordoned' : ''}`;
 
 /** The state, and until when when it has an end. */
 const untilOf = (state: string, deadline: string | undefined): string =>

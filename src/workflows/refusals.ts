@@ -151,3 +151,9 @@ export const notChanged = (cluster: string, why: string): Problem => ({
   type: 'ClusterMismatch',
   message: `cluster ${cluster} cannot be changed so: ${why}`,
 });
+
+export const notCordoned = (cluster: string, why: string): Problem => ({
+  type: 'ClusterMismatch',
+  message: `cluster ${cluster}: ${why}`,
+  wayOut: `Name nodes as \`rankflow cluster status ${cluster}\` does.`,
+});

@@ -84,6 +84,29 @@ const nodesAre = async (...wanted: readonly string[]): Promise<void> => {
 type Changed = ChangeNodesResult & { readonly name: string };
 
 describe('the commands of nodes', { timeout: 240_000 }, () => {
+  it('cordon nodes and take that back, and say what was so already', async () => {
+    expect(await json('cordon', 'lab', 'a', 'head')).toEqual({
+      ...{ name: 'lab', changed: ['a', 'head'], cordoned: ['a', 'head'] },
+    });
+    const again = await rankflow('cordon', 'lab', 'a', 'b');
+    expect([again.exitCode, again.stdout, again.stderr.split('\n')]).toEqual([
+      0,
+      'lab',
+      ['Cordoned: b.', 'Already cordoned: a.', 'All that are cordoned: a, head, b.'],
+    ]);
+    const { stdout } = await rankflow('status', 'lab');
+    expect(stdout).toMatch(/^head +alive, cordoned /mu);
+    expect(stdout).toMatch(/^b +spare, cordoned /mu);
+    const back = await rankflow('uncordon', 'lab', 'a', 'b', 'head');
+    expect([back.exitCode, back.stderr.split('\n')]).toEqual([
+      0,
+      ['Uncordoned: a, b, head.', 'All that are cordoned: none.'],
+    ]);
+    const none = await rankflow('uncordon', 'lab', 'a');
+    expect([none.exitCode, none.stderr.split('\n')[0]]).toEqual([0, 'Not cordoned: a.']);
+    expect((await rankflow('status', 'lab')).stdout).not.toContain('alive, cordoned');
+  });
+
   it('add hosts: as nodes, or only to take the place of others', async () => {
     expect(await json<Changed>('add', 'lab', '10.0.0.[7-8]', '--spare')).toEqual({
       ...{ name: 'lab', active: ['a'], spares: ['b', '10.0.0.7', '10.0.0.8'] },
@@ -139,6 +162,10 @@ describe('the commands of nodes', { timeout: 240_000 }, () => {
     [['scale', 'lab', '99'], 'add some'],
     [['remove', 'lab', 'nobody'], 'there is no node nobody'],
     [['remove', 'elsewhere', 'a'], 'There is no cluster elsewhere up'],
+    [['cordon', 'lab', 'a', 'nobody'], 'there is no node nobody; there are head, a, '],
+    [['uncordon', 'lab', 'nobody'], 'way out: Name nodes as `rankflow cluster status lab` does.'],
+    [['cordon', 'elsewhere', 'a'], 'There is no cluster elsewhere up'],
+    [['cordon', 'lab'], "missing required argument 'nodes'"],
   ])('refuse %j, and change nothing', async (args, why) => {
     const before = [...running];
     const { exitCode, stderr } = await rankflow(...args);

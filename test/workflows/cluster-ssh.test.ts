@@ -17,6 +17,8 @@ import type {
   ChangeNodesRequest,
   ChangeNodesResult,
   ClusterStatus,
+  CordonRequest,
+  CordonResult,
   EnsureClusterRequest,
   EnsuredCluster,
   StopResult,
@@ -348,6 +350,31 @@ describe('a cluster over ssh', () => {
     expect(calls.slice(-2)).toEqual(['installs no more b', 'end b']);
     expect((await statusOf('busy')).problem).toBeUndefined();
     await stop('busy');
+  });
+
+  it('keeps a node cordoned until it is uncordoned or removed, or comes back after a drain', async () => {
+    const spec = specOf('closed', ['a', 'b', 's'], 2);
+    await ensure(spec);
+    const handle = harness.client.workflow.getHandle(clusterWorkflowId('closed'));
+    const cordon = async (...nodes: readonly string[]) =>
+      handle.executeUpdate<CordonResult, [CordonRequest]>(UPDATE.cordonNodes, {
+        args: [{ nodes, unschedulable: true }],
+      });
+    const cordoned = async () => (await statusOf('closed')).unschedulable;
+    // A spare, too: it may take a place some day.
+    await cordon('a', 'b', 's');
+    expect(await refusal(cordon('x'))).toMatchObject({
+      message: 'cluster closed: there is no node x; there are head, a, b, s',
+    });
+    const workers = spec.nodes.provider === 'ssh' ? spec.nodes.workers : [];
+    await change('closed', { add: workers });
+    expect(await cordoned()).toEqual(['a', 'b', 's']);
+    await change('closed', { remove: ['a'] });
+    await change('closed', { drain: { nodes: ['b'], seconds: 60 } });
+    expect(await cordoned()).toEqual(['b', 's']);
+    await change('closed', { add: workers.filter(({ name }) => name === 'b') });
+    expect(await cordoned()).toEqual(['s']);
+    await stop('closed');
   });
 
   it('is taken down only when nothing of it is being started any more', async () => {

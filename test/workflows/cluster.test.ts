@@ -15,6 +15,8 @@ import {
 import type { PreemptionNotice } from '../../src/contracts/preemption.js';
 import type {
   ClusterStatus,
+  CordonRequest,
+  CordonResult,
   EnsureClusterRequest,
   EnsuredCluster,
   StopRequest,
@@ -97,6 +99,10 @@ const ensure = async (spec: ClusterSpec, user?: string) =>
 const stop = async (name: string, request: StopRequest = {}) =>
   handleOf(name).executeUpdate<StopResult, [StopRequest]>(UPDATE.stopCluster, { args: [request] });
 const statusOf = async (name: string) => handleOf(name).query<ClusterStatus>(QUERY.status);
+const cordon = async (name: string, unschedulable: boolean, ...nodes: readonly string[]) =>
+  handleOf(name).executeUpdate<CordonResult, [CordonRequest]>(UPDATE.cordonNodes, {
+    args: [{ nodes, unschedulable }],
+  });
 const refusal = async (update: Promise<unknown>): Promise<unknown> =>
   update.then(
     () => 'no refusal',
@@ -214,6 +220,57 @@ describe('a cluster', () => {
     },
   );
 
+  it(
+    'has nodes cordoned by their names, also when they start again',
+    { timeout: 90_000 },
+    async () => {
+      await ensure(local('closed', 2));
+      const shown = async () =>
+        (await statusOf('closed')).nodes.map(
+          ({ name, state, unschedulable }) => `${name} ${state}${unschedulable ? ' cordoned' : ''}`,
+        );
+      expect(await cordon('closed', true, 'worker-1', 'head')).toEqual({
+        changed: ['worker-1', 'head'],
+        unschedulable: ['worker-1', 'head'],
+      });
+      expect(await cordon('closed', true, 'worker-1')).toMatchObject({ changed: [] });
+      expect(await refusal(cordon('closed', true, 'worker-2', 'worker-9'))).toMatchObject({
+        type: 'ClusterMismatch',
+        message: 'cluster closed: there is no node worker-9; there are head, worker-1, worker-2',
+        details: [{ wayOut: expect.stringContaining('`rankflow cluster status closed`') }],
+      });
+      expect(await shown()).toEqual([
+        'head alive cordoned',
+        'worker-1 alive cordoned',
+        'worker-2 alive',
+      ]);
+      expect(await statusOf('closed')).toMatchObject({
+        state: 'ready',
+        unschedulable: ['worker-1', 'head'],
+      });
+
+      const idOf = async () => (await statusOf('closed')).nodes[1]?.nodeId;
+      const before = await idOf();
+      running.delete('worker-1');
+      await eventually(
+        async () => (await idOf()) !== before && (await statusOf('closed')).state === 'ready',
+        60,
+      );
+      expect((await shown())[1]).toBe('worker-1 alive cordoned');
+
+      expect(await cordon('closed', false, 'worker-1', 'worker-2', 'head')).toEqual({
+        changed: ['worker-1', 'head'],
+        unschedulable: [],
+      });
+      const status = await statusOf('closed');
+      expect(status.unschedulable).toBeUndefined();
+      expect(status.events?.map(({ node, what }) => `${node} ${what}`)).toEqual(
+        expect.arrayContaining(['worker-1 is cordoned', 'worker-1 is uncordoned']),
+      );
+      await stop('closed');
+    },
+  );
+
   it('is only looked at when somebody else owns it', async () => {
     const spec: ClusterSpec = {
       name: 'theirs',
@@ -224,6 +281,12 @@ describe('a cluster', () => {
       },
     };
     expect(await ensure(spec, 'me')).toMatchObject({ address: ADDRESS });
+    // By Ray's names of its nodes they can be cordoned all the same.
+    expect(await cordon('theirs', true, 'worker-1')).toMatchObject({ changed: ['worker-1'] });
+    expect(await refusal(cordon('theirs', true, 'head'))).toMatchObject({
+      message: 'cluster theirs: there is no node head; there are worker-1',
+    });
+    expect((await statusOf('theirs')).nodes).toMatchObject([{ unschedulable: true }]);
     await stop('theirs');
     expect(calls).toEqual([]);
   });

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import getPort from 'get-port';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { clusterStatus, ensureCluster } from '../../src/client/clusters.js';
+import { clusterStatus, cordonNodes, ensureCluster } from '../../src/client/clusters.js';
 import type { ClusterObservation, ControlActivities } from '../../src/contracts/activities.js';
 import {
   SIGNAL,
@@ -118,8 +118,12 @@ describe('a fleet and a cluster whose histories begin anew under a run', () => {
     const run = await world.infer('long');
     await eventually(() => world.run.inFlight === 1);
     const since = Date.now();
+    const { nodes = [] } = (await clusterStatus(harness.client, 'ray')) ?? {};
+    const names = nodes.map(({ name }) => name);
+    await cordonNodes(harness.client, 'ray', { nodes: names, unschedulable: true });
     await untilContinued(FLEET);
     await untilContinued(CLUSTER);
+    expect((await clusterStatus(harness.client, 'ray'))?.unschedulable).toEqual(names);
     const heldSeconds = (Date.now() - since) / 1000;
 
     const cluster = { RankflowCluster: 'ray', RankflowState: 'ready' };

@@ -6,6 +6,7 @@ from typing import Final
 CONTROL_QUEUE: Final = "rankflow-control"
 PYTHON_QUEUE: Final = "rankflow-python"
 RAY_NAMESPACE: Final = "rankflow"
+NODE_ID_LABEL: Final = "ray.io/node-id"
 
 RANK_WORKFLOW: Final = "rankWorkflow"
 

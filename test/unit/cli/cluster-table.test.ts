@@ -44,3 +44,8 @@ test('the last problem of a cluster is told once', () => {
   const told = clusterTable(status({ problem, nodes: [{ ...head, problem }] }));
   expect(told.split('no answer')).toHaveLength(2);
 });
+
+test('a cordoned node is shown as one', () => {
+  const nodes = status().nodes.map((node) => ({ ...node, unschedulable: true as const }));
+  expect(clusterTable(status({ nodes }))).toMatch(/^head +alive, cordoned +127/mu);
+});

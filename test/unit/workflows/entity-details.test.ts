@@ -89,6 +89,14 @@ const lab: ClusterStatus = {
   ],
 };
 
+it('shows which nodes are cordoned, whatever else they are', () => {
+  const nodes = lab.nodes.map((node) => ({ ...node, unschedulable: true as const }));
+  const details = clusterDetails({ ...lab, nodes });
+  for (const state of ['alive, cordoned', 'draining until 2026-01-01T00:02:00.000Z, cordoned']) {
+    expect(details).toContain(`| ${state} |`);
+  }
+});
+
 it('shows every node of a cluster, and what happened, the last first', () => {
   const details = clusterDetails(lab);
   expect(details.split('\n')[0]).toBe('**degraded** at 10.0.0.1:6379');
