@@ -6,10 +6,11 @@ import type {
   FleetObservation,
   LocalProcess,
   ObserveClusterInput,
+  RayNode,
 } from '../contracts/activities.js';
 import type { ClusterAddress } from '../contracts/cluster.js';
 import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
-import { engineActorName, fleetQueue, isEngineActor } from '../contracts/names.js';
+import { NODE_ID_LABEL, engineActorName, fleetQueue, isEngineActor } from '../contracts/names.js';
 import type { ClusterStatus } from '../contracts/workflows.js';
 import { localAddress, localProcesses } from './local/node-state.js';
 import {
@@ -106,10 +107,24 @@ export async function observeFleet(
     const wanted = cluster?.nodes.filter(({ state }) => !LEFT_OUT.has(state)) ?? [];
     const missingNodes = Math.max(0, wanted.length - alive);
     const waits = backlog !== undefined && { backlog };
-    return { reachable: true, nodes, engines: enginesOf(spec, actors), missingNodes, ...waits };
+    const cordoned = cluster && { unschedulable: unschedulableIds(cluster, nodes) };
+    const engines = enginesOf(spec, actors);
+    return { reachable: true, nodes, engines, missingNodes, ...cordoned, ...waits };
   } catch (error) {
     return { reachable: false, nodes: [], engines: [], problem: reasonOf(error) };
   }
+}
+
+/** Ray's ids of the cordoned nodes. The names are the cluster's word, who has them now is Ray's. */
+export function unschedulableIds(
+  { unschedulable = [] }: Pick<ClusterStatus, 'unschedulable'>,
+  nodes: readonly RayNode[],
+): string[] {
+  const names = new Set(unschedulable);
+  return nodes
+    .filter(({ name, alive }) => alive && names.has(name))
+    .map(({ nodeId }) => nodeId)
+    .toSorted();
 }
 
 /** Batches that wait for an engine of the fleet; undefined when nobody asks, or when the server does not say. */
@@ -148,7 +163,16 @@ function engineOf(slot: number, actor: ActorState): ObservedEngine {
     ...(nodeId && { nodeId }),
     ...(alive && { incarnation: `${nodeId.slice(0, 8)}-${pid}` }),
     ...(deathCause !== undefined && { deathCause }),
+    ...(actor.label_selector !== undefined && { avoids: idsAvoided(actor.label_selector ?? {}) }),
   };
+}
+
+/** Ids of nodes that a selector of labels excludes: `!in(id, id)`. */
+function idsAvoided(selector: Readonly<Record<string, string>>): string[] {
+  const ids = /^!(?:in)?\(?(?<ids>[^()]*)\)?$/u.exec(selector[NODE_ID_LABEL] ?? '')?.groups?.[
+    'ids'
+  ];
+  return ids === undefined ? [] : ids.split(',').map((id) => id.trim());
 }
 
 /** Stack traces belong in logs: the status shows the first lines. */

@@ -43,6 +43,8 @@ const ActorState = z.object({
   pid: z.number().nullish(),
   num_restarts: z.coerce.number().catch(0),
   death_cause: z.unknown(),
+  /** Where it may be placed, by labels of nodes. Absent from versions of Ray that do not say. */
+  label_selector: z.record(z.string(), z.string()).nullish(),
 });
 /** One actor as Ray's state API shows it, DEAD ones included. */
 export type ActorState = z.infer<typeof ActorState>;

@@ -143,6 +143,8 @@ export interface FleetObservation {
   readonly engines: readonly ObservedEngine[];
   /** Nodes that the cluster's workflow wants and Ray does not have just now. */
   readonly missingNodes?: number;
+  /** Ray's ids of the living nodes that are cordoned; absent when the cluster's workflow does not answer. */
+  readonly unschedulable?: readonly string[];
   /** Batches that wait for an engine; absent unless the fleet scales or stops by itself. */
   readonly backlog?: number;
   readonly problem?: string;

@@ -60,6 +60,10 @@ export const ExecuteFleetPlanInput = z
       .array(z.int().nonnegative())
       .optional()
       .describe('Index of each slot of `start`: the ranks it serves; by default the slot itself'),
+    avoid: z
+      .array(z.string())
+      .optional()
+      .describe('Ids of nodes on which none of `start` may be placed: they are cordoned'),
     stop: z.array(z.int().nonnegative()).describe('Slots to kill for good (no_restart)'),
     drained: z
       .array(z.int().nonnegative())
@@ -89,6 +93,10 @@ export const ObservedEngine = z
     incarnation: z.string().optional().describe('<node id 8 chars>-<pid>, when ALIVE'),
     nodeId: z.string().optional(),
     restarts: z.int().nonnegative(),
+    avoids: z
+      .array(z.string())
+      .optional()
+      .describe('Ids of nodes on which Ray may not place it; absent when Ray does not say'),
     deathCause: z.string().optional(),
   })
   .meta({ id: 'ObservedEngine' });

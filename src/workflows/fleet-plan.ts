@@ -1,6 +1,7 @@
 import type { RayNode } from '../contracts/activities.js';
 import type { ExecuteFleetPlanInput, FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import type { FleetSlotStatus, Problem } from '../contracts/workflows.js';
+import { counted } from '../text.js';
 import { placesOf } from './fleet-slots.js';
 
 /** Slots to create, to kill for good, and to kill so that Ray restarts them. Ascending. */
@@ -13,6 +14,15 @@ export interface FleetPlan {
 /** Seconds before an engine that failed to load is tried again: what is broken is rarely mended sooner. */
 export const RELOAD_AFTER_S = 60;
 
+/** Nodes that get nothing new. */
+export interface Cordon {
+  readonly cluster: string;
+  /** Ray's ids. */
+  readonly nodes: ReadonlySet<string>;
+  /** Engines of the fleet that are on them. */
+  readonly engines: number;
+}
+
 /** Fractions of a GPU add up with rounding errors. */
 const EPSILON = 1e-9;
 
@@ -21,25 +31,32 @@ const EPSILON = 1e-9;
  * one of several GPUs, whose workers are placed one by one. What other fleets take is not counted, as they may go.
  *
  * @param leaving ids of nodes that are going to be taken away
+ * @param cordon which nodes get nothing new; the engines that are on them stay
  * @returns `ImpossibleResources` with the numbers, or undefined when it can
  */
 export function checkResources(
   { engines, model }: Pick<FleetSpec, 'engines' | 'model'>,
   nodes: readonly RayNode[],
   leaving: ReadonlySet<string> = new Set(),
+  cordon?: Cordon,
 ): Problem | undefined {
   const { cpusPerEngine: cpus, gpusPerEngine: gpus } = model;
   const workers = gpus > 0 ? model.tensorParallelSize * model.pipelineParallelSize : 1;
   const living = nodes.filter((node) => node.alive);
-  const alive = living.filter((node) => !leaving.has(node.nodeId));
-  const fewer = living.length - alive.length;
+  const staying = living.filter((node) => !leaving.has(node.nodeId));
+  const fewer = living.length - staying.length;
+  const cordoned = staying.filter(({ nodeId }) => cordon?.nodes.has(nodeId));
+  const alive = staying.filter((node) => !cordoned.includes(node));
   const sum = (of: (node: RayNode) => number): number =>
     alive.reduce((total, node) => total + of(node), 0);
   // The first worker of an engine has its CPUs beside it, the others need nothing but GPUs.
   const first = sum((node) => Math.min(fit(node.cpus, cpus), fit(node.gpus, gpus / workers)));
   const whole = Math.floor(sum((node) => fit(node.gpus, gpus / workers)) / workers);
-  const room = workers === 1 ? first : Math.min(first, whole);
+  const free = workers === 1 ? first : Math.min(first, whole);
+  const there = cordon?.engines ?? 0;
+  const room = free + there;
   if (room >= engines) return undefined;
+  const closed = describeCordon(cordoned, cordon);
   const shape =
     workers === 1
       ? 'an engine does not span nodes'
@@ -50,7 +67,26 @@ export function checkResources(
       `${engines} engines of ${cpus} CPUs and ${gpus} GPUs each are asked for, and there is room for ${room}: ` +
       `the cluster has ${sum((node) => node.cpus)} CPUs and ${sum((node) => node.gpus)} GPUs ` +
       `on ${alive.length} living nodes, and ${shape}` +
-      (fewer > 0 ? `; ${fewer} more are about to be taken away` : ''),
+      (fewer > 0 ? `; ${fewer} more are about to be taken away` : '') +
+      (closed === undefined ? '' : `; ${closed.message}`),
+    ...(closed !== undefined && { wayOut: closed.wayOut }),
+  };
+}
+
+/** What a cordon has to do with a lack of room, and what can be done about it; undefined when there is none. */
+export function describeCordon(
+  nodes: readonly RayNode[],
+  cordon: Cordon | undefined,
+): { readonly message: string; readonly wayOut: string } | undefined {
+  const names = nodes
+    .filter(({ nodeId, alive }) => alive && cordon?.nodes.has(nodeId))
+    .map(({ name }) => name);
+  if (cordon === undefined || names.length === 0) return undefined;
+  const held = cordon.engines > 0 ? `, with ${counted(cordon.engines, 'engine')} of the fleet` : '';
+  const command = `rankflow cluster uncordon ${cordon.cluster} ${names.join(' ')}`;
+  return {
+    message: `nothing new is placed on cordoned nodes: ${names.join(', ')}${held}`,
+    wayOut: `Take them back with \`${command}\`, ask for fewer engines, or add nodes.`,
   };
 }
 

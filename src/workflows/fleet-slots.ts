@@ -99,7 +99,9 @@ function mergeSlot(
     state === 'placing' && (now - Date.parse(since)) / 1000 >= PLACING_PATIENCE_S
       ? WAITS_FOR_ROOM
       : undefined;
-  const known = before?.problem?.message === WAITS_FOR_ROOM.message ? undefined : before?.problem;
+  const known = before?.problem?.message.startsWith(WAITS_FOR_ROOM.message)
+    ? undefined
+    : before?.problem;
   const problem = (leftOver ? undefined : problemWith(engine)) ?? waits ?? known;
   return {
     slot,
@@ -188,6 +190,50 @@ export function markRemoved(
   });
 }
 
+/**
+ * The slots whose engines must not be where they are, or where Ray may put them, drain, so that others take their
+ * places. What Ray places or restarts by itself it places as it was told at the start, when other nodes were cordoned:
+ * an engine that comes onto a cordoned node leaves it again, and one that waits is asked for anew.
+ *
+ * @param before the slots before this look
+ * @param unschedulable ids of the living nodes that are cordoned
+ * @param alive ids of the living nodes
+ * @param deadline ISO 8601 time until which an engine that runs may finish what it has
+ */
+export function markMisplaced(
+  before: readonly FleetSlotStatus[],
+  slots: readonly FleetSlotStatus[],
+  engines: readonly ObservedEngine[],
+  unschedulable: ReadonlySet<string>,
+  alive: ReadonlySet<string>,
+  deadline: string,
+  now: number,
+): FleetSlotStatus[] {
+  return slots.map((slot) => {
+    if (slot.state === 'draining') return slot;
+    const engine = engines.find((one) => one.slot === slot.slot);
+    const known = before.find((one) => one.slot === slot.slot);
+    const runs = engine?.actorState === 'ALIVE';
+    const came = runs && engine.incarnation !== known?.incarnation;
+    const misplaced = came && unschedulable.has(engine.nodeId ?? '');
+    if (!misplaced && !isToldOtherwise(engine, unschedulable, alive)) return slot;
+    const { problem: _before, ...rest } = slot;
+    const drained = !runs && { drained: true };
+    return { ...rest, state: 'draining', since: new Date(now).toISOString(), deadline, ...drained };
+  });
+}
+
+/** Whether Ray looks for a place for an engine, and leaves out other nodes than those that are cordoned now. */
+function isToldOtherwise(
+  engine: ObservedEngine | undefined,
+  unschedulable: ReadonlySet<string>,
+  alive: ReadonlySet<string>,
+): boolean {
+  if (engine?.avoids === undefined || ['ALIVE', 'DEAD'].includes(engine.actorState)) return false;
+  const avoided = engine.avoids.filter((nodeId) => alive.has(nodeId));
+  return avoided.length !== unschedulable.size || avoided.some((id) => !unschedulable.has(id));
+}
+
 /** The slots after an engine has given back all its work, or went before it could. */
 export function markDrained(
   slots: readonly FleetSlotStatus[],
@@ -199,16 +245,25 @@ export function markDrained(
   );
 }
 
-/** The slots, with the reason at those that wait for a node with room: Ray places them when one comes. */
+/**
+ * The slots, with the reason at those that wait for a node with room: Ray places them when one comes.
+ *
+ * @param cordoned which nodes with room, it may be, get nothing new, and the way out
+ */
 export function explainWaiting(
   slots: readonly FleetSlotStatus[],
   shortage: Problem | undefined,
+  cordoned?: Pick<Problem, 'message' | 'wayOut'>,
 ): FleetSlotStatus[] {
   return slots.map((slot) => {
     if (slot.state !== 'placing') return slot;
     const { problem, ...rest } = slot;
     const known = problem?.type === 'ImpossibleResources' ? undefined : problem;
-    const reason = shortage ?? known;
+    const waits = known?.message === WAITS_FOR_ROOM.message && cordoned !== undefined;
+    const held = waits
+      ? { ...known, ...cordoned, message: `${known.message}; ${cordoned.message}` }
+      : known;
+    const reason = shortage ?? held;
     return { ...rest, ...(reason && { problem: reason }) };
   });
 }

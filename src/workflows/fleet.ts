@@ -23,7 +23,7 @@ import type {
   PythonActivities,
 } from '../contracts/activities.js';
 import { ERRORS } from '../contracts/errors.js';
-import type { FleetSpec } from '../contracts/fleet.js';
+import type { FleetSpec, ObservedEngine } from '../contracts/fleet.js';
 import {
   CONTROL_QUEUE,
   PYTHON_QUEUE,
@@ -56,11 +56,13 @@ import { fleetDetails } from './entity-details.js';
 import { failureOf, problemOf } from './failures.js';
 import {
   checkResources,
+  describeCordon,
   isEmpty,
   planFleet,
   secondsToNextLook,
   stepsOf,
   summaryOf,
+  type Cordon,
   type FleetPlan,
 } from './fleet-plan.js';
 import {
@@ -78,6 +80,7 @@ import {
   judge,
   markDrained,
   markDraining,
+  markMisplaced,
   markRemoved,
   markRestarted,
   mergeSlots,
@@ -141,6 +144,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let everReady = input.carried?.everReady ?? false;
   let admitted = input.carried !== undefined;
   let roomUnknown = false;
+  /** Ids of the living nodes that are cordoned, as the cluster said last. */
+  let unschedulable: ReadonlySet<string> = new Set(input.carried?.unschedulable);
   let draining = input.carried?.draining ?? false;
   let scaledByHand = false;
   const waits = new Set<{ readonly user: string | undefined; readonly enough: () => boolean }>();
@@ -197,10 +202,23 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   /** Before slots or users change: until now they were as they are. */
   const account = (): void => usage.count(slots, claims.users, Date.now());
 
-  const observe = async (fleet: FleetSpec): Promise<FleetObservation> =>
-    control.observeFleet.executeWithOptions({ summary: `Look at the engines of ${fleet.name}` }, [
-      { spec: fleet },
-    ]);
+  const observe = async (fleet: FleetSpec): Promise<FleetObservation> => {
+    const options = { summary: `Look at the engines of ${fleet.name}` };
+    const seen = await control.observeFleet.executeWithOptions(options, [{ spec: fleet }]);
+    if (seen.unschedulable !== undefined && patched('leave-cordoned-nodes')) {
+      unschedulable = new Set(seen.unschedulable);
+    }
+    return seen;
+  };
+
+  const cordon = (): Cordon => ({
+    cluster: spec.cluster.name,
+    nodes: unschedulable,
+    engines: slots.filter(
+      ({ state: slotState, nodeId }) =>
+        slotState !== 'draining' && nodeId !== undefined && unschedulable.has(nodeId),
+    ).length,
+  });
 
   /** Its size as those that use it are told. */
   const sizeTold = (): ToldSize => ({
@@ -212,7 +230,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     ask: Pick<FleetSpec, 'engines' | 'model'>,
     seen: FleetObservation,
   ): Problem | undefined =>
-    roomUnknown ? undefined : checkResources(ask, seen.nodes, notices.nodes);
+    roomUnknown ? undefined : checkResources(ask, seen.nodes, notices.nodes, cordon());
 
   /**
    * Refuses at once what can never be placed. A fleet that has nothing yet ends with the refusal; one that runs
@@ -288,7 +306,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
 
   /** Any number would be taken for possible while nobody sees the nodes, and a slot laid out for each engine. */
   const whyNotGrown = (engines: number, seen: FleetObservation): Problem | undefined => {
-    if (seen.reachable) return checkResources({ ...spec, engines }, seen.nodes, notices.nodes);
+    if (seen.reachable)
+      return checkResources({ ...spec, engines }, seen.nodes, notices.nodes, cordon());
     if (!patched('grow-only-where-there-is-room')) return undefined;
     const away = `Ray does not answer${seen.problem ? ` (${seen.problem})` : ''}`;
     const message = `${away}, so nobody knows whether there is room for ${engines} engines`;
@@ -459,6 +478,17 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
     sendDrains();
   };
 
+  /** What Ray has placed, or may place, where nothing new is to be, goes; other slots take its place at once. */
+  const leaveCordoned = (
+    before: readonly FleetSlotStatus[],
+    engines: readonly ObservedEngine[],
+    alive: ReadonlySet<string>,
+  ): readonly FleetSlotStatus[] => {
+    const now = Date.now();
+    const deadline = new Date(now + LEAVE_MS).toISOString();
+    return markMisplaced(before, slots, engines, unschedulable, alive, deadline, now);
+  };
+
   setHandler(preemptionNoticeSignal, (notice) => {
     if (!notices.take(notice) || stopping || failure !== undefined) return;
     // At once, on what was last seen: the next look may be seconds away, and seconds are all there is.
@@ -469,11 +499,12 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
 
   const execute = async (plan: FleetPlan): Promise<void> => {
     const steps = stepsOf(plan, spec.engines, slots);
+    const avoid = [...unschedulable];
     try {
       // Not cancelled half-way: the teardown that follows must see what this has created.
       await CancellationScope.nonCancellable(() =>
         python.executeFleetPlan.executeWithOptions({ summary: summaryOf(plan) }, [
-          { fleet: spec, ...steps },
+          { fleet: spec, ...steps, ...(avoid.length > 0 && { avoid }) },
         ]),
       );
       slots = markRestarted(slots, plan.restart, Date.now());
@@ -515,8 +546,11 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         notices.forget(({ nodeId }) => !alive.has(nodeId));
         usage.know(seen.nodes);
         account();
+        const before = slots;
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
-        slots = explainWaiting(slots, checkResources(spec, seen.nodes, notices.nodes));
+        slots = leaveCordoned(before, seen.engines, alive);
+        const shortage = checkResources(spec, seen.nodes, notices.nodes, cordon());
+        slots = explainWaiting(slots, shortage, describeCordon(seen.nodes, cordon()));
         if (roomUnknown && seen.missingNodes === 0) {
           roomUnknown = false;
           if (!everReady) failure = roomFor(spec, seen);
@@ -563,6 +597,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         ...notices.carried(),
         ...size.carried(),
         ...(draining && { draining }),
+        ...(unschedulable.size > 0 && { unschedulable: [...unschedulable] }),
         usage: usage.carried(),
         everReady,
         slots,

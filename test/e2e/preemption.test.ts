@@ -139,6 +139,62 @@ test(
 );
 
 test(
+  'a cordoned node keeps its engines and gets no other, until it is uncordoned',
+  async () => {
+    const LONG = { timeout: 180_000, interval: 2_000 };
+    const say = async (...args: string[]): Promise<string> => {
+      const { exitCode, stderr } = await folder.rankflow(args, 120_000);
+      return `${exitCode} ${stderr}`;
+    };
+    /** Engines that are ready, by the name of their node. */
+    const engines = async (): Promise<(string | undefined)[]> => {
+      const there = (await nodes.status()).nodes;
+      const ready = (await nodes.fleet()).slots.filter(({ state }) => state === 'ready');
+      return ready.map(({ nodeId }) => there.find((node) => node.nodeId === nodeId)?.name);
+    };
+    // The node that was drained comes back first.
+    await expect.poll(async () => (await nodes.status()).state, LONG).toBe('ready');
+    expect(await say('scale', FLEET, '1')).toMatch(/^0 /u);
+    await expect.poll(async () => (await nodes.fleet()).slots.length, LONG).toBe(1);
+    const [used = ''] = await engines();
+    const other = used === 'worker-1' ? 'worker-2' : 'worker-1';
+
+    // Ray would rather have taken the node that is empty.
+    expect(await say('cluster', 'cordon', 'local', other)).toMatch(/^0 Cordoned: worker-\d\./u);
+    expect(await say('scale', FLEET, '2')).toMatch(/^0 /u);
+    await expect.poll(engines, LONG).toEqual([used, used]);
+    const refused = await say('scale', FLEET, '3');
+    expect(refused).toMatch(/^2 [^]*room for 2[^]*nothing new is placed on cordoned nodes/u);
+    expect(refused).toContain(`rankflow cluster uncordon local ${other}`);
+
+    expect(await say('cluster', 'uncordon', 'local', other)).toMatch(/^0 Uncordoned/u);
+    expect(await say('scale', FLEET, '3')).toMatch(/^0 /u);
+    await expect
+      .poll(async () => (await engines()).toSorted(), LONG)
+      .toEqual([used, used, other].toSorted());
+
+    // Cordoned again the node keeps its engine; when that dies, Ray itself brings it back there, and it has to leave.
+    expect(await say('cluster', 'cordon', 'local', other)).toMatch(/^0 /u);
+    const there = (await nodes.status()).nodes.find(({ name }) => name === other);
+    expect(there).toMatchObject({ state: 'alive', unschedulable: true });
+    const slot = (await nodes.fleet()).slots.find(({ nodeId }) => nodeId === there?.nodeId);
+    expect(slot?.state).toBe('ready');
+    process.kill(Number(slot?.incarnation?.split('-').at(-1)), 'SIGKILL');
+    const waiting = async () =>
+      (await nodes.fleet()).slots.find(({ state }) => state === 'placing')?.problem;
+    await expect
+      .poll(async () => (await waiting())?.wayOut, LONG)
+      .toContain(`uncordon local ${other}`);
+    expect((await engines()).toSorted()).toEqual([used, used]);
+    expect(await say('cluster', 'uncordon', 'local', other)).toMatch(/^0 /u);
+    await expect
+      .poll(async () => (await engines()).toSorted(), LONG)
+      .toEqual([used, used, other].toSorted());
+  },
+  TIMEOUT_MS,
+);
+
+test(
   'no actor is left on the cluster when the last engine has gone',
   async () => {
     const { address } = await nodes.status();

@@ -40,6 +40,10 @@ export class FakeRay {
   missingNodes = 0;
   /** Nodes that are drained in Ray: nothing is placed there. */
   readonly cordoned = new Set<string>();
+  /** Nodes that are cordoned by the cluster's workflow: what is placed is told to leave them out. */
+  readonly unschedulable = new Set<string>();
+  /** Nodes that the actor of each slot was told to leave out, for as long as it lives. */
+  readonly #avoids = new Map<number, readonly string[]>();
   /** Index with which each slot was started last. */
   readonly indexes = new Map<number, number>();
   reachable = true;
@@ -71,6 +75,7 @@ export class FakeRay {
           nodes: this.nodes,
           engines: [...this.actors.values()],
           missingNodes: this.missingNodes,
+          unschedulable: [...this.unschedulable],
           ...((spec.scaling ?? spec.idleTimeoutSeconds) !== undefined &&
             backlog !== undefined && { backlog }),
         }
@@ -78,9 +83,10 @@ export class FakeRay {
   };
 
   readonly executeFleetPlan: PythonActivities['executeFleetPlan'] = async (input) => {
-    const { fleet, start, stop, restart, indexes, drained } = input;
+    const { fleet, start, stop, restart, indexes, drained, avoid = [] } = input;
     for (const [position, slot] of start.entries()) {
       this.executed.push(`start ${slot}`);
+      this.#avoids.set(slot, avoid);
       this.indexes.set(slot, indexes?.[position] ?? slot);
       await this.place(fleet, slot, 0);
     }
@@ -122,8 +128,9 @@ export class FakeRay {
 
   private async place(fleet: FleetSpec, slot: number, restarts: number): Promise<void> {
     const nodeId = this.roomFor(slot);
+    const avoids = [...(this.#avoids.get(slot) ?? [])];
     if (nodeId === undefined) {
-      this.actors.set(slot, { slot, actorState: 'PENDING_CREATION', restarts });
+      this.actors.set(slot, { slot, actorState: 'PENDING_CREATION', restarts, avoids });
       return;
     }
     const incarnation = `${nodeId.slice(0, 8)}-${(this.#pid += 1)}`;
@@ -147,7 +154,7 @@ export class FakeRay {
     };
     const queue = engineQueue(fleet.name, fleet.specHash, slot, incarnation);
     this.#workers.set(slot, await this.harness.serve(queue, { canary, drain }));
-    this.actors.set(slot, { slot, actorState: 'ALIVE', incarnation, nodeId, restarts });
+    this.actors.set(slot, { slot, actorState: 'ALIVE', incarnation, nodeId, restarts, avoids });
   }
 
   private roomFor(slot: number): string | undefined {
@@ -156,7 +163,8 @@ export class FakeRay {
     );
     const room = this.nodes.find(({ nodeId, alive, cpus }) => {
       const used = others.filter((actor) => actor.nodeId === nodeId).length;
-      return alive && !this.cordoned.has(nodeId) && used < cpus;
+      const closed = this.cordoned.has(nodeId) || this.#avoids.get(slot)?.includes(nodeId);
+      return alive && !closed && used < cpus;
     });
     return room?.nodeId;
   }

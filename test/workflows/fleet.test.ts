@@ -14,6 +14,8 @@ import {
 import type {
   EnsureFleetRequest,
   FleetStatus,
+  ScaleRequest,
+  ScaledFleet,
   StopRequest,
   StopResult,
 } from '../../src/contracts/workflows.js';
@@ -453,5 +455,99 @@ describe('a fleet with a node that is going to be taken away', { timeout: 120_00
         [2, 'ready'],
       ]);
     await stop('lost');
+  });
+});
+
+describe('a fleet on a cluster with cordoned nodes', { timeout: 120_000 }, () => {
+  const [ONE, TWO] = ['a'.repeat(56), 'b'.repeat(56)];
+  /** Two nodes with so many CPUs, each for one engine. */
+  const setNodes = (one: number, two: number): void => {
+    ray.nodes = [
+      rayNode({ nodeId: ONE, name: 'one', cpus: one }),
+      rayNode({ nodeId: TWO, name: 'two', cpus: two }),
+    ];
+  };
+  const placesOf = async (name: string) =>
+    (await statusOf(name)).slots.map(({ slot, state, nodeId }) => {
+      const node = ray.nodes.find((known) => known.nodeId === nodeId)?.name ?? 'nowhere';
+      return `${slot} ${state} ${node}`;
+    });
+  /** To the size that it has: it looks at once. */
+  const scale = async (name: string, engines: number) =>
+    handleOf(name).executeUpdate<ScaledFleet, [ScaleRequest]>(UPDATE.scaleFleet, {
+      args: [{ engines }],
+    });
+
+  it('keeps what is there and starts nothing there, until it is uncordoned', async () => {
+    setNodes(3, 1);
+    await ensure(specOf('kept', 1));
+    ray.unschedulable.add(ONE);
+    await scale('kept', 2);
+    await eventually(async () => (await statusOf('kept')).ready === 2);
+    expect(await placesOf('kept')).toEqual(['0 ready one', '1 ready two']);
+    const cause = await refusal(scale('kept', 3));
+    expect(cause).toMatchObject({
+      type: 'ImpossibleResources',
+      message: expect.stringMatching(
+        /room for 2.*cordoned nodes: one, with 1 engine of the fleet/u,
+      ),
+      details: [{ wayOut: expect.stringContaining('`rankflow cluster uncordon ray one`') }],
+    });
+    ray.unschedulable.clear();
+    await scale('kept', 3);
+    await eventually(async () => (await statusOf('kept')).ready === 3);
+    expect(await placesOf('kept')).toEqual(['0 ready one', '1 ready two', '2 ready one']);
+    await stop('kept');
+  });
+
+  it('refuses a fleet at once for which only cordoned nodes have room', async () => {
+    setNodes(2, 2);
+    ray.unschedulable.add(ONE).add(TWO);
+    expect(await refusal(ensure(specOf('closed', 1)))).toMatchObject({
+      type: 'ImpossibleResources',
+      message: expect.stringMatching(/room for 0.*cordoned nodes: one, two$/u),
+    });
+    expect(ray.executed).toEqual([]);
+  });
+
+  it('has an engine leave again that Ray restarts on one', async () => {
+    setNodes(1, 1);
+    const spec = specOf('back', 1);
+    await ensure(spec);
+    ray.unschedulable.add(ONE);
+    await ray.crash(spec, 0);
+    expect(ray.actors.get(0)?.nodeId).toBe(ONE);
+    await scale('back', 1);
+    await eventually(() => ray.executed.includes('stop 0 (drained)'), 45);
+    await eventually(async () => (await placesOf('back')).join() === '1 ready two', 45);
+    // The ranks that the engine served are served by the one that came.
+    expect(ray.indexes.get(1)).toBe(0);
+    await stop('back');
+  });
+
+  it('says why an engine waits, and asks for it anew when the node is back', async () => {
+    setNodes(1, 1);
+    await ensure(specOf('waits', 2));
+    ray.unschedulable.add(TWO);
+    await ray.die(1);
+    await scale('waits', 2);
+    const waiting = await eventually(async () => {
+      const { slots } = await statusOf('waits');
+      return slots.find(({ state, problem }) => state === 'placing' && problem?.wayOut);
+    }, 45);
+    expect(waiting).toMatchObject({
+      slot: 1,
+      problem: {
+        message: expect.stringMatching(/room for 1.*cordoned nodes: two$/u),
+        wayOut: expect.stringContaining('`rankflow cluster uncordon ray two`'),
+      },
+    });
+    expect(ray.executed).toEqual(['start 0', 'start 1', 'start 1']);
+    ray.unschedulable.clear();
+    await eventually(async () => (await statusOf('waits')).ready === 2, 45);
+    expect(ray.executed.slice(3)).toEqual(['start 2', 'stop 1 (drained)']);
+    await eventually(async () => (await statusOf('waits')).slots.length === 2, 45);
+    expect(await placesOf('waits')).toEqual(['0 ready one', '2 ready two']);
+    await stop('waits');
   });
 });

@@ -521,6 +521,12 @@ class ObservedEngine(BaseModel):
     ] = None
     node_id: Annotated[str | None, Field(alias="nodeId")] = None
     restarts: Annotated[int, Field(ge=0)]
+    avoids: Annotated[
+        list[str] | None,
+        Field(
+            description="Ids of nodes on which Ray may not place it; absent when Ray does not say"
+        ),
+    ] = None
     death_cause: Annotated[str | None, Field(alias="deathCause")] = None
 
 
@@ -1058,6 +1064,12 @@ class ExecuteFleetPlanInput(BaseModel):
         list[int] | None,
         Field(
             description="Index of each slot of `start`: the ranks it serves; by default the slot itself"
+        ),
+    ] = None
+    avoid: Annotated[
+        list[str] | None,
+        Field(
+            description="Ids of nodes on which none of `start` may be placed: they are cordoned"
         ),
     ] = None
     stop: Annotated[list[int], Field(description="Slots to kill for good (no_restart)")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from rankflow.contracts.models import (
     FleetSpec,
     ModelSpec,
 )
-from rankflow.contracts.names import RAY_NAMESPACE, engine_actor_name
+from rankflow.contracts.names import NODE_ID_LABEL, RAY_NAMESPACE, engine_actor_name
 from rankflow.engine.actor import EngineActor
 from rankflow.engine.sharing import spans_devices
 from rankflow.faults import inherited
@@ -118,23 +118,34 @@ def _find_group(name: str) -> PlacementGroup | None:
         return None
 
 
-def devices_of(name: str, spec: ModelSpec) -> PlacementGroup:
+def elsewhere(avoid: Sequence[str]) -> dict[str, str]:
+    """Ray's selector of the nodes whose ids are not these; empty when any will do."""
+    return {NODE_ID_LABEL: f"!in({','.join(avoid)})"} if avoid else {}
+
+
+def devices_of(name: str, spec: ModelSpec, avoid: Sequence[str] = ()) -> PlacementGroup:
     """One bundle a worker of the engine; the actor and its CPUs share the first one.
 
     vLLM's Ray executor places its workers into the actor's group. PACK: one node if it has room,
-    because the links inside a node are faster.
+    because the links inside a node are faster. None is on a node with one of the ids in ``avoid``.
     """
     workers = spec.tensor_parallel_size * spec.pipeline_parallel_size
     share = spec.gpus_per_engine / workers
     bundles = [{"GPU": share} for _ in range(workers)]
     bundles[0]["CPU"] = spec.cpus_per_engine
+    selector = {"bundle_label_selector": [elsewhere(avoid) for _ in bundles]} if avoid else {}
     return _find_group(name) or placement_group(
-        bundles, strategy="PACK", name=_group_name(name), lifetime="detached"
+        bundles, strategy="PACK", name=_group_name(name), lifetime="detached", **selector
     )
 
 
-def start_engine(fleet: FleetSpec, slot: int, index: int, temporal: dict[str, str]) -> None:
-    """Create the detached, named actor of a slot unless it is there; does not wait for it."""
+def start_engine(
+    fleet: FleetSpec, slot: int, index: int, temporal: dict[str, str], avoid: Sequence[str] = ()
+) -> None:
+    """Create the detached, named actor of a slot unless it is there; does not wait for it.
+
+    Ray never places it on a node with one of the ids in ``avoid``, not when it restarts it either.
+    """
     spec = fleet.model
     name = engine_actor_name(fleet.name, fleet.spec_hash, slot)
     options: dict[str, Any] = {
@@ -149,10 +160,12 @@ def start_engine(fleet: FleetSpec, slot: int, index: int, temporal: dict[str, st
         "num_gpus": spec.gpus_per_engine,
         "runtime_env": {"env_vars": _environment(spec)},
     }
+    if avoid:
+        options["label_selector"] = elsewhere(avoid)
     if spans_devices(spec):
         options["num_gpus"] = 0
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            devices_of(name, spec),
+            devices_of(name, spec, avoid),
             placement_group_bundle_index=0,
             placement_group_capture_child_tasks=True,
         )
@@ -204,7 +217,7 @@ def execute(given: ExecuteFleetPlanInput) -> ExecuteFleetPlanResult:
         try:
             # First what replaces others: stopping may wait for a node that is gone.
             for slot, index in zip(given.start, given.indexes or given.start, strict=True):
-                start_engine(fleet, slot, index, temporal)
+                start_engine(fleet, slot, index, temporal, given.avoid or [])
             restarted = restart_engines(fleet, given.restart)
             stop_engines(fleet, given.stop, given.drained or [])
         except RayError as error:

@@ -110,3 +110,41 @@ def test_an_engine_that_starts_again_keeps_its_devices(
     monkeypatch.setattr(deploy, "_find_group", {"e": kept}.get)
     assert deploy.devices_of("e", parallel(2, 1, 2)) is kept
     assert asked == []
+
+
+@pytest.mark.parametrize("avoid", [[], ["a" * 56], ["a" * 56, "b" * 56]])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_is_kept_from_cordoned_nodes_with_all_of_its_devices(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, avoid: list[str], workers: int
+) -> None:
+    told: dict[str, Any] = {}
+
+    class Remote:
+        def options(self, **options: Any) -> Remote:
+            told.update(options)
+            return self
+
+        def remote(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(deploy.ray, "remote", lambda _: Remote())
+    fleet = FleetSpec(
+        name="f",
+        cluster=ClusterAddress(name="c", address="h:1", dashboard_url="http://127.0.0.1"),
+        model=parallel(workers, 1, workers),
+        spec_hash="0" * 64,
+        engines=1,
+    )
+    deploy.start_engine(fleet, 0, 0, {}, avoid)
+    selector = {"ray.io/node-id": f"!in({','.join(avoid)})"} if avoid else None
+    # Ray keeps to it when it restarts the engine, which it does by itself.
+    assert told.get("label_selector") == selector
+    assert told["max_restarts"] == -1
+    groups = [group.get("bundle_label_selector") for group in asked]
+    assert groups == ([[selector] * 2 if avoid else None] if workers > 1 else [])
+
+
+@pytest.mark.parametrize("avoid", [["a" * 56], ["a" * 56, "b" * 56]])
+def test_ray_takes_the_selector(avoid: list[str]) -> None:
+    from ray._private.label_utils import validate_label_selector
+
+    assert validate_label_selector(deploy.elsewhere(avoid)) is None

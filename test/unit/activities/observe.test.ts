@@ -3,10 +3,13 @@ import type { AddressInfo } from 'node:net';
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 
-import { observeCluster } from '../../../src/activities/observe.js';
+import { enginesOf, observeCluster, unschedulableIds } from '../../../src/activities/observe.js';
+import type { RayNode } from '../../../src/contracts/activities.js';
 import { engineActorName } from '../../../src/contracts/names.js';
+import type { ActorState } from '../../../src/activities/ray-state.js';
 import { planCluster } from '../../../src/workflows/cluster-plan.js';
 import { Members } from '../../../src/workflows/members.js';
+import { rayNode } from '../../support/fake-cluster.js';
 import { sshProvider } from '../../support/ssh-spec.js';
 
 const actor = (slot: number, node: string, state = 'ALIVE') => ({
@@ -89,3 +92,25 @@ it.each([
     expect(plan).toEqual({ end: [], start: [] });
   },
 );
+
+it('knows by Ray which nodes have a name that is cordoned now', () => {
+  const [first, second] = ['first', 'second'].map((nodeId) => rayNode({ name: 'a', nodeId }));
+  const nodes = [{ ...first, alive: false }, second, rayNode({ name: 'b' })] as RayNode[];
+  expect(unschedulableIds({ unschedulable: ['a', 'away'] }, nodes)).toEqual(['second']);
+  expect(unschedulableIds({}, nodes)).toEqual([]);
+});
+
+it('reads which nodes an actor leaves out, and not that it leaves out none where Ray does not say', () => {
+  const avoids = (selector?: ActorState['label_selector']): unknown => {
+    const one = { ...actor(0, 'id-a'), state: 'PENDING_CREATION' as const };
+    const told = selector === undefined ? one : { ...one, label_selector: selector };
+    return enginesOf({ name: 'models', specHash: '0123456789ab' }, [told])[0]?.avoids;
+  };
+  expect(avoids({ 'ray.io/node-id': '!in(one,two)' })).toEqual(['one', 'two']);
+  expect(avoids({ 'ray.io/node-id': '!one' })).toEqual(['one']);
+  expect(avoids({ 'ray.io/node-id': 'in(one)' })).toEqual([]);
+  expect(avoids({ other: '!in(one)' })).toEqual([]);
+  expect(avoids({})).toEqual([]);
+  expect(avoids(null)).toEqual([]);
+  expect(avoids()).toBeUndefined();
+});

@@ -6,6 +6,7 @@ import type { FleetSlotStatus } from '../../../src/contracts/workflows.js';
 import {
   RELOAD_AFTER_S,
   checkResources,
+  describeCordon,
   isEmpty,
   planFleet,
   secondsToNextLook,
@@ -16,6 +17,7 @@ import {
   explainWaiting,
   judge,
   markDraining,
+  markMisplaced,
   markRestarted,
   mergeSlots,
   placesOf,
@@ -49,10 +51,82 @@ const slotOf = (
   incarnation: 'node-1',
 });
 
+describe('engines and cordoned nodes', () => {
+  const [A, B] = ['node', 'other'];
+  const alive = new Set([A, B]);
+  const deadline = new Date(NOW + 60_000).toISOString();
+  const mark = (
+    before: readonly FleetSlotStatus[],
+    seen: ObservedEngine,
+    cordoned: readonly string[],
+  ) => {
+    const slots = mergeSlots(1, before, [seen], NOW);
+    const [slot] = markMisplaced(before, slots, [seen], new Set(cordoned), alive, deadline, NOW);
+    return slot;
+  };
+  const known = mergeSlots(1, [], [engine(0)], NOW - 1000);
+
+  it('leave those alone that were there before', () => {
+    expect(mark(known, engine(0), [A])).toMatchObject({ state: 'loading' });
+    expect(mark(known, engine(0), [B])).toMatchObject({ state: 'loading' });
+  });
+
+  it('have those leave again that come onto one, with time for what they have', () => {
+    // A process that died came back there, as its node was not cordoned when it was told where it may be.
+    const slot = mark(known, engine(0, 'ALIVE', 2), [A]);
+    expect(slot).toMatchObject({ state: 'draining', deadline });
+    expect(slot?.drained).toBeUndefined();
+    expect(mark(known, engine(0, 'ALIVE', 2), [B])).toMatchObject({ state: 'loading' });
+    // The other one is placed by the same look, with the index of this one.
+    const plan = planFleet(1, [engine(0, 'ALIVE', 2)], slot ? [slot] : [], NONE, NOW);
+    expect(plan).toEqual({ start: [1], stop: [], restart: [] });
+  });
+
+  it.each(['PENDING_CREATION', 'RESTARTING'] as const)(
+    'have those that are %s asked for anew when other nodes are cordoned by now',
+    (state) => {
+      const waits = (...avoids: string[]): ObservedEngine => ({ ...engine(0, state), avoids });
+      const isAskedAnew = (seen: ObservedEngine, ...cordoned: string[]): boolean =>
+        mark([], seen, cordoned)?.drained === true;
+      expect(isAskedAnew(waits(), A)).toBe(true);
+      expect(isAskedAnew(waits(A))).toBe(true);
+      expect(isAskedAnew(waits(B), A)).toBe(true);
+      expect(isAskedAnew(waits(A), A)).toBe(false);
+      expect(isAskedAnew(waits())).toBe(false);
+      // A node that is gone says nothing, and a Ray that does not say what it was told neither.
+      expect(isAskedAnew(waits('gone', A), A)).toBe(false);
+      expect(isAskedAnew(engine(0, state), A)).toBe(false);
+      const slot = mark([], waits(), [A]);
+      const plan = planFleet(1, [waits()], slot ? [slot] : [], NONE, NOW);
+      expect(plan).toEqual({ start: [1], stop: [0], restart: [] });
+    },
+  );
+});
+
 describe('the resources for a fleet', () => {
   const need = (engines: number, cpusPerEngine: number, gpusPerEngine: number) => ({
     engines,
     model: { ...fakeModel, cpusPerEngine, gpusPerEngine },
+  });
+
+  it('are not on cordoned nodes, but where engines of it are there already', () => {
+    const nodes = [
+      rayNode({ nodeId: 'a', name: 'one', cpus: 2 }),
+      rayNode({ nodeId: 'b', name: 'two', cpus: 2 }),
+    ];
+    const cordon = (engines: number) => ({ cluster: 'lab', nodes: new Set(['b']), engines });
+    const check = (engines: number, there: number) =>
+      checkResources(need(engines, 1, 0), nodes, new Set(), cordon(there));
+    expect(check(2, 0)).toBeUndefined();
+    expect(check(3, 0)).toMatchObject({
+      type: 'ImpossibleResources',
+      message: expect.stringMatching(/room for 2.*on 1 living nodes.*on cordoned nodes: two$/u),
+      wayOut: expect.stringContaining('`rankflow cluster uncordon lab two`'),
+    });
+    expect(check(3, 1)).toBeUndefined();
+    expect(check(4, 1)?.message).toMatch(/room for 3.*two, with 1 engine of the fleet$/u);
+    const elsewhere = { ...cordon(0), nodes: new Set(['gone']) };
+    expect(checkResources(need(5, 1, 0), nodes, new Set(), elsewhere)?.wayOut).toBeUndefined();
   });
 
   it('must be on one node for each engine', () => {
@@ -421,6 +495,24 @@ describe('a fleet whose nodes are taken away', () => {
     const waiting = explainWaiting(slots, shortage);
     expect(waiting.map(({ problem }) => problem?.message)).toEqual([undefined, 'no room']);
     expect(explainWaiting(waiting, undefined)).toEqual(slots);
+  });
+
+  it('says at a slot that waits for what others hold which nodes are cordoned', () => {
+    const old = NOW - 120_000;
+    const placing = mergeSlots(1, [], [engine(0, 'PENDING_CREATION')], old);
+    const waiting = mergeSlots(1, placing, [engine(0, 'PENDING_CREATION')], NOW);
+    const nodes = [rayNode({ nodeId: 'a', name: 'one' }), rayNode({ nodeId: 'b', name: 'two' })];
+    const cordon = { cluster: 'lab', nodes: new Set(['b']), engines: 0 };
+    const told = explainWaiting(waiting, undefined, describeCordon(nodes, cordon));
+    expect(told[0]?.problem).toMatchObject({
+      type: 'ClusterUnavailable',
+      message: expect.stringMatching(/something else holds.*cordoned nodes: two$/u),
+      wayOut: expect.stringContaining('`rankflow cluster uncordon lab two`'),
+    });
+    // Told again it is the same, and without the cordon as before.
+    const again = mergeSlots(1, told, [engine(0, 'PENDING_CREATION')], NOW);
+    expect(explainWaiting(again, undefined, describeCordon(nodes, cordon))).toEqual(told);
+    expect(explainWaiting(again, undefined)).toEqual(waiting);
   });
 
   it('knows the earliest deadline of a node until the node is gone', () => {
