@@ -1,5 +1,6 @@
 import type { AttemptOutcome, JobSpec, KeptResult } from '../contracts/job.js';
-import { submissionIdOf } from '../contracts/names.js';
+import type { RayNode } from '../contracts/activities.js';
+import { NODE_ID_LABEL, submissionIdOf } from '../contracts/names.js';
 import type { Problem } from '../contracts/workflows.js';
 
 /** What an attempt's end means for the job. */
@@ -178,10 +179,40 @@ export interface Submission {
   readonly entrypoint_num_gpus?: number;
   readonly entrypoint_memory?: number;
   readonly entrypoint_resources?: Readonly<Record<string, number>>;
+  readonly entrypoint_label_selector?: Readonly<Record<string, string>>;
 }
 
-/** What Ray is told to run for an attempt: the same each time it is asked. Pure. */
-export function submissionOf(spec: JobSpec, attempt: number): Submission {
+/**
+ * Ids of the nodes that Ray has to be kept from when it places an entrypoint. One that asks for nothing runs on the
+ * head, and any selector would send it to other nodes: it gets one only when that is cordoned. Pure.
+ *
+ * @param unschedulable ids of the cordoned nodes
+ * @returns undefined when all nodes are cordoned
+ */
+export function nodesToAvoid(
+  { numCpus = 0, numGpus = 0, memoryBytes = 0, custom = {} }: JobSpec['resources'],
+  nodes: readonly RayNode[],
+  unschedulable: readonly string[],
+): readonly string[] | undefined {
+  const alive = nodes.filter((node) => node.alive);
+  const closed = new Set(unschedulable);
+  if (closed.size === 0) return [];
+  if (alive.every(({ nodeId }) => closed.has(nodeId))) return undefined;
+  const asks = numCpus + numGpus + memoryBytes > 0 || Object.keys(custom).length > 0;
+  const headOpen = alive.some(({ head, nodeId }) => head && !closed.has(nodeId));
+  return !asks && headOpen ? [] : unschedulable;
+}
+
+/**
+ * What Ray is told to run for an attempt. Pure.
+ *
+ * @param avoid ids of nodes that it is not to run on
+ */
+export function submissionOf(
+  spec: JobSpec,
+  attempt: number,
+  avoid: readonly string[] = [],
+): Submission {
   const { jobId, resources, runtimeEnv } = spec;
   const { numCpus, numGpus, memoryBytes, custom } = resources;
   return {
@@ -206,6 +237,9 @@ export function submissionOf(spec: JobSpec, attempt: number): Submission {
     ...(numGpus !== undefined && { entrypoint_num_gpus: numGpus }),
     ...(memoryBytes !== undefined && { entrypoint_memory: memoryBytes }),
     ...(custom !== undefined && { entrypoint_resources: custom }),
+    ...(avoid.length > 0 && {
+      entrypoint_label_selector: { [NODE_ID_LABEL]: `!in(${avoid.join(',')})` },
+    }),
   };
 }
 

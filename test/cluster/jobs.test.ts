@@ -22,7 +22,7 @@ const { controlActivities } = await import('../../src/activities/index.js');
 const { jobInfo } = await import('../../src/activities/jobs/ray-jobs.js');
 const { removeLocalCluster } = await import('../../src/activities/local-cluster.js');
 const { readNode } = await import('../../src/activities/local/node-state.js');
-const { ensureCluster, stopCluster } = await import('../../src/client/clusters.js');
+const { cordonNodes, ensureCluster, stopCluster } = await import('../../src/client/clusters.js');
 const { afterLog, rayMessage, readAttemptLog } = await import('../../src/client/job-logs.js');
 const { prepareJob } = await import('../../src/client/job-spec.js');
 const { jobResult, jobView, startJob, stopJob } = await import('../../src/client/jobs.js');
@@ -134,6 +134,26 @@ describe('a job on a real cluster', { timeout: 240_000 }, () => {
     });
     expect(await logOf('bad')).toContain('SyntaxError');
     expect(await jobInfo(address, 'bad-a2')).toBeUndefined();
+  });
+
+  it('starts on no cordoned node, and not at all where all are', async () => {
+    const cordon = async (unschedulable: boolean, ...nodes: readonly string[]) =>
+      cordonNodes(harness.client, CLUSTER.name, { nodes, unschedulable });
+    // Without resources it would run on the head.
+    await cordon(true, 'head', 'worker-1');
+    await start('kept-off', 'sleep 5');
+    expect(await resultOf('kept-off')).toMatchObject({ state: 'succeeded' });
+    expect((await jobView(harness.client, 'kept-off')).attempts[0]?.node).toBe('worker-2');
+    await cordon(true, 'worker-2');
+    await start('nowhere', 'true');
+    await expect(resultOf('nowhere')).rejects.toMatchObject({
+      cause: {
+        type: 'JobRefused',
+        message: expect.stringContaining('all nodes of cluster jobs are cordoned'),
+      },
+    });
+    expect(await jobInfo(address, 'nowhere-a1')).toBeUndefined();
+    await cordon(false, 'head', 'worker-1', 'worker-2');
   });
 
   it('runs once when the answer to its submission is lost', async () => {

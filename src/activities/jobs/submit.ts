@@ -6,15 +6,20 @@ import { ApplicationFailure } from '@temporalio/common';
 
 import type { ClusterAddress } from '../../contracts/cluster.js';
 import type { JobSpec, OpenedJob, SubmitJobInput } from '../../contracts/job.js';
-import { submissionIdOf } from '../../contracts/names.js';
+import { queryWorkflow } from '../../client/entities.js';
+import { clusterWorkflowId, submissionIdOf } from '../../contracts/names.js';
+import type { ClusterStatus } from '../../contracts/workflows.js';
 import { allowed } from '../../roots.js';
 import {
   checkpointFolder,
   fenceFile,
   jobFolder,
+  nodesToAvoid,
   resultFile,
   submissionOf,
 } from '../../workflows/job-plan.js';
+import { unschedulableIds } from '../observe.js';
+import { listNodes, reasonOf } from '../ray-state.js';
 import { logFolder } from './job-log.js';
 import { askToStop, hasPackage, jobInfo, putPackage, submit } from './ray-jobs.js';
 
@@ -57,13 +62,48 @@ export async function submitJob({ spec, attempt, address }: SubmitJobInput): Pro
     const known = await jobInfo(address, submissionId);
     if (known === undefined) {
       await sendPackage(spec, address);
-      if (await submit(address, submissionOf(spec, attempt))) return;
+      const avoid = await cordonedFor(spec, address);
+      if (await submit(address, submissionOf(spec, attempt, avoid))) return;
     }
     const found = known ?? (await jobInfo(address, submissionId));
     if (found?.metadata?.['rankflow_job'] !== spec.jobId) {
       const message = `the cluster has another job ${submissionId}, which is not Rankflow's`;
       throw ApplicationFailure.nonRetryable(message, 'JobRefused');
     }
+  });
+}
+
+/**
+ * Ids of the cordoned nodes that matter to a job. Asked just before it is submitted: Ray keeps to what it was told.
+ *
+ * @throws ApplicationFailure `JobRefused` when all are cordoned; `ClusterUnavailable` when nobody says
+ */
+async function cordonedFor(spec: JobSpec, address: ClusterAddress): Promise<readonly string[]> {
+  const { name } = spec.cluster;
+  const { client } = Context.current();
+  const unanswered = (what: string) => (error: unknown) => {
+    const message = `${what} does not say which nodes are cordoned: ${reasonOf(error)}`;
+    throw ApplicationFailure.retryable(message, 'ClusterUnavailable');
+  };
+  const status = await queryWorkflow<ClusterStatus>(client, clusterWorkflowId(name)).catch(
+    unanswered(`the workflow of cluster ${name}`),
+  );
+  const names = status?.unschedulable ?? [];
+  if (names.length === 0) return [];
+  const nodes = await listNodes(address).catch(unanswered(`the head of cluster ${name}`));
+  const avoid = nodesToAvoid(
+    spec.resources,
+    nodes,
+    unschedulableIds({ unschedulable: names }, nodes),
+  );
+  if (avoid !== undefined) return avoid;
+  throw ApplicationFailure.create({
+    type: 'JobRefused',
+    message: `all nodes of cluster ${name} are cordoned, so that the job can start nowhere: ${names.join(', ')}`,
+    nonRetryable: true,
+    details: [
+      { wayOut: `Take nodes back with \`rankflow cluster uncordon ${name} ${names.join(' ')}\`.` },
+    ],
   });
 }
 

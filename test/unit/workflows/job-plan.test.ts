@@ -15,9 +15,11 @@ import {
   MOST_SILENCES,
   packageName,
   planNext,
+  nodesToAvoid,
   submissionOf,
   type JobCounts,
 } from '../../../src/workflows/job-plan.js';
+import { rayNode } from '../../support/fake-cluster.js';
 
 const spec = (change: object = {}): JobSpec =>
   JobSpec.parse({
@@ -145,6 +147,24 @@ describe('what Ray is told', () => {
       RANKFLOW_RESULT_FILE: '/store/jobs/train/results/train-a2.json',
       RAY_JOB_STOP_WAIT_TIME_S: '10',
     });
+  });
+
+  it('keeps the entrypoint from cordoned nodes: one that asks for nothing stays on the head while it may', () => {
+    const node = (nodeId: string) => rayNode({ nodeId, head: nodeId === 'h' });
+    const nodes = [node('h'), node('a'), rayNode({ nodeId: 'gone', alive: false })];
+    const asks = [{ numCpus: 1 }, { numGpus: 0.5 }, { memoryBytes: 1 }, { custom: { disk: 1 } }];
+    for (const resources of asks) {
+      expect(nodesToAvoid(resources, nodes, [])).toEqual([]);
+      expect(nodesToAvoid(resources, nodes, ['a'])).toEqual(['a']);
+      expect(nodesToAvoid(resources, nodes, ['h', 'a'])).toBeUndefined();
+    }
+    expect(nodesToAvoid({}, nodes, ['a'])).toEqual([]);
+    expect(nodesToAvoid({}, nodes, ['h'])).toEqual(['h']);
+    expect(nodesToAvoid({ numCpus: 0 }, nodes, ['a'])).toEqual([]);
+    expect(submissionOf(spec(), 1, ['h', 'a']).entrypoint_label_selector).toEqual({
+      'ray.io/node-id': '!in(h,a)',
+    });
+    expect(submissionOf(spec(), 1)).not.toHaveProperty('entrypoint_label_selector');
   });
 
   it('has the working directory by the hash of its content', () => {
