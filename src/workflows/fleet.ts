@@ -146,6 +146,8 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   let roomUnknown = false;
   /** Ids of the living nodes that are cordoned, as the cluster said last. */
   let unschedulable: ReadonlySet<string> = new Set(input.carried?.unschedulable);
+  /** Slots that were asked of Ray since it was looked at last: those that replace others are not among the slots yet. */
+  let started: readonly number[] = [];
   let draining = input.carried?.draining ?? false;
   let scaledByHand = false;
   const waits = new Set<{ readonly user: string | undefined; readonly enough: () => boolean }>();
@@ -500,6 +502,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   const execute = async (plan: FleetPlan): Promise<void> => {
     const steps = stepsOf(plan, spec.engines, slots);
     const avoid = [...unschedulable];
+    started = steps.start;
     try {
       // Not cancelled half-way: the teardown that follows must see what this has created.
       await CancellationScope.nonCancellable(() =>
@@ -548,6 +551,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         account();
         const before = slots;
         slots = mergeSlots(spec.engines, slots, seen.engines, Date.now());
+        started = [];
         slots = leaveCordoned(before, seen.engines, alive);
         const shortage = checkResources(spec, seen.nodes, notices.nodes, cordon());
         slots = explainWaiting(slots, shortage, describeCordon(seen.nodes, cordon()));
@@ -606,7 +610,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   }
   await CancellationScope.nonCancellable(async () => {
     show();
-    const last = Math.max(-1, spec.engines - 1, ...slots.map(({ slot }) => slot));
+    const last = Math.max(-1, spec.engines - 1, ...slots.map(({ slot }) => slot), ...started);
     const stop = Array.from({ length: last + 1 }, (_, slot) => slot);
     if (stop.length > 0) await execute({ start: [], stop, restart: [] });
     slots = [];

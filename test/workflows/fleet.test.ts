@@ -525,6 +525,22 @@ describe('a fleet on a cluster with cordoned nodes', { timeout: 120_000 }, () =>
     await stop('back');
   });
 
+  it('leaves nothing when it is stopped just when another engine was asked for', async () => {
+    setNodes(1, 1);
+    const spec = specOf('just', 1);
+    await ensure(spec);
+    ray.unschedulable.add(ONE);
+    await ray.crash(spec, 0);
+    let answer: () => void = () => {};
+    const held = new Promise<void>((resolve) => (answer = resolve));
+    ray.onLook = async () => (ray.executed.includes('start 1') ? held : undefined);
+    await scale('just', 1);
+    await eventually(() => ray.executed.includes('start 1'), 45);
+    await stop('just');
+    answer();
+    expect(ray.actors.size).toBe(0);
+  });
+
   it('says why an engine waits, and asks for it anew when the node is back', async () => {
     setNodes(1, 1);
     await ensure(specOf('waits', 2));

@@ -133,9 +133,11 @@ def devices_of(name: str, spec: ModelSpec, avoid: Sequence[str] = ()) -> Placeme
     share = spec.gpus_per_engine / workers
     bundles = [{"GPU": share} for _ in range(workers)]
     bundles[0]["CPU"] = spec.cpus_per_engine
-    selector = {"bundle_label_selector": [elsewhere(avoid) for _ in bundles]} if avoid else {}
+    selectors: dict[str, Any] = {}
+    if avoid:
+        selectors["bundle_label_selector"] = [elsewhere(avoid) for _ in bundles]
     return _find_group(name) or placement_group(
-        bundles, strategy="PACK", name=_group_name(name), lifetime="detached", **selector
+        bundles, strategy="PACK", name=_group_name(name), lifetime="detached", **selectors
     )
 
 

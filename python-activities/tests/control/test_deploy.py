@@ -126,7 +126,10 @@ def test_an_engine_is_kept_from_cordoned_nodes_with_all_of_its_devices(
 
         def remote(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(deploy.ray, "remote", lambda _: Remote())
+    def remote(_: object) -> Remote:
+        return Remote()
+
+    monkeypatch.setattr("ray.remote", remote)
     fleet = FleetSpec(
         name="f",
         cluster=ClusterAddress(name="c", address="h:1", dashboard_url="http://127.0.0.1"),

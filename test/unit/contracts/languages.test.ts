@@ -54,14 +54,16 @@ test('workers, activities and signals have the same names in both languages', ()
 from rankflow.contracts import names
 print(json.dumps({k: v for k, v in vars(names).items() if k.isupper() and isinstance(v, str)}))`,
   ) as Record<string, string>;
-  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, RANK_WORKFLOW, ...others } = constants;
+  const { CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, NODE_ID_LABEL, RANK_WORKFLOW, ...others } =
+    constants;
   expect(RANK_WORKFLOW).toBe(names.WORKFLOW.rank);
   const { PREEMPTION_NOTICE_SIGNAL, ...activities } = others;
   expect(PREEMPTION_NOTICE_SIGNAL).toBe(names.SIGNAL.preemptionNotice);
-  expect({ CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE }).toEqual({
+  expect({ CONTROL_QUEUE, PYTHON_QUEUE, RAY_NAMESPACE, NODE_ID_LABEL }).toEqual({
     CONTROL_QUEUE: names.CONTROL_QUEUE,
     PYTHON_QUEUE: names.PYTHON_QUEUE,
     RAY_NAMESPACE: names.RAY_NAMESPACE,
+    NODE_ID_LABEL: names.NODE_ID_LABEL,
   });
   const inTypeScript = { ...names.PYTHON_ACTIVITY, ...names.ENGINE_ACTIVITY };
   expect(Object.values(activities).toSorted()).toEqual(Object.values(inTypeScript).toSorted());

@@ -513,6 +513,7 @@ describe('a fleet whose nodes are taken away', () => {
     const again = mergeSlots(1, told, [engine(0, 'PENDING_CREATION')], NOW);
     expect(explainWaiting(again, undefined, describeCordon(nodes, cordon))).toEqual(told);
     expect(explainWaiting(again, undefined)).toEqual(waiting);
+    expect(mergeSlots(1, told, [engine(0)], NOW)[0]?.problem).toBeUndefined();
   });
 
   it('knows the earliest deadline of a node until the node is gone', () => {
