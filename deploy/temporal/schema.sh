@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates Temporal's two databases, or brings their schema up to the version of this tool; may be run again at any time.
 set -eu
-SQL_PASSWORD="$(cat /run/secrets/postgres-password)"
+SQL_PASSWORD="$(cat "${POSTGRES_PASSWORD_FILE:-/run/secrets/postgres-password}")"
 export SQL_PASSWORD
 
 schema() {
