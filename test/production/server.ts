@@ -41,7 +41,8 @@ export function postgresFolder(): string | undefined {
   return newest && path.join(root, newest, 'bin');
 }
 
-async function has(command: string): Promise<boolean> {
+/** Whether a program is there. */
+export async function has(command: string): Promise<boolean> {
   return (await execa('which', [command], { reject: false })).exitCode === 0;
 }
 
