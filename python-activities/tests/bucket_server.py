@@ -1,7 +1,7 @@
 """A real S3 server (moto's) behind a proxy that does what networks and busy servers do.
 
-``python -m tests.bucket_server BUCKET`` serves one bucket, prints the settings of its clients as
-JSON, and ends with its standard input.
+``python -m tests.bucket_server BUCKET [ADDRESS]`` serves one bucket, on the loopback or another
+address, prints the settings of its clients as JSON, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -166,19 +166,19 @@ class BucketServer:
 
 
 @contextmanager
-def bucket_server() -> Generator[BucketServer]:
-    """Start moto's server and the proxy on free ports of the loopback."""
+def bucket_server(address: str = "127.0.0.1") -> Generator[BucketServer]:
+    """Start moto's server on the loopback, and the proxy on this address; on free ports."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     try:
         proxy = Proxy(moto.get_host_and_port())
         handler = type("Handler", (_Handler,), {"proxy": proxy})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server = ThreadingHTTPServer((address, 0), handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield BucketServer(f"http://127.0.0.1:{server.server_port}", proxy)
+            yield BucketServer(f"http://{address}:{server.server_port}", proxy)
         finally:
             server.shutdown()
             server.server_close()
@@ -187,7 +187,7 @@ def bucket_server() -> Generator[BucketServer]:
 
 
 if __name__ == "__main__":
-    with bucket_server() as running:
+    with bucket_server(*sys.argv[2:]) as running:
         running.make_bucket(sys.argv[1])
         print(json.dumps(running.environment), flush=True)
         sys.stdin.read()

@@ -24,8 +24,8 @@ import { documentedCommands } from '../support/compose.js';
 import { whyNoNamespaces } from '../support/namespace-host.js';
 import { attached } from './attach.js';
 import { Containers } from './compose/containers.js';
-import { postgresImage, rankflowImage, temporalImage } from './compose/images.js';
 import { loadProject } from './compose/project.js';
+import { postgresImage, rankflowImage, temporalImage } from './containers/images.js';
 import { SIMULATED } from './engines.js';
 import { VERSION, build, built, missing, postgresFolder } from './server.js';
 

@@ -5,7 +5,7 @@ import { execa } from 'execa';
 
 import { paths } from '../../src/setup/paths.js';
 
-/** A real S3 server with one bucket, on the loopback. */
+/** A real S3 server with one bucket. */
 export interface BucketServer {
   /** Address of the empty bucket. */
   readonly root: string;
@@ -22,8 +22,11 @@ from rankflow.store import open_store
 open_store(sys.argv[1]).put(sys.argv[2], sys.argv[3].encode())
 `;
 
-export async function startBucketServer(bucket: string): Promise<BucketServer> {
-  const server = execa(paths.python, ['-m', 'tests.bucket_server', bucket], {
+export async function startBucketServer(
+  bucket: string,
+  address = '127.0.0.1',
+): Promise<BucketServer> {
+  const server = execa(paths.python, ['-m', 'tests.bucket_server', bucket, address], {
     cwd: path.join(paths.packageRoot, 'python-activities'),
     env: { PYTHONPATH: paths.pythonProject },
     stdin: 'pipe',

@@ -81,6 +81,7 @@ export async function temporalImage(
   return {
     user: ORDINARY,
     folder: '/etc/temporal',
+    entrypoint: ['/etc/temporal/entrypoint.sh'],
     environment: { PATH: `/opt/temporal:${SYSTEM}` },
     mounts: [
       [scriptIn(folder, 'temporal.sh', start), '/etc/temporal/entrypoint.sh'],
@@ -97,7 +98,8 @@ export async function postgresImage(folder: string, postgres: string): Promise<I
   const id = async (flag: string) => Number((await execa('id', [flag, 'postgres'])).stdout);
   const start = `
 export PATH="${postgres}:$PATH"
-data=/var/lib/postgresql/data
+data="\${PGDATA:-/var/lib/postgresql/data}"
+[ -d "$data" ] || mkdir -p -m 700 "$data"
 if [ ! -e "$data/PG_VERSION" ]; then
   initdb -D "$data" -U "$POSTGRES_USER" -A scram-sha-256 --pwfile="$POSTGRES_PASSWORD_FILE"
   echo 'host all all all scram-sha-256' >>"$data/pg_hba.conf"

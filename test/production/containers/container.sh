@@ -2,16 +2,21 @@
 # Becomes a service in a container of sorts: a file system of its own over this machine's programs, process ids, shared
 # memory and mounts of its own, and an ordinary user. Run in the service's network namespace:
 #
-#   container.sh ROOT SHM_BYTES HOSTS UID GID FOLDER MOUNT... -- COMMAND...
+#   container.sh init|plain PROCESS ROOT SHM_BYTES HOSTS UID GID FOLDER MOUNT... -- COMMAND...
 #
-# ROOT: an empty folder; HOSTS: file with the names of the services; MOUNT: SOURCE=TARGET.
+# init: with a first process that passes signals on; PROCESS: one whose process ids it shares, or 0; ROOT: an empty folder;
+# HOSTS: file with the names of the services; MOUNT: SOURCE=TARGET.
 set -euo pipefail
 if [ -z "${IN_CONTAINER:-}" ]; then
-  IN_CONTAINER=yes exec unshare --mount --uts --pid --fork --ipc --kill-child --propagation private -- "$0" "$@"
+  export IN_CONTAINER=yes
+  if [ "$2" = 0 ]; then
+    exec unshare --mount --uts --pid --fork --ipc --kill-child --propagation private -- "$0" "$@"
+  fi
+  exec nsenter --target "$2" --pid -- unshare --mount --uts --ipc --propagation private -- "$0" "$@"
 fi
 unset IN_CONTAINER
-root=$1 shm=$2 hosts=$3 uid=$4 gid=$5 folder=$6
-shift 6
+kind=$1 root=$3 shm=$4 hosts=$5 uid=$6 gid=$7 folder=$8
+shift 8
 
 mount -t tmpfs -o mode=755 tmpfs "$root"
 mkdir -p "$root"/{usr,etc,proc,dev,sys,run,home/rankflow,root}
@@ -41,6 +46,9 @@ while [ "$1" != -- ]; do
 done
 shift
 
+if [ "$kind" = plain ]; then
+  exec chroot --userspec="$uid:$gid" --groups= "$root" /bin/bash -c 'cd "$0" && exec "$@"' "$folder" "$@"
+fi
 # As `init: true`: the first process passes signals on and collects what others leave behind.
 exec chroot --userspec="$uid:$gid" --groups= "$root" /bin/bash -c '
   cd "$0" || exit 126
