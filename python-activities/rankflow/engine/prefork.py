@@ -23,6 +23,8 @@ from rankflow.engine.sharing import spans_devices
 
 PRELOADED = "rankflow.engine.preloaded"
 """What the server imports; not ``__main__``, which is Ray's own script."""
+COMPUTE_NICENESS = 5
+"""Of vLLM's processes on processors: a quarter of one that others want too, all of it otherwise."""
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 """Where a user says how vLLM starts its processes; it is left to do so then."""
 

@@ -2,11 +2,12 @@
 
 import gc
 import importlib
+import os
 
 import setproctitle
 from vllm.platforms import current_platform
 
-from rankflow.engine.prefork import fork_from_server
+from rankflow.engine.prefork import COMPUTE_NICENESS, fork_from_server
 
 # It looks for its own command line beside the environment, which forks exchange.
 setproctitle.getproctitle()
@@ -21,6 +22,11 @@ for module in (
     f"vllm.v1.worker.{device}_model_runner",
 ):
     importlib.import_module(module)
+
+if device == "cpu":
+    # They take all there is for as long as they compute, on the processors of the actor and, on one
+    # host, of Temporal and the workers: those need little, but at once.
+    os.nice(COMPUTE_NICENESS)
 
 # The pages of what is imported stay shared with the forks.
 gc.freeze()

@@ -19,6 +19,7 @@ from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
 from rankflow.engine.lease import Contact
+from rankflow.engine.prefork import COMPUTE_NICENESS
 from rankflow.faults import VARIABLE, faults
 from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import read_commit
@@ -75,6 +76,9 @@ async def test_its_processes_are_forks_that_import_nothing_again(host: EngineHos
     ]
     forks = sorted(" ".join(fork.cmdline()).strip() for fork in server.children())
     assert forks == ["VLLM::EngineCore", "VLLM::Worker"]
+    # What hands work out, beside them on the same processors, is not to wait for them.
+    niceness = psutil.Process().nice()
+    assert {fork.nice() for fork in server.children()} == {niceness + COMPUTE_NICENESS}
 
 
 @pytest.mark.parametrize(
