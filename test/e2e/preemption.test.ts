@@ -147,10 +147,10 @@ test(
       return `${exitCode} ${stderr}`;
     };
     /** Engines that are ready, by the name of their node. */
-    const engines = async (): Promise<(string | undefined)[]> => {
+    const engines = async (): Promise<string[]> => {
       const there = (await nodes.status()).nodes;
       const ready = (await nodes.fleet()).slots.filter(({ state }) => state === 'ready');
-      return ready.map(({ nodeId }) => there.find((node) => node.nodeId === nodeId)?.name);
+      return ready.map(({ nodeId }) => there.find((node) => node.nodeId === nodeId)?.name ?? '');
     };
     // The node that was drained comes back first.
     await expect.poll(async () => (await nodes.status()).state, LONG).toBe('ready');

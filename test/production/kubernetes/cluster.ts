@@ -491,7 +491,8 @@ async function servingProblem(address: string, service: string): Promise<string 
   try {
     const { status } = await connection.healthService.check({ service });
     // `SERVING` of gRPC's health protocol.
-    return Number(status) === 1 ? undefined : `${service}: ${status}`;
+    const serving: number = status;
+    return serving === 1 ? undefined : `${service}: ${status}`;
   } finally {
     await connection.close();
   }

@@ -78,7 +78,7 @@ describe('the Kubernetes manifests', () => {
       [
         `registry.example.com/rankflow:${version}`,
         ...['postgresql', 'temporal', 'temporal-schema', 'temporal-ui'].map(
-          (name) => composed[name]?.image,
+          (name) => composed[name]?.image ?? '',
         ),
       ].toSorted(),
     );
