@@ -203,7 +203,8 @@ async function devServer(ports: Ports, namespace: string): Promise<ProcessSpec> 
       ...(sharesFairly() ? ['--dynamic-config-value', 'matching.enableFairness=true'] : []),
       ...EXACTLY,
       ...DRAINED_SOON,
-      ...['--db-filename', DATABASE],
+      // One fsync for each transaction instead of three; as durable.
+      ...['--db-filename', DATABASE, '--sqlite-pragma', 'journal_mode=WAL'],
       ...(namespace === 'default' ? [] : ['--namespace', namespace]),
     ],
     env: {},
