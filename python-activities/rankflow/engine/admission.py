@@ -49,6 +49,8 @@ class Admission:
         self._batches = batches
         self._rows = rows
         self._unfinished: list[Callable[[], int]] = []
+        self._largest = 0
+        """Rows of the largest batch so far."""
         self.working = 0
         self.holds = 0
         """While there are any, no poll is started: somebody has the engine for itself."""
@@ -78,6 +80,7 @@ class Admission:
         """
         with self.lock:
             self._unfinished.append(unfinished)
+            self._largest = max(self._largest, unfinished())
         try:
             yield
         finally:
@@ -91,10 +94,12 @@ class Admission:
         taken = self.working + idle
         if taken < self._batches:
             return True
-        # A batch that was admitted just now counts with its rows once they are known.
-        if taken >= MOST_BATCHES or idle > 0 or len(self._unfinished) < self.working:
+        # One that was admitted just now counts as the largest before it until its rows are known.
+        unknown = self.working - len(self._unfinished)
+        if taken >= MOST_BATCHES or idle > 0 or (unknown > 0 and self._largest == 0):
             return False
-        return sum(unfinished() for unfinished in self._unfinished) < self._rows
+        known = sum(unfinished() for unfinished in self._unfinished)
+        return known + unknown * self._largest < self._rows
 
     def tuner(self) -> WorkerTuner:
         """Settings for the worker of one queue."""

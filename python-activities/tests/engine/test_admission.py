@@ -62,6 +62,19 @@ def test_batches_come_until_enough_rows_are_in_work_and_again_when_rows_finish()
             assert admit(queue)
 
 
+def test_batches_that_are_not_counted_yet_are_taken_for_as_large_as_the_largest() -> None:
+    admission = Admission(1, rows=100)
+    queue = places(admission)
+    left = 30
+    assert admit(queue)
+    with admission.counting(lambda: left):
+        # One after the other would leave an empty engine waiting for each to be read.
+        assert [admit(queue) for _ in range(4)] == [True, True, True, False]
+        left = 1
+        assert admit(queue)
+        assert not admit(queue)
+
+
 def test_small_batches_are_bounded_in_number() -> None:
     admission = Admission(2, rows=1_000)
     queue = places(admission)
