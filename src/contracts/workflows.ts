@@ -106,6 +106,8 @@ export interface ClusterCarried {
   readonly notices?: readonly PreemptionNotice[];
   /** Cordoned nodes: of a cluster their names, of a fleet Ray's ids as it saw them last. */
   readonly unschedulable?: readonly string[];
+  /** Of a fleet: slots that were asked of Ray since it was looked at last. */
+  readonly started?: readonly number[];
   /** Of a cluster over ssh. */
   readonly members?: MembersState;
   readonly history?: ClusterHistoryState;

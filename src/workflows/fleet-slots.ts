@@ -230,8 +230,10 @@ function isToldOtherwise(
   alive: ReadonlySet<string>,
 ): boolean {
   if (engine?.avoids === undefined || ['ALIVE', 'DEAD'].includes(engine.actorState)) return false;
+  // Nodes that are gone say nothing, in either: a cluster that does not answer leaves them among those cordoned.
   const avoided = engine.avoids.filter((nodeId) => alive.has(nodeId));
-  return avoided.length !== unschedulable.size || avoided.some((id) => !unschedulable.has(id));
+  const closed = [...unschedulable].filter((nodeId) => alive.has(nodeId));
+  return avoided.length !== closed.length || avoided.some((id) => !unschedulable.has(id));
 }
 
 /** The slots after an engine has given back all its work, or went before it could. */

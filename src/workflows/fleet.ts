@@ -147,7 +147,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
   /** Ids of the living nodes that are cordoned, as the cluster said last. */
   let unschedulable: ReadonlySet<string> = new Set(input.carried?.unschedulable);
   /** Slots that were asked of Ray since it was looked at last: those that replace others are not among the slots yet. */
-  let started: readonly number[] = [];
+  let started: readonly number[] = input.carried?.started ?? [];
   let draining = input.carried?.draining ?? false;
   let scaledByHand = false;
   const waits = new Set<{ readonly user: string | undefined; readonly enough: () => boolean }>();
@@ -602,6 +602,7 @@ export async function fleetWorkflow(input: FleetWorkflowInput): Promise<void> {
         ...size.carried(),
         ...(draining && { draining }),
         ...(unschedulable.size > 0 && { unschedulable: [...unschedulable] }),
+        ...(started.length > 0 && { started }),
         usage: usage.carried(),
         everReady,
         slots,

@@ -95,6 +95,7 @@ describe('engines and cordoned nodes', () => {
       expect(isAskedAnew(waits())).toBe(false);
       // A node that is gone says nothing, and a Ray that does not say what it was told neither.
       expect(isAskedAnew(waits('gone', A), A)).toBe(false);
+      expect(isAskedAnew(waits('gone', A), 'gone', A)).toBe(false);
       expect(isAskedAnew(engine(0, state), A)).toBe(false);
       const slot = mark([], waits(), [A]);
       const plan = planFleet(1, [waits()], slot ? [slot] : [], NONE, NOW);
