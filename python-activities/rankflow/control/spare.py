@@ -115,7 +115,9 @@ def import_aside(module: str) -> None:
     """
 
     def work() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # Where it cannot be had, the import is as important as all else.
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         importlib.import_module(module)
 
     with ThreadPoolExecutor(1) as thread:

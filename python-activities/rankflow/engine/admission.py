@@ -94,12 +94,13 @@ class Admission:
         taken = self.working + idle
         if taken < self._batches:
             return True
-        # One that was admitted just now counts as the largest before it until its rows are known.
+        # One that was admitted just now counts as the largest before it until its rows are known;
+        # those of another run may be larger, so that never many come at once.
         unknown = self.working - len(self._unfinished)
         if taken >= MOST_BATCHES or idle > 0 or (unknown > 0 and self._largest == 0):
             return False
         known = sum(unfinished() for unfinished in self._unfinished)
-        return known + unknown * self._largest < self._rows
+        return known + unknown * max(self._largest, self._rows // 4) < self._rows
 
     def tuner(self) -> WorkerTuner:
         """Settings for the worker of one queue."""

@@ -1,5 +1,6 @@
 """Forked processes that check rows side by side: one has the interpreter's lock for itself."""
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -9,9 +10,11 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -44,57 +47,85 @@ def in_order(
     """``map(check, chunks)``, side by side in processes that are forked from this one, now.
 
     What ``check`` has loaded they have too. When one of them is killed, for want of memory say,
-    this process goes on by itself.
+    its chunks are checked here. No result is None.
     """
     # What is there stays where it is: a collection in a child would copy most of it.
     gc.freeze()
-    pool = ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=_settle,
-        initargs=(check, os.getpid()),
-    )
-    under_way: deque[tuple[Chunk, Future[Result] | None]] = deque()
+    children = _Children(check, processes)
+    threads = ThreadPoolExecutor(processes)
+    under_way: deque[tuple[Chunk, Future[Result | None]]] = deque()
+
+    def end(chunk: Chunk, asked: Future[Result | None]) -> Result:
+        found = asked.result()
+        return check(chunk) if found is None else found
+
     try:
         for chunk in chunks:
-            under_way.append((chunk, _begin(pool, chunk)))
+            under_way.append((chunk, threads.submit(children.ask, chunk)))
             if len(under_way) > processes * _AHEAD:
-                yield _end(check, *under_way.popleft())
+                yield end(*under_way.popleft())
         while under_way:
-            yield _end(check, *under_way.popleft())
+            yield end(*under_way.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        # A thread that waits for one of them is let go.
+        children.kill()
+        threads.shutdown()
 
 
-def _begin(pool: ProcessPoolExecutor, chunk: Any) -> Future[Any] | None:
-    try:
-        return pool.submit(_run, chunk)
-    except BrokenProcessPool:
-        return None
+class _Children(Generic[Chunk, Result]):
+    """Each has a pipe of its own, whose far end nobody else holds: when one ends, that shows.
+
+    With one pipe for all, as executors have it, one that is killed while it writes blocks all.
+    """
+
+    def __init__(self, check: Callable[[Chunk], Result], count: int) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._free: SimpleQueue[Connection | None] = SimpleQueue()
+        self._processes: list[BaseProcess] = []
+        for _ in range(count):
+            here, there = fork.Pipe()
+            child = fork.Process(target=_serve, args=(check, there, os.getpid()), daemon=True)
+            child.start()
+            there.close()
+            self._processes.append(child)
+            self._free.put(here)
+
+    def ask(self, chunk: Chunk) -> Result | None:
+        """What a child says of a chunk; None when it died of it, or raised. Any thread."""
+        link = self._free.get()
+        found: Result | None = None
+        if link is not None:
+            try:
+                link.send(chunk)
+                found = link.recv()
+            except (EOFError, OSError):
+                log.warning("a process that checks rows is gone: its part is checked in another")
+                link = None
+        # Also in the place of one that is gone: who comes next must not wait for it.
+        self._free.put(link)
+        return found
+
+    def kill(self) -> None:
+        for child in self._processes:
+            child.kill()
+        for child in self._processes:
+            child.join()
 
 
-def _end(check: Callable[[Chunk], Result], chunk: Chunk, future: Future[Result] | None) -> Result:
-    if future is not None:
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            log.warning("rows are checked in one process from here on: %s", error)
-    return check(chunk)
-
-
-_check: Callable[[Any], Any]
-
-
-def _settle(check: Callable[[Any], Any], parent: int) -> None:
-    global _check
-    _check = check
+def _serve(check: Callable[[Any], Any], link: Connection, parent: int) -> None:
     # The threads of the tokenizer stayed behind, and are not needed.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Nobody else would end it when the one that forked it is killed.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)
-
-
-def _run(chunk: Any) -> Any:
-    return _check(chunk)
+        return
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            chunk = link.recv()
+            try:
+                found = check(chunk)
+            except Exception:
+                # Not every error can be sent: it is raised where the chunk is checked again.
+                found = None
+            link.send(found)

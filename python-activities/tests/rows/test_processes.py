@@ -124,14 +124,32 @@ def test_results_come_in_order_from_as_many_processes() -> None:
     assert len(workers) == 2 and os.getpid() not in workers
 
 
-def test_when_a_process_is_killed_the_rest_is_checked_here() -> None:
-    def check(number: int) -> int:
-        if number == 17 and os.getpid() != here:
+def test_when_processes_are_killed_the_rest_is_checked_here() -> None:
+    def check(chunk: tuple[int, bytes]) -> tuple[int, bytes]:
+        number, text = chunk
+        if number in (17, 40) and os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
-        return number
+        return number, text
 
     here = os.getpid()
-    assert list(in_order(check, iter(range(100)), 2)) == list(range(100))
+    # Larger than what a pipe holds.
+    chunks = [(number, bytes([number]) * 500_000) for number in range(60)]
+    assert list(in_order(check, iter(chunks), 2)) == chunks
+
+
+def test_one_that_is_killed_while_it_writes_holds_nobody_up() -> None:
+    def check(number: int) -> tuple[int, int, bytes]:
+        return number, os.getpid(), b"x" * 50_000_000
+
+    here = os.getpid()
+    found: list[int] = []
+    for number, pid, _ in in_order(check, iter(range(40)), 2):
+        found.append(number)
+        if pid != here:
+            # It has begun with the next one, whose result takes many reads.
+            time.sleep(0.05)
+            os.kill(pid, signal.SIGKILL)
+    assert found == list(range(40))
 
 
 def test_what_a_check_raises_arrives() -> None:
