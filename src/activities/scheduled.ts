@@ -81,8 +81,9 @@ export async function prepareScheduledRun({
     if (known?.status.name === 'RUNNING') return { ...base, running: true };
     if (stored !== undefined) return { ...base, finished: { runId, ...stored } };
     if (run.needsCluster && nodes === undefined) {
-      const waited = Date.now() - Context.current().info.scheduledTimestampMs;
-      throw missingCluster(cluster.name, waited);
+      const { attempt, scheduledTimestampMs } = Context.current().info;
+      // Before its first look the run waited for a worker, and not for the cluster.
+      throw missingCluster(cluster.name, attempt === 1 ? 0 : Date.now() - scheduledTimestampMs);
     }
     const memo: RunMemo = {
       parameters: runParameters(inference.run, await sha256Of(occurrence.input)),

@@ -15,6 +15,7 @@ import { submissionIdOf } from '../../contracts/names.js';
 import { isNetworkTrouble, resultFile } from '../../workflows/job-plan.js';
 import { listNodes, reasonOf } from '../ray-state.js';
 import { END_OF_LOG_BYTES, asLine, logFolder, logTail } from './job-log.js';
+import { whileHeartbeating } from './heartbeat.js';
 import { LogTail } from './log-tail.js';
 import { jobInfo, type JobInfo } from './ray-jobs.js';
 
@@ -57,8 +58,13 @@ export async function followJob(input: FollowJobInput): Promise<AttemptOutcome> 
         }
         const over = job.status !== 'PENDING' && job.status !== 'RUNNING';
         if (over) {
-          context.heartbeat({ status: job.status, logBytes: tail.size } satisfies JobHeartbeat);
-          if (job.driver_node_id) await tail.finish(job.driver_node_id);
+          const last: JobHeartbeat = { status: job.status, logBytes: tail.size };
+          context.heartbeat(last);
+          // A head that hangs, or a log that is read anew, takes longer than a heartbeat may.
+          if (job.driver_node_id) {
+            const nodeId = job.driver_node_id;
+            await whileHeartbeating(async () => tail.finish(nodeId), last);
+          }
           return { ...(await outcomeOf(input, job, folder)), answered };
         }
         if (until === 'start' && job.status === 'RUNNING') {

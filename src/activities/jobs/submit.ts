@@ -20,11 +20,10 @@ import {
 } from '../../workflows/job-plan.js';
 import { unschedulableIds } from '../observe.js';
 import { listNodes, reasonOf } from '../ray-state.js';
+import { whileHeartbeating } from './heartbeat.js';
 import { logFolder } from './job-log.js';
 import { askToStop, hasPackage, jobInfo, putPackage, submit } from './ray-jobs.js';
 
-/** Well within the 30 s after which these activities are thought to be lost. */
-const HEARTBEAT_MS = 5_000;
 /** Time between two looks at a job that ends, in ms. */
 const LOOK_MS = 500;
 /** Ray needs so long (ms) beyond the grace period to see that a process is gone. */
@@ -138,14 +137,4 @@ export async function endJob({ spec, attempt, address }: SubmitJobInput): Promis
       await context.sleep(LOOK_MS);
     }
   });
-}
-
-async function whileHeartbeating(work: (context: Context) => Promise<void>): Promise<void> {
-  const context = Context.current();
-  const timer = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
-  try {
-    await work(context);
-  } finally {
-    clearInterval(timer);
-  }
 }
