@@ -10,7 +10,7 @@ export const INSTALL_TIMEOUT_MS = 3_600_000;
 const ENVIRONMENTS = '.cache/rankflow/environments';
 export const ENVIRONMENTS_FOLDER = `~/${ENVIRONMENTS}`;
 const GIB = 2 ** 30;
-/** What an environment takes at least: vLLM for CPUs with its torch 7.4 GiB, for GPUs more; Ray alone half a GiB. */
+/** What an environment takes at least: vLLM for CPUs with its torch 7.4 GiB, for GPUs more; others are small. */
 const ROOM = { engines: 8 * GIB, other: GIB };
 
 /** One step that makes the environment of a node. */
@@ -111,15 +111,19 @@ const FIND = 'set -eu; cd "$HOME"; PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin
 const READY = '[ -e "$folder/ready" ] && exit 0; ';
 const missing = (tool: string): string =>
   `command -v ${tool} >/dev/null 2>&1 || { echo "${tool} is not here: install it for this user, or name a Python in environment.python" >&2; exit 127; }; `;
-/** What is there of an installation that was cut off counts as room. Nothing is refused where df does not tell. */
+/**
+ * What is there of an installation that was cut off counts as room, and what uv has kept of others, as it links to that.
+ * Nothing is refused where df does not tell.
+ */
 const enough = (room: number): string =>
   'at="$HOME/$folder"; while [ ! -e "$at" ]; do at="${at%/*}"; done; ' +
   'free=$(df -Pk "$at" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }) || free=; ' +
-  'there=$(du -sk "$folder" 2>/dev/null | { read -r size _; echo "$size"; }) || there=0; ' +
+  // The last line is the sum.
+  'there=$(du -sck "$folder" .cache/uv 2>/dev/null | { all=0; while read -r size _; do all=$size; done; echo "$all"; }) || there=0; ' +
   `case "$free" in ""|*[!0-9]*) ;; *) [ $((free + \${there:-0})) -ge ${room / 1024} ] || { ` +
-  `echo "$at has $((free / 1024)) MiB left, and the environment takes ${room / 2 ** 20} at least: free some space there, or make ~/.cache/rankflow a link to a larger disk" >&2; exit 28; };; esac; `;
+  `echo "$at has $((free / 1024)) MiB left, and the environment takes ${room / 2 ** 20} at least: free some space there, or make ~/.cache a link to a larger disk" >&2; exit 28; };; esac; `;
 const roomFor = (text: string): number =>
-  /^[\s-]*(?:vllm|torch)\b/mu.test(text) ? ROOM.engines : ROOM.other;
+  /^[\s-]*vllm\b/mu.test(text) ? ROOM.engines : ROOM.other;
 const begin = (tool: string, room: number): string =>
   `${FIND}file=$2; version=$3; ${READY}${missing(tool)}${enough(room)}mkdir -p "$folder"; cat > "$folder/$file"; `;
 const withUv = (options: string, room: number): string =>

@@ -119,10 +119,10 @@ function withoutRoom(nodes: readonly HostFacts[]): HostFinding[] {
   return [
     {
       what: 'room for the environment',
-      severity: 'refuses',
+      severity: 'warns',
       hosts: names,
       found: Object.fromEntries(found),
-      mend: `Free some space in the home of the user on ${names.join(', ')}, or make ~/.cache/rankflow a link to a larger disk.`,
+      mend: `Free some space in the home of the user on ${names.join(', ')}, or make ~/.cache a link to a larger disk; what uv has kept of other environments is not counted here.`,
     },
   ];
 }
