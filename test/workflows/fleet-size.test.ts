@@ -189,7 +189,7 @@ describe('what is asked for while a user is let in', { timeout: 90_000 }, () => 
     await ensure(specOf('ended', 1), { user: 'a' });
     const { ensured, goOn } = await holdNext('ended');
     const drained = drainFleet(harness.client, 'ended');
-    await statusWhen('ended', ({ state }) => state === 'stopping');
+    await statusWhen('ended', ({ state }) => state === 'stopping' || state === 'stopped');
     goOn();
     expect(await refusal(ensured)).toMatchObject({ type: 'ClusterUnavailable' });
     await drained;
