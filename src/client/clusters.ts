@@ -1,4 +1,4 @@
-import { type Client, WithStartWorkflowOperation } from '@temporalio/client';
+import { type Client, WithStartWorkflowOperation, type WorkflowHandle } from '@temporalio/client';
 import type { Workflow } from '@temporalio/common';
 
 import { ClusterSpec } from '../contracts/cluster.js';
@@ -101,11 +101,7 @@ export async function changeNodes(
   name: string,
   request: ChangeNodesRequest,
 ): Promise<ChangeNodesResult> {
-  const workflowId = clusterWorkflowId(name);
-  if (!(await isRunning(client, workflowId))) {
-    throw new ClientError('NotFound', `There is no cluster ${name} up.`);
-  }
-  const handle = client.workflow.getHandle(workflowId);
+  const handle = await runningCluster(client, name);
   return handle.executeUpdate<ChangeNodesResult, [ChangeNodesRequest]>(UPDATE.changeNodes, {
     args: [request],
   });
@@ -122,15 +118,17 @@ export async function cordonNodes(
   name: string,
   request: CordonRequest,
 ): Promise<CordonResult> {
-  const workflowId = clusterWorkflowId(name);
-  if (!(await isRunning(client, workflowId))) {
-    throw new ClientError('NotFound', `There is no cluster ${name} up.`, {
-      wayOut: 'See which are up with `rankflow cluster status`.',
-    });
-  }
-  const handle = client.workflow.getHandle(workflowId);
+  const handle = await runningCluster(client, name);
   return handle.executeUpdate<CordonResult, [CordonRequest]>(UPDATE.cordonNodes, {
     args: [request],
+  });
+}
+
+async function runningCluster(client: Client, name: string): Promise<WorkflowHandle> {
+  const workflowId = clusterWorkflowId(name);
+  if (await isRunning(client, workflowId)) return client.workflow.getHandle(workflowId);
+  throw new ClientError('NotFound', `There is no cluster ${name} up.`, {
+    wayOut: 'See which are up with `rankflow cluster status`.',
   });
 }
 

@@ -18,7 +18,6 @@ import { parse } from 'yaml';
 
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import { paths } from '../../src/setup/paths.js';
-import { findTemporal } from '../../src/setup/temporal.js';
 import { parseLines, readLines } from '../e2e/rankflow.js';
 import { documentedCommands } from '../support/compose.js';
 import { whyNoNamespaces } from '../support/namespace-host.js';
@@ -27,7 +26,7 @@ import { Containers } from './compose/containers.js';
 import { loadProject } from './compose/project.js';
 import { postgresImage, rankflowImage, temporalImage } from './containers/images.js';
 import { SIMULATED } from './engines.js';
-import { VERSION, build, built, missing, postgresFolder } from './server.js';
+import { VERSION, built, missing, prepare } from './server.js';
 
 const TIMEOUT_MS = 1_800_000;
 const MODEL = 'SmolLM2-135M-Instruct';
@@ -61,11 +60,7 @@ describe.skipIf(lacks.length > 0)('docker-compose.yml', { timeout: TIMEOUT_MS },
   };
 
   beforeAll(async () => {
-    const postgres = postgresFolder();
-    const temporal = await findTemporal();
-    if (postgres === undefined || temporal === undefined)
-      throw new Error('no PostgreSQL or Temporal');
-    await build();
+    const { postgres, temporal } = await prepare();
     copyFileSync(
       path.join(paths.packageRoot, 'docker-compose.yml'),
       path.join(folder, 'docker-compose.yml'),

@@ -9,7 +9,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import type { RunSnapshot } from '../../src/client/snapshot.js';
 import { paths } from '../../src/setup/paths.js';
-import { findTemporal } from '../../src/setup/temporal.js';
 import { parseLines } from '../e2e/rankflow.js';
 import { type BucketServer, startBucketServer } from '../support/bucket-server.js';
 import { MANIFESTS, Manifest, madeBy } from '../support/manifests.js';
@@ -19,7 +18,7 @@ import { postgresImage, rankflowImage, temporalImage } from './containers/images
 import { SIMULATED } from './engines.js';
 import { Cluster } from './kubernetes/cluster.js';
 import { rayObjects } from './kubernetes/tools.js';
-import { VERSION, build, built, missing, postgresFolder } from './server.js';
+import { VERSION, built, missing, prepare } from './server.js';
 
 const TIMEOUT_MS = 1_800_000;
 const MODEL = '/data/models/SmolLM2-135M-Instruct';
@@ -72,11 +71,7 @@ describe.skipIf(lacks.length > 0)(`Kubernetes${WITHOUT}`, { timeout: TIMEOUT_MS 
   };
 
   beforeAll(async () => {
-    const postgres = postgresFolder();
-    const temporal = await findTemporal();
-    if (postgres === undefined || temporal === undefined)
-      throw new Error('no PostgreSQL or Temporal');
-    await build();
+    const { postgres, temporal } = await prepare();
     const text = manifests.map((manifest) => manifest.text).join('\n---\n');
     writeFileSync(path.join(folder, 'all.yaml'), text);
     const temporals = await temporalImage(folder, built, VERSION, temporal.command);

@@ -34,7 +34,7 @@ const STARTS_MS = 90_000;
 export const built = path.join(paths.home, 'production', VERSION);
 
 /** Where Debian keeps the newest PostgreSQL; undefined without one. */
-export function postgresFolder(): string | undefined {
+function postgresFolder(): string | undefined {
   const root = '/usr/lib/postgresql';
   if (!existsSync(root)) return undefined;
   const newest = readdirSync(root).toSorted((a, b) => Number(b) - Number(a))[0];
@@ -53,6 +53,16 @@ const freePort = async (): Promise<number> => getPort({ port: portNumbers(20_000
 export async function missing(): Promise<string[]> {
   const found = { go: await has('go'), postgresql: postgresFolder() !== undefined };
   return Object.entries(found).flatMap(([name, there]) => (there ? [] : [name]));
+}
+
+/** Builds what is not built yet; where PostgreSQL and Temporal's command line are, for containers to run. */
+export async function prepare() {
+  const postgres = postgresFolder();
+  const temporal = await findTemporal();
+  if (postgres === undefined || temporal === undefined)
+    throw new Error('no PostgreSQL or Temporal');
+  await build();
+  return { postgres, temporal };
 }
 
 /** Temporal as it is run in production, one process of each: the server's own program, on PostgreSQL. */
@@ -264,7 +274,7 @@ export class ProductionServer {
 }
 
 /** Builds them unless they are there: minutes. */
-export async function build(): Promise<void> {
+async function build(): Promise<void> {
   if (existsSync(path.join(built, 'server')) && existsSync(path.join(built, 'sql'))) return;
   const packages = ['cmd/server', 'cmd/tools/sql'].map((name) => `${MODULE}/${name}@${VERSION}`);
   for (const name of packages) await execa('go', ['install', name], { env: { GOBIN: built } });

@@ -94,17 +94,19 @@ class _Children(Generic[Chunk, Result]):
     def ask(self, chunk: Chunk) -> Result | None:
         """What a child says of a chunk; None when it died of it, or raised. Any thread."""
         link = self._free.get()
-        found: Result | None = None
-        if link is not None:
-            try:
+        usable: Connection | None = None
+        try:
+            if link is not None:
                 link.send(chunk)
                 found = link.recv()
-            except (EOFError, OSError):
-                log.warning("a process that checks rows is gone: its part is checked in another")
-                link = None
-        # Also in the place of one that is gone: who comes next must not wait for it.
-        self._free.put(link)
-        return found
+                usable = link
+                return found
+        except (EOFError, OSError):
+            log.warning("a process that checks rows is gone: its part is checked in another")
+        finally:
+            # Also in the place of one that is gone: who comes next must not wait for it.
+            self._free.put(usable)
+        return None
 
     def kill(self) -> None:
         for child in self._processes:
