@@ -4,8 +4,8 @@ import hashlib
 import json
 import secrets
 from array import array
-from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import PlanSummary, RunSpec
@@ -35,19 +35,18 @@ _OUTPUT_COPIES = 2
 
 
 class _Sizes:
-    """What the batches are cut from: 16 bytes a row."""
+    """What the batches are cut from: 12 bytes a row."""
 
     def __init__(self) -> None:
-        self.ends = array("Q", [0])
-        """Byte at which each row ends; row n is ``ends[n]:ends[n + 1]``."""
+        self.bytes = array("I")
+        """Of the row as the plan stores it; those that are read have 16 MiB at most."""
         self.tokens = array("Q")
         self.invalid = 0
         self.prompt_tokens = 0
         self.output_tokens = 0
 
     def add(self, rows: list[CheckedRow]) -> None:
-        ends = accumulate((len(row.line) for row in rows), initial=self.ends.pop())
-        self.ends.extend(ends)
+        self.bytes.extend(len(row.line) for row in rows)
         self.tokens.extend(row.prompt_tokens + row.max_output_tokens for row in rows)
         self.invalid += sum(row.invalid for row in rows)
         self.prompt_tokens += sum(row.prompt_tokens for row in rows)
@@ -79,9 +78,7 @@ def plan_run(spec: RunSpec) -> PlanSummary:
             require_room(store, source.size)
         sizes = _check(spec, source, requests.write)
         requests.commit()
-    tables = [
-        _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
-    ]
+    tables = _tables(spec, sizes)
     encoded = [json.dumps(table, separators=(",", ":")).encode() for table in tables]
     for rank, data in enumerate(encoded):
         store.put(rank_table_key(spec.run_id, token, rank), data)
@@ -124,9 +121,7 @@ def validate_run(spec: RunSpec, log: ProblemLog | None = None) -> PlanSummary:
     """
     with open_input(spec.input.uri) as source:
         sizes = _check(spec, source, lambda lines: None, log)
-    tables = [
-        _cut(spec, sizes, first, last) for first, last in _rank_ranges(spec.ranks, sizes.rows)
-    ]
+    tables = _tables(spec, sizes)
     return _summary(spec, source, sizes, [len(table) for table in tables])
 
 
@@ -166,25 +161,39 @@ def _rank_ranges(ranks: int, rows: int) -> Iterator[tuple[int, int]]:
     return pairwise(rows * rank // ranks for rank in range(ranks + 1))
 
 
-def _cut(spec: RunSpec, sizes: _Sizes, first: int, last: int) -> list[list[int]]:
-    """Batches of the rows: as large as the limits allow, and enough of them for engines to share.
+def _tables(spec: RunSpec, sizes: _Sizes) -> list[list[list[int]]]:
+    """The batches of each rank: offset and length in bytes, first row, rows, tokens."""
+    tables: list[list[list[int]]] = []
+    offset = 0
+    for first, last in _rank_ranges(spec.ranks, sizes.rows):
+        table: list[list[int]] = []
+        for start, end, tokens in _cut(spec, sizes.tokens, first, last):
+            length = sum(sizes.bytes[start:end])
+            table.append([offset, length, start, end - start, tokens])
+            offset += length
+        tables.append(table)
+    return tables
 
-    Never empty; a row above the limit on tokens is a batch of its own.
+
+def _cut(
+    spec: RunSpec, tokens_of: Sequence[int], first: int, last: int
+) -> Iterator[tuple[int, int, int]]:
+    """First row, row after the last and tokens of each batch of a rank.
+
+    Batches are as large as the limits allow, and enough of them for engines to share. Never empty;
+    a row above the limit on tokens is a batch of its own.
     """
-    table: list[list[int]] = []
     most_rows = min(spec.batch.max_rows, _even_rows(last - first))
     start = first
     while start < last:
         end, tokens = start, 0
         while end < last and end - start < most_rows:
-            if end > start and tokens + sizes.tokens[end] > spec.batch.max_tokens:
+            if end > start and tokens + tokens_of[end] > spec.batch.max_tokens:
                 break
-            tokens += sizes.tokens[end]
+            tokens += tokens_of[end]
             end += 1
-        offset = sizes.ends[start]
-        table.append([offset, sizes.ends[end] - offset, start, end - start, tokens])
+        yield start, end, tokens
         start = end
-    return table
 
 
 def _even_rows(rows: int) -> int:
