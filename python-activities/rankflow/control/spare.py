@@ -18,11 +18,17 @@ import os
 import runpy
 import signal
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from rankflow.contracts.models import ModelSpec
 
 IDLE_SECONDS = 600.0
+IDLE_PROCESSORS = 0.5
+"""So much of the host's processors must be idle before the import begins. At the lowest priority it
+takes 1 to 2 % from engines that compute on all of them, and then it takes as long as they do."""
 _ENVIRONMENT = {
     "USE_TF": "0",
     "TOKENIZERS_PARALLELISM": "true",
@@ -118,10 +124,37 @@ def import_aside(module: str) -> None:
         # Where it cannot be had, the import is as important as all else.
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        wait_until_idle(_idle_seconds)
         importlib.import_module(module)
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(work).result()
+
+
+def wait_until_idle(idle_seconds: Callable[[], float | None], pause: float = 2.0) -> None:
+    """Return when processors were idle enough over a pause.
+
+    Args:
+        idle_seconds: what they have been idle so far, together; None where nobody can tell.
+        pause: seconds between two looks.
+    """
+    before = idle_seconds()
+    while before is not None:
+        time.sleep(pause)
+        now = idle_seconds()
+        if now is None or now - before >= IDLE_PROCESSORS * pause:
+            return
+        before = now
+
+
+def _idle_seconds() -> float | None:
+    try:
+        with Path("/proc/stat").open() as file:
+            # cpu user nice system idle iowait ...
+            ticks = sum(map(int, file.readline().split()[4:6]))
+    except (OSError, ValueError):
+        return None
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

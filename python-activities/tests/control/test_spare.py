@@ -12,7 +12,7 @@ import pytest
 from rankflow.contracts.errors import ErrorType
 from rankflow.contracts.models import CheckEngineArgumentsInput, ModelSpec
 from rankflow.control.process import run_child
-from rankflow.control.spare import Spare, can_be_spared, import_aside
+from rankflow.control.spare import Spare, can_be_spared, import_aside, wait_until_idle
 from tests.control import spared
 
 PACKAGES = Path(__file__).parents[2]
@@ -109,13 +109,25 @@ async def test_a_spare_child_ends_with_its_worker(tmp_path: Path) -> None:
     pytest.fail("the child outlived its worker")
 
 
-def test_the_import_takes_no_time_from_others_and_the_task_has_its_share() -> None:
+def test_the_import_takes_no_time_from_others_and_the_task_has_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rankflow.control.spare.IDLE_PROCESSORS", 0.0)
     import_aside("tests.control.imported_aside")
     from tests.control import imported_aside
 
     assert imported_aside.policy == os.SCHED_IDLE
     assert imported_aside.thread != os.getpid()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_the_import_waits_until_engines_leave_it_processors() -> None:
+    # Half of a processor over a hundredth of a second is 0.005 s.
+    looks = iter([10.0, 10.001, 10.005, 10.009, 10.015, 99.0])
+    wait_until_idle(lambda: next(looks), pause=0.01)
+    assert list(looks) == [99.0]
+    # Where nobody can tell it does not wait.
+    wait_until_idle(lambda: None)
 
 
 def is_alive(pid: int) -> bool:
