@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Generator
 
 from temporalio.worker import (
@@ -25,8 +27,13 @@ _RETRY_SECONDS = 0.05
 MOST_BATCHES = 64
 """However small they are: each keeps a file open and heartbeats."""
 ROWS_PER_SEQUENCE = 1.5
-"""Rows in work for each sequence that the engine decodes at once. The half that waits is decoded
-while the next batch is polled for, read and rendered: about a second."""
+"""Most rows in work for each sequence that the engine decodes at once. The half that waits is for
+the time in which the next batch is polled for, read and rendered."""
+AHEAD_SECONDS = 2.0
+"""That time, generously. No more rows wait than finish in it, as another engine may have an empty
+seat for them: a slow engine holds rows for half a minute that this one could have ended by then."""
+PACE_SECONDS = 10.0
+"""Over which it is looked how many rows finish."""
 GROUPED_ROWS_PER_SEQUENCE = 2.5
 """The same where rows begin in groups: rows that are alike all end at once, and then a whole group
 of as many as there are seats is to be there, beside the half that comes in meanwhile."""
@@ -44,11 +51,16 @@ class Admission:
     than wanted can be admitted when both polls succeed at once.
     """
 
-    def __init__(self, batches: int, rows: int = 0) -> None:
+    def __init__(
+        self, batches: int, rows: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Admit while fewer than ``batches`` are in work, or fewer than ``rows`` are unfinished."""
         self._batches = batches
-        self._rows = rows
+        self._rows = self._seats = rows
         self._unfinished: list[Callable[[], int]] = []
+        self._pace = Pace(clock)
+        self._counted = 0
+        """Rows of all batches so far, without those that left unfinished."""
         self._largest = 0
         """Rows of the largest batch so far."""
         self.working = 0
@@ -56,10 +68,13 @@ class Admission:
         """While there are any, no poll is started: somebody has the engine for itself."""
         self.lock = threading.Lock()
 
-    def want(self, rows: int) -> None:
-        """Admit while fewer than ``rows`` are unfinished, too: known once a model is loaded."""
+    def want(self, rows: int, seats: int | None = None) -> None:
+        """Admit while fewer than ``rows`` are unfinished, too: known once a model is loaded.
+
+        With ``seats``, those above it only as fast as rows finish, see AHEAD_SECONDS.
+        """
         with self.lock:
-            self._rows = rows
+            self._rows, self._seats = rows, rows if seats is None else seats
 
     def hold(self) -> None:
         """Admit nothing more; polls that are out may still bring one batch a queue."""
@@ -80,12 +95,14 @@ class Admission:
         """
         with self.lock:
             self._unfinished.append(unfinished)
+            self._counted += unfinished()
             self._largest = max(self._largest, unfinished())
         try:
             yield
         finally:
             with self.lock:
                 self._unfinished.remove(unfinished)
+                self._counted -= unfinished()
 
     def has_room(self, idle: int) -> bool:
         """Whether another batch may come, beside ``idle`` polls that are out. Needs the lock."""
@@ -100,7 +117,9 @@ class Admission:
         if taken >= MOST_BATCHES or idle > 0 or (unknown > 0 and self._largest == 0):
             return False
         known = sum(unfinished() for unfinished in self._unfinished)
-        return known + unknown * max(self._largest, self._rows // 4) < self._rows
+        soon = self._pace.rows(self._counted - known, AHEAD_SECONDS)
+        most = min(self._rows, self._seats + soon)
+        return known + unknown * max(self._largest, self._rows // 4) < most
 
     def tuner(self) -> WorkerTuner:
         """Settings for the worker of one queue."""
@@ -111,6 +130,27 @@ class Admission:
             local_activity_supplier=other,
             nexus_supplier=other,
         )
+
+
+class Pace:
+    """How fast rows finish."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen = deque[tuple[float, int]]()
+
+    def rows(self, finished: int, seconds: float) -> int:
+        """How many will finish in so many seconds, if they go on as lately.
+
+        Args:
+            finished: since the beginning; looked at often while the answer matters.
+        """
+        now = self._clock()
+        while len(self._seen) > 1 and now - self._seen[1][0] >= PACE_SECONDS:
+            self._seen.popleft()
+        self._seen.append((now, finished))
+        since, before = self._seen[0]
+        return round((finished - before) / max(now - since, 1.0) * seconds)
 
 
 class _Permit(SlotPermit):

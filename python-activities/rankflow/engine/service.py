@@ -144,7 +144,8 @@ class EngineService:
         )
         LOAD_SECONDS.set(self._host.load_seconds)
         if self._draining is None:
-            self._admission.want(rows_wanted(facts.max_num_seqs, facts.grouped))
+            seats = None if facts.grouped else facts.max_num_seqs
+            self._admission.want(rows_wanted(facts.max_num_seqs, facts.grouped), seats)
             turns = Turns(self._admission)
             batches = BatchActivities(self._host, self.served, self._contact, turns, self._fates)
             self._batch_workers = self._workers_for_batches(client, batches)

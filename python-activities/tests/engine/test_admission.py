@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from temporalio.worker import SlotMarkUsedContext, SlotPermit, SlotReleaseContext
 
-from rankflow.engine.admission import MOST_BATCHES, Admission
+from rankflow.engine.admission import MOST_BATCHES, PACE_SECONDS, Admission, Pace
 
 
 def places(admission: Admission) -> Any:
@@ -92,3 +92,64 @@ def test_nothing_more_comes_while_a_batch_is_alone_however_few_rows_are_in_work(
     assert not admit(queue)
     admission.let_go()
     assert admit(queue)
+
+
+def test_more_rows_than_seats_come_only_as_fast_as_rows_finish() -> None:
+    now = 0.0
+    admission = Admission(1, clock=lambda: now)
+    admission.want(150, seats=100)
+    queue = places(admission)
+    left = [40, 40, 40, 40]
+    with contextlib.ExitStack() as stack:
+        for one in range(3):
+            assert admit(queue)
+            stack.enter_context(admission.counting(lambda one=one: left[one]))
+        # All seats are taken, and nothing has finished: what is left is for other engines.
+        assert not admit(queue)
+        now = 5.0
+        assert not admit(queue)
+        # 10 rows in 10 s: 2 until the next batch is there, and 110 are in work.
+        now, left[0] = 10.0, 30
+        assert not admit(queue)
+        # 30 more in a second.
+        now, left[0] = 11.0, 0
+        assert admit(queue)
+        stack.enter_context(admission.counting(lambda: left[3]))
+        assert not admit(queue)
+        # Never more than are wanted, however fast they finish.
+        now, left[1] = 11.5, 20
+        admission.want(99, seats=95)
+        assert not admit(queue)
+        admission.want(150, seats=95)
+        assert admit(queue)
+
+
+def test_rows_that_leave_with_their_batch_have_not_finished() -> None:
+    now = 0.0
+    admission = Admission(1, clock=lambda: now)
+    admission.want(150, seats=100)
+    queue = places(admission)
+    assert admit(queue)
+    with admission.counting(lambda: 100):
+        assert not admit(queue)
+        now = 1.0
+        with admission.counting(lambda: 100):
+            pass
+        assert not admit(queue)
+
+
+def test_the_pace_is_that_of_the_last_seconds() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    assert pace.rows(0, 2.0) == 0
+    now = 5.0
+    assert pace.rows(50, 2.0) == 20
+    now = 5.0 + PACE_SECONDS
+    assert pace.rows(60, 2.0) == 2
+    now += 1000.0
+    assert pace.rows(60, 2.0) == 0
+    # Many that finish in an instant are no pace of thousands a second.
+    now += 0.001
+    pace.rows(61, 2.0)
+    now += PACE_SECONDS
+    assert pace.rows(61, 2.0) == 0
