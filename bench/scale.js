@@ -6,6 +6,10 @@
  * Every row is a request of about a kilobyte. Of each run: seconds of planning, generating and finalizing; events of
  * all histories and the largest one; growth of Temporal's database; seconds of a processor that each kind of process
  * took, and its resident memory by quarter of the run, so that what grows with the rows shows. Prints a table in Markdown.
+ *
+ *     node bench/scale.js --rows '' --check SmolLM2-135M-Instruct
+ *
+ * Rows a second that are checked as for vLLM, with a model's own tokenizer and chat template.
  */
 import {
   createWriteStream,
@@ -27,12 +31,15 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '10000,100000' },
     engines: { type: 'string', default: '2' },
     json: { type: 'string' },
+    check: { type: 'string' },
   },
 });
 
 const FLEET = 'scale';
 const FILLER = 'scale '.repeat(130);
 const SAMPLE_MS = 1000;
+/** Two inputs to check, as the time of the smaller one is nearly all that of vLLM's import. */
+const CHECKED_ROWS = [1000, 101_000];
 
 /** Written as a stream: a million rows are a gigabyte. */
 async function writeRequests(file, rows) {
@@ -178,6 +185,21 @@ async function measure(runId, rows) {
   };
 }
 
+/** Rows checked in a second once everything is imported. */
+async function checked(model) {
+  const took = [];
+  for (const rows of CHECKED_ROWS) {
+    const input = inHome(`check-${rows}.jsonl`);
+    await writeRequests(input, rows);
+    const begun = Date.now();
+    const { exitCode, stderr } = await rankflow('validate', input, '--model', model);
+    took.push((Date.now() - begun) / 1000);
+    if (exitCode !== 0) throw new Error(`the check of ${rows} rows failed: ${stderr}`);
+  }
+  const [few, many] = CHECKED_ROWS;
+  return { few: took[0], many: took[1], rate: Math.round((many - few) / (took[1] - took[0])) };
+}
+
 function table(results) {
   const head =
     '| rows | input MB | plan s | generate s | finalize s | rows/s | events | largest history | its KB | database MB | control worker MB | planner MB |';
@@ -196,11 +218,18 @@ function table(results) {
 }
 
 await withOwnStack(FLEET, async () => {
+  if (values.check !== undefined) {
+    const { few, many, rate } = await checked(values.check);
+    console.log(`${rate} rows/s are checked with the tokenizer of ${values.check}`);
+    console.log(`(${CHECKED_ROWS.join(' and ')} rows: ${few} and ${many} s)`);
+  }
+  const sizes = values.rows.split(',').filter(Boolean).map(Number);
+  if (sizes.length === 0) return;
   // Brings the fleet up, so that no run waits for it.
   await measure('warm-up', 1000);
   const results = [];
-  for (const text of values.rows.split(',')) {
-    const result = await measure(`scale-${text}`, Number(text));
+  for (const rows of sizes) {
+    const result = await measure(`scale-${rows}`, rows);
     results.push(result);
     console.error(JSON.stringify(result));
     if (values.json !== undefined) {
