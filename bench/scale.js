@@ -3,7 +3,7 @@
  *
  *     node bench/scale.js --rows 10000,100000,1000000 --engines 2 --json result.json
  *
- * Every row is a request of about a kilobyte. Of each run: seconds of planning, generating and finalizing; events of
+ * Every row is a request of about a kilobyte, or of `--characters` and 120 bytes more. Of each run: seconds of planning, generating and finalizing; events of
  * all histories and the largest one; growth of Temporal's database; seconds of a processor that each kind of process
  * took, and its resident memory by quarter of the run, so that what grows with the rows shows. Prints a table in Markdown.
  *
@@ -30,13 +30,14 @@ const { values } = parseArgs({
   options: {
     rows: { type: 'string', default: '10000,100000' },
     engines: { type: 'string', default: '2' },
+    characters: { type: 'string', default: '780' },
     json: { type: 'string' },
     check: { type: 'string' },
   },
 });
 
 const FLEET = 'scale';
-const FILLER = 'scale '.repeat(130);
+const FILLER = 'scale '.repeat(Number(values.characters) / 6);
 const SAMPLE_MS = 1000;
 /** Two inputs to check, as the time of the smaller one is nearly all that of vLLM's import. */
 const CHECKED_ROWS = [1000, 101_000];
@@ -154,7 +155,7 @@ async function measure(runId, rows) {
   );
   const whole = (Date.now() - begun) / 1000;
   clearInterval(timer);
-  if (exitCode !== 0) throw new Error(`run ${runId} failed: ${stderr}`);
+  if (exitCode !== 0) throw new Error(`run ${runId} failed: ${stdout.slice(-2000)}${stderr}`);
   const result = JSON.parse(stdout.trim().split('\n').at(-1));
   if (result.succeeded !== rows) throw new Error(`${result.succeeded} of ${rows} rows`);
 
