@@ -189,7 +189,8 @@ async function measure(runId, rows) {
 /** Rows checked in a second once everything is imported. */
 async function checked(model) {
   const took = [];
-  for (const rows of CHECKED_ROWS) {
+  // The first one reads all that is imported from the disk, and does not count.
+  for (const rows of [CHECKED_ROWS[0], ...CHECKED_ROWS]) {
     const input = inHome(`check-${rows}.jsonl`);
     await writeRequests(input, rows);
     const begun = Date.now();
@@ -198,7 +199,8 @@ async function checked(model) {
     if (exitCode !== 0) throw new Error(`the check of ${rows} rows failed: ${stderr}`);
   }
   const [few, many] = CHECKED_ROWS;
-  return { few: took[0], many: took[1], rate: Math.round((many - few) / (took[1] - took[0])) };
+  const [, short, long] = took;
+  return { few: short, many: long, rate: Math.round((many - few) / (long - short)) };
 }
 
 function table(results) {

@@ -87,7 +87,12 @@ class Spare:
         )
         assert self._child.stdout is not None
         self._imported = asyncio.create_task(self._child.stdout.readuntil(_READY))
-        self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
+        self._imported.add_done_callback(self._count_down)
+
+    def _count_down(self, imported: asyncio.Task[bytes]) -> None:
+        # Not before: until processors are idle it waits, and holds little.
+        if not imported.cancelled() and imported.exception() is None:
+            self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
 
     async def close(self) -> None:
         """End the child that waits, if there is one, and wait until it has."""
@@ -120,41 +125,49 @@ def import_aside(module: str) -> None:
     process that does cannot step forward again, and the task is worth as much as any other.
     """
 
+    parent = os.getppid()
+
     def work() -> None:
         # Where it cannot be had, the import is as important as all else.
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        wait_until_idle(_idle_seconds)
-        importlib.import_module(module)
+        if wait_until_idle(_idle_seconds, lambda: os.getppid() == parent):
+            importlib.import_module(module)
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(work).result()
 
 
-def wait_until_idle(idle_seconds: Callable[[], float | None], pause: float = 2.0) -> None:
-    """Return when processors were idle enough over a pause.
+def wait_until_idle(
+    idle_seconds: Callable[[], float | None],
+    wanted: Callable[[], bool] = lambda: True,
+    pause: float = 2.0,
+) -> bool:
+    """Return when processors were idle enough over a pause, or when that is not wanted any more.
 
     Args:
         idle_seconds: what they have been idle so far, together; None where nobody can tell.
+        wanted: whether somebody waits for it, which is what is returned then.
         pause: seconds between two looks.
     """
     before = idle_seconds()
-    while before is not None:
+    while before is not None and wanted():
         time.sleep(pause)
         now = idle_seconds()
         if now is None or now - before >= IDLE_PROCESSORS * pause:
-            return
+            break
         before = now
+    return wanted()
 
 
 def _idle_seconds() -> float | None:
     try:
-        with Path("/proc/stat").open() as file:
-            # cpu user nice system idle iowait ...
-            ticks = sum(map(int, file.readline().split()[4:6]))
+        # cpu user nice system idle iowait ...
+        ticks = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]))
     except (OSError, ValueError):
         return None
-    return ticks / os.sysconf("SC_CLK_TCK")
+    # Some sandboxes show nothing but zeros.
+    return sum(ticks[3:5]) / os.sysconf("SC_CLK_TCK") if any(ticks) else None
 
 
 def main() -> None:

@@ -146,6 +146,9 @@ class Pace:
             finished: since the beginning; looked at often while the answer matters.
         """
         now = self._clock()
+        if self._seen and now - self._seen[-1][0] >= PACE_SECONDS:
+            # Nobody asked meanwhile, as there was no work: that time says nothing.
+            self._seen.clear()
         while len(self._seen) > 1 and now - self._seen[1][0] >= PACE_SECONDS:
             self._seen.popleft()
         self._seen.append((now, finished))

@@ -39,7 +39,7 @@ class _Sizes:
 
     def __init__(self) -> None:
         self.bytes = array("I")
-        """Of the row as the plan stores it; those that are read have 16 MiB at most."""
+        """Of the row as the plan stores it."""
         self.tokens = array("Q")
         self.invalid = 0
         self.prompt_tokens = 0

@@ -127,7 +127,13 @@ def test_the_import_waits_until_engines_leave_it_processors() -> None:
     wait_until_idle(lambda: next(looks), pause=0.01)
     assert list(looks) == [99.0]
     # Where nobody can tell it does not wait.
-    wait_until_idle(lambda: None)
+    assert wait_until_idle(lambda: None)
+
+
+def test_the_import_is_given_up_with_the_worker_that_wanted_it() -> None:
+    left = iter([True, True, False, False])
+    assert not wait_until_idle(lambda: 1.0, lambda: next(left), pause=0.01)
+    assert list(left) == []
 
 
 def is_alive(pid: int) -> bool:

@@ -144,12 +144,29 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     assert pace.rows(0, 2.0) == 0
     now = 5.0
     assert pace.rows(50, 2.0) == 20
+    now = 10.0
+    pace.rows(50, 2.0)
     now = 5.0 + PACE_SECONDS
     assert pace.rows(60, 2.0) == 2
     now += 1000.0
     assert pace.rows(60, 2.0) == 0
-    # Many that finish in an instant are no pace of thousands a second.
-    now += 0.001
-    pace.rows(61, 2.0)
-    now += PACE_SECONDS
-    assert pace.rows(61, 2.0) == 0
+
+
+def test_many_rows_that_finish_in_an_instant_are_no_pace_of_thousands_a_second() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    pace.rows(0, 2.0)
+    now = 0.001
+    assert pace.rows(50, 2.0) == 100
+
+
+def test_an_idle_time_does_not_slow_the_pace_of_what_comes_after_it() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    for second in range(20):
+        now = float(second)
+        pace.rows(100 * second, 2.0)
+    now += 600.0
+    assert pace.rows(1900, 2.0) == 0
+    now += 1.0
+    assert pace.rows(2000, 2.0) == 200

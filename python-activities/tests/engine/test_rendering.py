@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
-from rankflow.engine.rendering import LONG_CHARACTERS, MOST_TOGETHER, render_on_loop
+from rankflow.engine.rendering import (
+    LONG_CHARACTERS,
+    MOST_CHARACTERS,
+    MOST_TOGETHER,
+    render_on_loop,
+)
 
 
 def renderer(**more: Any) -> SimpleNamespace:
@@ -46,7 +51,11 @@ def fail() -> None:
     raise ValueError("no template for this role")
 
 
-class Tokenizer:
+class ThreadSafeHFTokenizerMixin:
+    """vLLM's has this name."""
+
+
+class Tokenizer(ThreadSafeHFTokenizerMixin):
     """A token a character; counts its calls."""
 
     def __init__(self) -> None:
@@ -65,12 +74,12 @@ class Tokenizer:
 class Renderer:
     """What ``render_on_loop`` uses of vLLM's."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Any = None) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1)
         self.mm_processor = None
-        self.tokenizer = Tokenizer()
+        self.tokenizer = tokenizer or Tokenizer()
 
-    def get_tokenizer(self) -> Tokenizer:
+    def get_tokenizer(self) -> Any:
         return self.tokenizer
 
     def _wants_offsets(self, prompt: dict[str, Any], params: Any) -> bool:
@@ -84,7 +93,7 @@ class Renderer:
         return self._build_tokens_prompt(ids, prompt)
 
     async def _tokenize_prompt_async(self, prompt: Any, params: Any) -> dict[str, Any]:
-        raise AssertionError("it is replaced")
+        raise AssertionError("vLLM's own way is left alone")
 
 
 class Params:
@@ -133,19 +142,51 @@ async def test_those_with_other_arguments_are_tokenized_with_their_own() -> None
     assert one.tokenizer.calls[-1] == (1, current_thread().name)
 
 
-async def test_a_broken_prompt_fails_alone_and_one_that_is_given_up_hinders_nobody() -> None:
+@pytest.mark.parametrize("third", ["broken", "well"])
+async def test_a_broken_prompt_fails_alone_and_one_that_is_given_up_hinders_nobody(
+    third: str,
+) -> None:
     one = Renderer()
     assert render_on_loop(one)
-    texts = ("given up", "a", "broken", "b")
+    texts = ("given up", "a", third, "b")
     given_up, *others = [
         asyncio.ensure_future(tokenize(one, (long(text), Params()))) for text in texts
     ]
     await asyncio.sleep(0.001)
     given_up.cancel()
-    first, broken, last = [found for (found,) in await asyncio.wait_for(asyncio.gather(*others), 5)]
+    first, other, last = [found for (found,) in await asyncio.wait_for(asyncio.gather(*others), 5)]
     assert (first["prompt"][0], last["prompt"][0]) == ("a", "b")
-    assert isinstance(broken, ValueError)
+    assert isinstance(other, ValueError) == (third == "broken")
     assert given_up.cancelled()
     # And more can come.
     (later,) = await tokenize(one, (long("c"), Params()))
     assert later["prompt"][0] == "c"
+
+
+class TooFew(Tokenizer):
+    """Gives other than one answer a prompt, as a model's own code might."""
+
+    def __call__(self, text: str | list[str], **arguments: Any) -> dict[str, Any]:
+        return {"input_ids": super().__call__(text, **arguments)["input_ids"][1:]}
+
+
+async def test_whatever_a_tokenizer_gives_nobody_waits_for_ever() -> None:
+    one = Renderer(TooFew())
+    assert render_on_loop(one)
+    asked = tokenize(one, *((long(str(n)), Params()) for n in range(3)))
+    assert [type(found) for found in await asyncio.wait_for(asked, 5)] == [ValueError] * 3
+
+
+async def test_very_long_prompts_are_not_all_tokenized_in_one_call() -> None:
+    one = Renderer()
+    assert render_on_loop(one)
+    prompts = [({"prompt": "x" * (MOST_CHARACTERS // 3)}, Params()) for _ in range(9)]
+    await tokenize(one, *prompts)
+    assert [count for count, _ in one.tokenizer.calls] == [4, 4, 1]
+
+
+async def test_a_tokenizer_that_two_threads_must_not_use_stays_on_the_loop() -> None:
+    one = Renderer(object())
+    assert render_on_loop(one)
+    with pytest.raises(AssertionError, match="left alone"):
+        await one._tokenize_prompt_async(long("a"), Params())  # pyright: ignore[reportPrivateUsage]
