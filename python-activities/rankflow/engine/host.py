@@ -135,6 +135,7 @@ class EngineHost:
             self._given_back.discard(request_id)
         self._answers += 1
         self._answered_at.append(time.monotonic())
+        self._forget_old_answers()
         return answer
 
     async def give_back(self, *, waiting_only: bool) -> GivenBack:
@@ -154,13 +155,16 @@ class EngineHost:
         Little's law; infinite when nothing was answered lately. Raises BackendDead without a model.
         """
         decoding = len(await self._crossing.run(self._loaded().decoding()))
+        self._forget_old_answers()
+        if not self._answered_at:
+            return 0.0 if decoding == 0 else math.inf
+        seconds = min(RATE_SECONDS, max(time.monotonic() - self._loaded_at, 0.001))
+        return decoding * seconds / len(self._answered_at)
+
+    def _forget_old_answers(self) -> None:
         now = time.monotonic()
         while self._answered_at and now - self._answered_at[0] > RATE_SECONDS:
             self._answered_at.popleft()
-        if not self._answered_at:
-            return 0.0 if decoding == 0 else math.inf
-        seconds = min(RATE_SECONDS, max(now - self._loaded_at, 0.001))
-        return decoding * seconds / len(self._answered_at)
 
     async def probe(self, request_id: str) -> None:
         """See :meth:`Backend.probe`."""
