@@ -3,9 +3,10 @@
  *
  *     node bench/scale.js --rows 10000,100000,1000000 --engines 2 --json result.json
  *
- * Every row is a request of about a kilobyte, or of `--characters` and 120 bytes more. Of each run: seconds of planning, generating and finalizing; events of
- * all histories and the largest one; growth of Temporal's database; seconds of a processor that each kind of process
- * took, and its resident memory by quarter of the run, so that what grows with the rows shows. Prints a table in Markdown.
+ * Every row is a request of about a kilobyte, or of `--characters` and 120 bytes more. Of each run: seconds of planning,
+ * generating and finalizing; events of all histories and the largest one; growth of Temporal's database; seconds of a
+ * processor that each kind of process took, and its resident memory by quarter of the run, so that what grows with the
+ * rows shows. Prints a table in Markdown.
  *
  *     node bench/scale.js --rows '' --check SmolLM2-135M-Instruct
  *

@@ -91,7 +91,9 @@ class Spare:
 
     def _count_down(self, imported: asyncio.Task[bytes]) -> None:
         # Not before: until processors are idle it waits, and holds little.
-        if not imported.cancelled() and imported.exception() is None:
+        failed = imported.cancelled() or imported.exception() is not None
+        # Nor for a child that was taken when it had just said that it is ready.
+        if self._child is not None and self._imported is imported and not failed:
             self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
 
     async def close(self) -> None:
@@ -119,12 +121,12 @@ def wait_and_become() -> None:
 
 
 def import_aside(module: str) -> None:
-    """Import a module in the time that no other process wants of the processors.
+    """Import a module once processors are idle, in the time that no other process wants of them.
 
     Engines of the same host load or generate now. Only the thread that imports stands back: a
-    process that does cannot step forward again, and the task is worth as much as any other.
+    process that does cannot step forward again, and the task is worth as much as any other. When
+    the process that started this one ends meanwhile, nothing is imported.
     """
-
     parent = os.getppid()
 
     def work() -> None:

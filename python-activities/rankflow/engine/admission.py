@@ -30,8 +30,8 @@ ROWS_PER_SEQUENCE = 1.5
 """Most rows in work for each sequence that the engine decodes at once. The half that waits is for
 the time in which the next batch is polled for, read and rendered."""
 AHEAD_SECONDS = 2.0
-"""That time, generously. No more rows wait than finish in it, as another engine may have an empty
-seat for them: a slow engine holds rows for half a minute that this one could have ended by then."""
+"""That time, generously. No more rows wait than finish in it: where one takes half a minute,
+another engine with an empty seat would have ended them before they begin here."""
 PACE_SECONDS = 10.0
 """Over which it is looked how many rows finish."""
 GROUPED_ROWS_PER_SEQUENCE = 2.5

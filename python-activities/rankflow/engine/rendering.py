@@ -7,7 +7,7 @@ fast engine then finishes rows faster than new ones come. A batch streams nothin
 A long prompt takes a tokenizer milliseconds, all the time of a loop that has hundreds of them in a
 second. Those are tokenized in a thread after all, but many in one call: it needs the lock once for
 all of them, and works without it. Tokenizers that two threads must not use at once, which are those
-that vLLM has no pool for, stay on the loop.
+that vLLM has no pool for, stay on the loop; so do chats of models whose template gives tokens.
 """
 
 from __future__ import annotations

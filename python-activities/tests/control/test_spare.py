@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -58,6 +59,25 @@ async def test_the_second_task_runs_in_the_child_that_was_started_ahead() -> Non
         assert second.argument == "answer" and second.model == "m"
     finally:
         await spare.close()
+
+
+async def test_a_child_that_nobody_uses_ends_some_time_after_its_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rankflow.control.spare.IDLE_SECONDS", 0.1)
+    importing, ready = Spare("tests.control.never_ready"), Spare(SPARED)
+    try:
+        await importing.prepare()
+        await ready.prepare()
+        child = ready._child  # pyright: ignore[reportPrivateUsage]
+        assert child is not None
+        assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
+        # The other one still waits for processors.
+        waiting = importing._child  # pyright: ignore[reportPrivateUsage]
+        assert waiting is not None and waiting.returncode is None
+    finally:
+        await importing.close()
+        await ready.close()
 
 
 async def test_no_task_waits_for_the_import_of_the_child_ahead() -> None:
