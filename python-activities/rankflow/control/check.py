@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from rankflow import garbage
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.contracts.models import (
     CheckEngineArgumentsInput,
@@ -47,13 +48,14 @@ def _vllm(spec: ModelSpec) -> CheckEngineArgumentsResult:
     except RankflowError as error:
         raise _invalid(str(error)) from error
     # Imports vLLM: many seconds, and only after the environment is set.
-    from rankflow.engine.arguments import (
-        OFFLINE,
-        describe,
-        engine_arguments,
-        model_config,
-        same_platform,
-    )
+    with garbage.put_off():
+        from rankflow.engine.arguments import (
+            OFFLINE,
+            describe,
+            engine_arguments,
+            model_config,
+            same_platform,
+        )
 
     arguments = engine_arguments(spec).engine
     config = model_config(spec, arguments)

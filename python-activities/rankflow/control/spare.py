@@ -23,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rankflow import garbage
 from rankflow.contracts.models import ModelSpec
 
 IDLE_SECONDS = 600.0
@@ -134,7 +135,8 @@ def import_aside(module: str) -> None:
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         if wait_until_idle(_idle_seconds, lambda: os.getppid() == parent):
-            importlib.import_module(module)
+            with garbage.put_off():
+                importlib.import_module(module)
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(work).result()

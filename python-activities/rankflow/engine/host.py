@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
+from rankflow import garbage
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine.backend import Answer, Backend, BackendDead, BackendTrouble, ModelFacts
 from rankflow.engine.crossing import Crossing
@@ -192,9 +193,10 @@ class EngineHost:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
-            self._backend = self._factory()
-            self.import_seconds = time.monotonic() - started
-            facts = await self._backend.load()
+            with garbage.put_off():
+                self._backend = self._factory()
+                self.import_seconds = time.monotonic() - started
+                facts = await self._backend.load()
         except BaseException as error:
             log.exception("loading the model failed")
             self.load_error = error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
+from rankflow import garbage
 from rankflow.contracts.models import ModelSpec, RunSpec
 from rankflow.rows.problems import RowProblem, raise_all
 from rankflow.rows.readers import Format, RawRow, TextRow, parse
@@ -128,7 +129,8 @@ class RowCheck:
     @cached_property
     def _parser(self) -> "RequestParser":
         # Not at the top: only a row to be checked is worth vLLM's import.
-        from rankflow.rows.openai import RequestParser
+        with garbage.put_off():
+            from rankflow.rows.openai import RequestParser
 
         return RequestParser(self._spec.model)
 
