@@ -86,12 +86,13 @@ def write_privately(path: Path, text: str) -> None:
 
 def own_folder(folder: Path) -> None:
     """Make the node's folder. Raises Refused when somebody else may have made it."""
-    for _ in range(10):
+    for _ in range(100):
         try:
             _own(folder.parent, parents=True)
             _own(folder, parents=False)
         except FileNotFoundError:
             # Hosts that share a file system share the parent, and the last to leave removes it.
+            time.sleep(0.01)
             continue
         return
     raise Refused(f"{folder} cannot be made: {folder.parent} is removed again and again")

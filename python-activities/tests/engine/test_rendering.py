@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from rankflow.engine import rendering
 from rankflow.engine.rendering import (
     LONG_CHARACTERS,
     MOST_CHARACTERS,
     MOST_TOGETHER,
-    LongPrompts,
     render_on_loop,
 )
-from tests.engine.models import smollm
 
 
 def renderer(**more: Any) -> SimpleNamespace:
@@ -193,40 +190,3 @@ async def test_a_tokenizer_that_two_threads_must_not_use_stays_on_the_loop() -> 
     assert render_on_loop(one)
     with pytest.raises(AssertionError, match="left alone"):
         await one._tokenize_prompt_async(long("a"), Params())  # pyright: ignore[reportPrivateUsage]
-
-
-@pytest.mark.vllm
-async def test_vllm_gets_the_same_tokens_of_long_prompts_whoever_tokenizes_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.renderers import renderer_from_config
-    from vllm.renderers.params import TokenizeParams
-
-    arguments = AsyncEngineArgs(model=str(smollm()), dtype="float32", max_model_len=2048)
-    one = renderer_from_config(arguments.create_engine_config())
-    assert render_on_loop(one)
-    calls: list[int] = []
-    encode = LongPrompts._encode  # pyright: ignore[reportPrivateUsage]
-
-    def counted(self: LongPrompts, texts: list[str], arguments: dict[str, Any]) -> list[list[int]]:
-        calls.append(len(texts))
-        return encode(self, texts, arguments)
-
-    monkeypatch.setattr(LongPrompts, "_encode", counted)
-    prompts = [{"prompt": f"Row {n}: " + "an émigré's naïve 東京 façade, " * 80} for n in range(30)]
-    long = TokenizeParams(max_total_tokens=2048)
-    short = TokenizeParams(max_total_tokens=2048, truncate_prompt_tokens=100)
-    asked = [(prompt, params) for prompt in prompts for params in (long, short)]
-
-    async def tokens() -> list[Any]:
-        answers = (one._tokenize_prompt_async({**prompt}, params) for prompt, params in asked)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
-        return await asyncio.gather(*answers)
-
-    together = await tokens()
-    assert calls == [30, 30]
-    monkeypatch.setattr(rendering, "LONG_CHARACTERS", 1_000_000)
-    assert await tokens() == together
-    assert calls == [30, 30]
-    assert {len(found["prompt_token_ids"]) for found in together[1::2]} == {100}
-    one.shutdown()

@@ -14,12 +14,13 @@ import pytest
 import pytest_asyncio
 
 from rankflow.contracts.models import ModelSpec
-from rankflow.engine import grouped
+from rankflow.engine import grouped, rendering
 from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
 from rankflow.engine.batch import BatchActivities, Served
 from rankflow.engine.host import EngineHost, backend_factory
 from rankflow.engine.lease import Contact
 from rankflow.engine.prefork import COMPUTE_NICENESS
+from rankflow.engine.rendering import LongPrompts, render_on_loop
 from rankflow.faults import VARIABLE, faults
 from rankflow.store.attempt_lines import AttemptLine
 from rankflow.store.commits import read_commit
@@ -99,6 +100,44 @@ async def test_auto_is_float32_where_bfloat16_is_slow(
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     asking = ModelSpec.model_validate(spec().model_dump() | {"dtype": asked})
     assert engine_arguments(asking).engine.dtype == taken
+
+
+@pytest.mark.usefixtures("host")
+async def test_long_prompts_have_the_same_tokens_whoever_tokenizes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Not before the engine is there: how vLLM starts its processes is changed until it is imported.
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.renderers import renderer_from_config
+    from vllm.renderers.params import TokenizeParams
+
+    arguments = AsyncEngineArgs(model=str(smollm()), dtype="float32", max_model_len=2048)
+    one = renderer_from_config(arguments.create_engine_config())
+    assert render_on_loop(one)
+    calls: list[int] = []
+    encode = LongPrompts._encode  # pyright: ignore[reportPrivateUsage]
+
+    def counted(self: LongPrompts, texts: list[str], arguments: dict[str, Any]) -> list[list[int]]:
+        calls.append(len(texts))
+        return encode(self, texts, arguments)
+
+    monkeypatch.setattr(LongPrompts, "_encode", counted)
+    prompts = [{"prompt": f"Row {n}: " + "an émigré's naïve 東京 façade, " * 80} for n in range(30)]
+    long = TokenizeParams(max_total_tokens=2048)
+    short = TokenizeParams(max_total_tokens=2048, truncate_prompt_tokens=100)
+    asked = [(prompt, params) for prompt in prompts for params in (long, short)]
+
+    async def tokens() -> list[Any]:
+        answers = (one._tokenize_prompt_async({**prompt}, params) for prompt, params in asked)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+        return await asyncio.gather(*answers)
+
+    together = await tokens()
+    assert calls == [30, 30]
+    monkeypatch.setattr(rendering, "LONG_CHARACTERS", 1_000_000)
+    assert await tokens() == together
+    assert calls == [30, 30]
+    assert {len(found["prompt_token_ids"]) for found in together[1::2]} == {100}
+    one.shutdown()
 
 
 async def test_prompts_are_rendered_without_a_thread(host: EngineHost) -> None:
