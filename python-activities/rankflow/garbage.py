@@ -9,8 +9,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 NEW_OBJECTS = 20_000
-"""When so many more are there than were freed, it looks. The usual 700 come with each step of a
-large batch, and most of them are freed without a look."""
 
 
 @contextmanager
@@ -25,5 +23,13 @@ def put_off() -> Generator[None]:
         yield
     finally:
         gc.freeze()
-        gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
         gc.enable()
+
+
+def look_seldom() -> None:
+    """Look once ``NEW_OBJECTS`` more are there than were freed.
+
+    The usual 700 come with each step of a large batch, and most of them are freed without a look.
+    Only for an engine's own process: what a planner finds wrong with large rows refers to itself.
+    """
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])

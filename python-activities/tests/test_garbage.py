@@ -53,10 +53,17 @@ def test_what_was_made_is_not_looked_at_again() -> None:
     assert not any(one is made[0] for one in gc.get_objects())
 
 
-def test_a_few_objects_more_are_no_reason_to_look() -> None:
-    gc.set_threshold(700, 10, 10)
+def test_it_looks_as_often_as_before() -> None:
+    thresholds = gc.get_threshold()
     with garbage.put_off():
         pass
+    assert gc.get_threshold() == thresholds
+
+
+def test_a_few_objects_more_are_no_reason_to_look_in_an_engine() -> None:
+    gc.set_threshold(700, 10, 10)
+    garbage.look_seldom()
+    gc.collect(0)
     looks = gc.get_stats()[0]["collections"]
     few = [[n] for n in range(garbage.NEW_OBJECTS // 2)]
     assert gc.get_stats()[0]["collections"] == looks

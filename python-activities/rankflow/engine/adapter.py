@@ -33,6 +33,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from rankflow import garbage
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine import sharing
 from rankflow.engine.arguments import OFFLINE, engine_arguments
@@ -165,6 +166,7 @@ class VllmBackend:
         model = config.model_config
         commit = getattr(model.hf_config, "_commit_hash", None) or self._spec.revision
         sequences = config.scheduler_config.max_num_seqs
+        garbage.look_seldom()
         return ModelFacts(model.max_model_len, vllm.__version__, commit, sequences, grouped)
 
     async def answer(self, url: str, body: dict[str, Any], request_id: str) -> Answer:

@@ -65,7 +65,8 @@ class RowCheck:
             try:
                 self._prepare(kind, entry)
             except RowProblem as problem:
-                entry.problem = problem
+                # Its traceback would hold the row, in a circle that only a collection ends.
+                entry.problem = problem.with_traceback(None)
             else:
                 entry.first = len(prompts)
                 prompts += entry.prompts
@@ -79,7 +80,7 @@ class RowCheck:
             try:
                 most = self._fit(entry, own)
             except RowProblem as too_long:
-                problem = too_long
+                problem = too_long.with_traceback(None)
             else:
                 return Finding(
                     entry.row.line, entry.custom_id, entry.key, entry.line, sum(own), most

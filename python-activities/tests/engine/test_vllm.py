@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from rankflow import garbage
 from rankflow.contracts.models import ModelSpec
 from rankflow.engine import grouped, rendering
 from rankflow.engine.backend import Answer, BackendDead, BackendTrouble
@@ -100,6 +102,12 @@ async def test_auto_is_float32_where_bfloat16_is_slow(
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     asking = ModelSpec.model_validate(spec().model_dump() | {"dtype": asked})
     assert engine_arguments(asking).engine.dtype == taken
+
+
+@pytest.mark.usefixtures("host")
+async def test_it_looks_for_garbage_seldom_and_never_among_imports() -> None:
+    assert gc.get_freeze_count() > 500_000
+    assert gc.get_threshold()[0] == garbage.NEW_OBJECTS
 
 
 @pytest.mark.usefixtures("host")
