@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -139,6 +140,8 @@ def test_the_import_takes_no_time_from_others_and_the_task_has_its_share(
     assert imported_aside.policy == os.SCHED_IDLE
     assert imported_aside.thread != os.getpid()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert not imported_aside.collecting
+    assert gc.isenabled()
 
 
 def test_the_import_waits_until_engines_leave_it_processors() -> None:

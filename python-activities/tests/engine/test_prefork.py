@@ -121,6 +121,19 @@ def test_the_server_is_in_the_group_that_the_guard_ends_and_ends_with_it(
         time.sleep(0.1)
 
 
+@pytest.mark.vllm
+def test_what_the_server_imports_of_vllm_is_no_garbage_for_its_forks() -> None:
+    script = (
+        "import gc; import rankflow.engine.preloaded; print(gc.get_freeze_count(), gc.isenabled())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    frozen, collecting = ended.stdout.split()[-2:]
+    assert int(frozen) > 500_000
+    assert collecting == "True"
+
+
 @pytest.mark.parametrize("gpus", [0, 0.5, 1])
 def test_the_processes_of_an_engine_on_one_device_are_forked(
     monkeypatch: pytest.MonkeyPatch, gpus: float

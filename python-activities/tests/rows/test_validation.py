@@ -1,5 +1,6 @@
 """Everything wrong with an input is told at once, with line numbers, before any engine starts."""
 
+import gc
 import json
 import random
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from rankflow.contracts.errors import ErrorType, RankflowError
 from rankflow.rows import readers
+from rankflow.rows.checks import RowCheck
 from rankflow.rows.planner import validate_run
+from rankflow.rows.readers import TextRow
 from tests.rows.support import chat, jsonl, problems, spec
 
 
@@ -177,3 +180,25 @@ def test_any_json_value_in_any_place_is_a_problem_or_fine_but_no_crash(tmp_path:
         )
         rows.append(row)
     problems(spec(tmp_path, jsonl(rows)))
+
+
+def test_what_is_wrong_with_a_row_does_not_hold_it(tmp_path: Path) -> None:
+    """Nothing looks for garbage as often as large rows come."""
+    check = RowCheck(
+        spec(
+            tmp_path,
+            b"",
+            model={"model": "simulated-model", "backend": "simulated", "maxModelLen": 64},
+        )
+    )
+    streams, long = chat("a", stream=True), chat("b", "word " * 1000)
+    gc.collect()
+    gc.disable()
+    try:
+        found = check.check("openai", [TextRow(1, jsonl([streams])), TextRow(2, jsonl([long]))])
+        left = [one for one in gc.get_objects() if type(one).__name__ == "_Pending"]
+    finally:
+        gc.enable()
+    codes = [problem.code for one in found for problem in one.problems]
+    assert codes == ["stream_not_supported", "context_length_exceeded"]
+    assert left == []
