@@ -30,6 +30,6 @@ def look_seldom() -> None:
     """Look once ``NEW_OBJECTS`` more are there than were freed.
 
     The usual 700 come with each step of a large batch, and most of them are freed without a look.
-    Only for an engine's own process: what a planner finds wrong with large rows refers to itself.
+    Only for an engine's own process: what refers to itself in a planner can hold a large row.
     """
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
